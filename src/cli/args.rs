@@ -1,0 +1,200 @@
+//! The command line as clap sees it. Flags become the top layer of the configuration.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::output::Printer;
+use crate::config::{self, Config, Layer};
+use crate::export;
+use crate::platform::ProcessId;
+
+/// PostgreSQL for test suites, prepared once per run.
+#[derive(Debug, Parser)]
+#[command(name = "kapsel-testdb", version, about, long_about = None, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected, 2 usage, 3 configuration, 4 server, 5 template or migration, \
+6 run directory, 7 export, 8 something could not be removed";
+
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Workspace root [default: found from the current folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Prefix of the databases' names
+    #[arg(long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Server to adopt, instead of DATABASE_URL
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// Allow a server that is not on this machine
+    #[arg(long, global = true)]
+    allow_remote: bool,
+    /// Say only what went wrong
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more; twice for everything (RUST_LOG decides in detail)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// The workspace root.
+    pub fn root(&self) -> Result<PathBuf> {
+        match &self.root {
+            Some(root) => std::path::absolute(root)
+                .with_context(|| format!("failed to resolve `{}`", root.display())),
+            None => {
+                let here = std::env::current_dir().context("failed to find the current folder")?;
+                Ok(config::find_root(&here))
+            }
+        }
+    }
+
+    /// The resolved configuration; keys that nobody knows are reported.
+    pub fn config(&self, printer: &Printer) -> Result<Config> {
+        let mut flags = Layer::default();
+        if let Some(namespace) = &self.namespace {
+            flags.flag("namespace", namespace.as_str());
+        }
+        if let Some(url) = &self.url {
+            flags.flag("server.url", url.as_str());
+        }
+        if self.allow_remote {
+            flags.flag("server.allow_remote", true);
+        }
+        let config = config::load(&self.root()?, flags)?;
+        for (name, origin) in &config.unknown {
+            printer.warn(&unknown_key(name, &origin.to_string()));
+        }
+        Ok(config)
+    }
+}
+
+fn unknown_key(name: &str, origin: &str) -> String {
+    let distance = |key: &config::Key| strsim::damerau_levenshtein(key.name, name);
+    let nearest = config::KEYS
+        .iter()
+        .min_by_key(|key| distance(key))
+        .filter(|key| distance(key) <= 4);
+    let hint = nearest.map_or(String::new(), |key| {
+        format!("; did you mean `{}`?", key.name)
+    });
+    format!("ignored the unknown key `{name}` in `{origin}`{hint}")
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Get server and template ready; under nextest, also open the run
+    Prepare(Prepare),
+    /// Remove what dead runs left behind
+    Sweep(Sweep),
+    /// Show the server, templates, runs and connections
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the managed server
+    Stop,
+    /// Show the resolved configuration and where each value comes from
+    Config {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set a project up: nextest's setup script and a commented configuration
+    Init(Init),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    #[command(hide = true)]
+    Keeper(Keeper),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Prepare {
+    /// Print variables that lead to the database
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Do without the background process: tests make and drop their databases by themselves
+    #[arg(long)]
+    pub no_keeper: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For a shell's `eval`
+    Env,
+    /// For a `.env` file
+    Dotenv,
+    /// One JSON object
+    Json,
+    /// For `>> "$GITHUB_ENV"`
+    Github,
+}
+
+impl From<Format> for export::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Env => Self::Env,
+            Format::Dotenv => Self::Dotenv,
+            Format::Json => Self::Json,
+            Format::Github => Self::Github,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Sweep {
+    /// Say what would be removed, remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leave quiet runs of other hosts instead of watching them for 30 s
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// Command of the setup script
+    #[arg(long, value_name = "COMMAND")]
+    pub command: Option<String>,
+    /// nextest filterset of the tests that need a database
+    #[arg(long, value_name = "EXPR")]
+    pub filter: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Keeper {
+    #[arg(long)]
+    pub dir: PathBuf,
+    #[arg(long)]
+    pub lock_fd: RawFd,
+    #[arg(long)]
+    pub keeper_fd: RawFd,
+    #[arg(long)]
+    pub watch: Option<ProcessId>,
+    #[arg(long)]
+    pub templates: usize,
+}
+
+impl Global {
+    /// Whether `--allow-remote` was given: `init` writes it into the configuration.
+    pub fn allows_remote(&self) -> bool {
+        self.allow_remote
+    }
+}

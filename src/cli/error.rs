@@ -1,0 +1,41 @@
+//! One exit code per class of error; `--help` and the README list them.
+
+use std::process::ExitCode;
+
+use crate::cli::init::InitError;
+use crate::config::ConfigError;
+use crate::export::ExportError;
+use crate::pg::PgError;
+use crate::run::RunError;
+use crate::run_dir::RunDirError;
+use crate::server::ServerError;
+use crate::server::local::LocalError;
+use crate::template::TemplateError;
+
+/// Something could not be removed; the report says what.
+pub const NOT_REMOVED: u8 = 8;
+
+/// The exit code of an error.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(class(error))
+}
+
+fn class(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return match error {
+            RunError::Server(_) | RunError::Pg(_) => 4,
+            RunError::Template(_) => 5,
+            RunError::RunDir(_) | RunError::Keeper(_) => 6,
+        };
+    }
+    let is = |class, found| if found { Some(class) } else { None };
+    is(3, error.is::<ConfigError>() || error.is::<InitError>())
+        .or(is(
+            4,
+            error.is::<ServerError>() || error.is::<PgError>() || error.is::<LocalError>(),
+        ))
+        .or(is(5, error.is::<TemplateError>()))
+        .or(is(6, error.is::<RunDirError>()))
+        .or(is(7, error.is::<ExportError>()))
+        .unwrap_or(1)
+}

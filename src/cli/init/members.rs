@@ -1,0 +1,229 @@
+//! Which members of a workspace depend on us, read from its `Cargo.toml` files (asking cargo could need the network).
+//! Where the files say more than we understand, the answer is "all": a setup script too many costs little, a missing one much.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml_edit::{Document, Item};
+
+use super::{InitError, Project, SCRIPT, read, splice};
+
+const ALL: &str = "all()";
+
+/// The workspace's default namespace and, if `with_filter`, the filterset of the packages that depend on us.
+pub(super) fn project(root: &Path, with_filter: bool) -> Result<Project, InitError> {
+    let folder = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let namespace = namespace(&folder.file_name().unwrap_or_default().to_string_lossy());
+    let filter = if with_filter {
+        filter(&folder)?
+    } else {
+        ALL.to_owned()
+    };
+    Ok(Project { namespace, filter })
+}
+
+/// Lower case letters, digits and `_`, as names of databases need no quotes then.
+fn namespace(folder: &str) -> String {
+    let lower = folder.to_ascii_lowercase();
+    let name: String = lower
+        .chars()
+        .map(|char| {
+            if char.is_ascii_alphanumeric() {
+                char
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let name = name.trim_matches('_');
+    if name.is_empty() {
+        "app".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+fn filter(root: &Path) -> Result<String, InitError> {
+    let Some(text) = read(&root.join("Cargo.toml"))? else {
+        return Ok(ALL.to_owned());
+    };
+    let manifest = parse(&root.join("Cargo.toml"), &text)?;
+    let Some(mut folders) = member_folders(root, manifest.as_item()) else {
+        return Ok(ALL.to_owned());
+    };
+    let mut terms = Vec::new();
+    while let Some(folder) = folders.get(terms.len()).cloned() {
+        let path = folder.join("Cargo.toml");
+        let Some(text) = read(&path)? else {
+            return Ok(ALL.to_owned());
+        };
+        let member = parse(&path, &text)?;
+        terms.push(term(member.as_item(), manifest.as_item()));
+        // Cargo makes path dependencies inside the workspace members, too.
+        for found in
+            path_dependencies(&folder, member.as_item()).filter(|found| found.starts_with(root))
+        {
+            if !folders.contains(&found)
+                && !excluded(root, manifest.as_item()).any(|no| found.starts_with(no))
+            {
+                folders.push(found);
+            }
+        }
+    }
+    Ok(combine(&terms))
+}
+
+fn parse<'a>(path: &Path, text: &'a str) -> Result<Document<&'a str>, InitError> {
+    splice::parse(text).map_err(|error| error.locate(path.to_owned(), text))
+}
+
+/// One term per member, `None` for one without us. nextest knows members by name, and `=` matches exactly.
+pub(super) fn combine(terms: &[Option<String>]) -> String {
+    let some: Vec<&str> = terms.iter().flatten().map(String::as_str).collect();
+    if some.is_empty() || some.len() == terms.len() {
+        ALL.to_owned()
+    } else {
+        some.join(" + ")
+    }
+}
+
+/// The term for one member. Whose library depends on us is a test helper, perhaps: its dependents count too.
+pub(super) fn term(member: &Item, root: &Item) -> Option<String> {
+    let name = member.get("package")?.get("name")?.as_str()?;
+    match (
+        depends(member, root, "dependencies"),
+        depends(member, root, "dev-dependencies"),
+    ) {
+        (true, _) => Some(format!("rdeps(={name})")),
+        (false, true) => Some(format!("package(={name})")),
+        (false, false) => None,
+    }
+}
+
+fn depends(member: &Item, root: &Item, kind: &str) -> bool {
+    dependencies(member, kind).any(|(key, dependency)| is_us(key, dependency, inherited(root, key)))
+}
+
+/// Those of one kind, on all targets.
+fn dependencies<'a>(member: &'a Item, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
+    let targets = member.get("target").and_then(Item::as_table_like);
+    let of_targets = targets
+        .into_iter()
+        .flat_map(|targets| targets.iter())
+        .filter_map(move |(_, target)| target.get(kind));
+    member
+        .get(kind)
+        .into_iter()
+        .chain(of_targets)
+        .filter_map(Item::as_table_like)
+        .flat_map(|table| table.iter())
+}
+
+fn path_dependencies(folder: &Path, member: &Item) -> impl Iterator<Item = PathBuf> {
+    let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let all = kinds
+        .into_iter()
+        .flat_map(|kind| dependencies(member, kind));
+    all.filter_map(|(_, dependency)| {
+        fs::canonicalize(folder.join(dependency.get("path")?.as_str()?)).ok()
+    })
+}
+
+fn inherited<'a>(root: &'a Item, key: &str) -> Option<&'a Item> {
+    root.get("workspace")?.get("dependencies")?.get(key)
+}
+
+/// `key = dependency`, possibly renamed, possibly inherited from the workspace.
+fn is_us(key: &str, dependency: &Item, inherited: Option<&Item>) -> bool {
+    let inherits = dependency.get("workspace").and_then(Item::as_bool) == Some(true);
+    let source = if inherits {
+        inherited.unwrap_or(dependency)
+    } else {
+        dependency
+    };
+    source.get("package").and_then(Item::as_str).unwrap_or(key) == SCRIPT
+}
+
+/// Folders of all members; `None` if a pattern is beyond `*` and `?`.
+fn member_folders(root: &Path, manifest: &Item) -> Option<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    if manifest.get("package").is_some() {
+        folders.push(root.to_owned());
+    }
+    for pattern in strings(manifest, "members") {
+        folders.extend(expand(root, pattern)?);
+    }
+    let excluded: Vec<PathBuf> = excluded(root, manifest).collect();
+    folders.retain(|folder| folder == root || !excluded.contains(folder));
+    folders.sort();
+    folders.dedup();
+    Some(folders)
+}
+
+fn excluded<'a>(root: &'a Path, manifest: &'a Item) -> impl Iterator<Item = PathBuf> {
+    strings(manifest, "exclude").map(|folder| root.join(folder))
+}
+
+fn strings<'a>(manifest: &'a Item, key: &str) -> impl Iterator<Item = &'a str> {
+    let values = manifest
+        .get("workspace")
+        .and_then(|workspace| workspace.get(key))
+        .and_then(Item::as_array);
+    values
+        .into_iter()
+        .flatten()
+        .filter_map(|value| value.as_str())
+}
+
+/// Folders with a manifest that `pattern` stands for.
+fn expand(root: &Path, pattern: &str) -> Option<Vec<PathBuf>> {
+    let mut folders = vec![root.to_owned()];
+    for part in pattern.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        if part.contains("**") || part.contains('[') {
+            return None;
+        }
+        folders = match part.contains(['*', '?']) {
+            false => folders
+                .into_iter()
+                .map(|folder| folder.join(part))
+                .collect(),
+            true => folders
+                .iter()
+                .flat_map(|folder| matching(folder, part))
+                .collect(),
+        };
+    }
+    let literal = !pattern.contains(['*', '?']);
+    folders.retain(|folder| literal || folder.join("Cargo.toml").is_file());
+    Some(
+        folders
+            .into_iter()
+            .map(|folder| fs::canonicalize(&folder).unwrap_or(folder))
+            .collect(),
+    )
+}
+
+fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named =
+        entries.filter(|entry| glob(pattern.as_bytes(), entry.file_name().as_encoded_bytes()));
+    named.map(|entry| entry.path()).collect()
+}
+
+/// `*` and `?` as in a shell.
+pub(super) fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            glob(rest, name)
+                || name
+                    .split_first()
+                    .is_some_and(|(_, name)| glob(pattern, name))
+        }
+        (Some((b'?', rest)), Some((_, name))) => glob(rest, name),
+        (Some((expected, rest)), Some((char, name))) if expected == char => glob(rest, name),
+        _ => false,
+    }
+}

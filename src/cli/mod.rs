@@ -1,0 +1,59 @@
+//! The command line: arguments, one file per command, and output. Errors are printed once, here, and mapped to exit codes.
+
+mod args;
+mod completions;
+mod config;
+mod error;
+pub mod init;
+mod init_command;
+mod keeper;
+mod output;
+mod prepare;
+mod status;
+mod stop;
+mod sweep;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Args, Command};
+use output::Printer;
+
+/// Parses the command line, runs the command, prints its error if it has one.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let printer = Printer::new(args.global.quiet, args.global.verbose);
+    output::start_log(args.global.verbose);
+    match run(args, &printer) {
+        Ok(code) => code,
+        Err(error) => {
+            printer.error(&error);
+            error::exit_code(&error)
+        }
+    }
+}
+
+fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(dispatch(args, printer))
+}
+
+async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
+    let global = &args.global;
+    match args.command {
+        Command::Init(options) => {
+            init_command::run(&global.root()?, options, global.allows_remote(), printer)
+        }
+        Command::Completions { shell } => completions::run(shell, printer),
+        Command::Keeper(order) => keeper::run(order).await,
+        Command::Config { json } => config::run(&global.config(printer)?, json, printer),
+        Command::Prepare(options) => prepare::run(&global.config(printer)?, options, printer).await,
+        Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
+        Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
+        Command::Stop => stop::run(&global.config(printer)?, printer),
+    }
+}

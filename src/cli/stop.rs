@@ -1,0 +1,29 @@
+//! `kapsel-testdb stop`: the managed server.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::output::Printer;
+use crate::config::Config;
+use crate::server::local::Local;
+
+/// A fast shutdown ends sessions; without `fsync` there is little to write.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn run(config: &Config, printer: &Printer) -> Result<ExitCode> {
+    if let Some((address, _)) = &config.server.adopted {
+        printer.line(&format!(
+            "nothing to stop: the server at `{address}` is not managed by kapsel-testdb"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let local = Local::open(&config.server)?;
+    if local.stop(PATIENCE)? {
+        printer.line("stopped the managed server; its data stays for the next start");
+    } else {
+        printer.line("the managed server does not run");
+    }
+    Ok(ExitCode::SUCCESS)
+}

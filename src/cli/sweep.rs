@@ -1,0 +1,55 @@
+//! `kapsel-testdb sweep`: the keeper's sweep in the foreground.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::args::Sweep;
+use super::error::NOT_REMOVED;
+use super::output::Printer;
+use crate::config::Config;
+use crate::sweep::{Options, Report, sweep};
+
+pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<ExitCode> {
+    let full = Options::full();
+    let options = Options {
+        dry_run: args.dry_run,
+        watch: full.watch.filter(|_| !args.no_wait),
+    };
+    let report = sweep(config, options).await?;
+    if args.json {
+        let json = serde_json::to_value(&report)?;
+        let mut with_schema = serde_json::json!({ "schema": 1 });
+        if let (Some(to), Some(from)) = (with_schema.as_object_mut(), json.as_object()) {
+            to.extend(from.clone());
+        }
+        printer.data(&format!("{with_schema:#}\n"));
+    } else {
+        say(&report, printer);
+    }
+    Ok(if report.skipped.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_REMOVED)
+    })
+}
+
+fn say(report: &Report, printer: &Printer) {
+    let verb = if report.dry_run {
+        "would drop"
+    } else {
+        "dropped"
+    };
+    for name in &report.dropped {
+        printer.line(&format!("{verb} {name}"));
+    }
+    for run in &report.waiting {
+        printer.line(&format!(
+            "run {run} of another host looks dead; a sweep without --dry-run and --no-wait watches it for 30 s and removes it"
+        ));
+    }
+    for skipped in &report.skipped {
+        printer.line(&format!("left {}: {}", skipped.name, skipped.reason));
+    }
+    printer.line(&report.to_string());
+}

@@ -1,0 +1,283 @@
+//! The layers of configuration: what keys there are, and how a file and the environment become flat maps of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::{ConfigError, FILE};
+use crate::env;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: the default.
+    Default,
+    /// In a file.
+    File(PathBuf),
+    /// In an environment variable.
+    Environment(String),
+    /// On the command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file, as `table.key`.
+    pub name: &'static str,
+    /// Its default as TOML, or what happens without it.
+    pub default: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether its environment variable holds a comma-separated list.
+    pub list: bool,
+}
+
+const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key {
+        name,
+        default,
+        about,
+        list: false,
+    }
+}
+
+const fn list(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key {
+        list: true,
+        ..key(name, default, about)
+    }
+}
+
+/// Every key there is.
+pub const KEYS: &[Key] = &[
+    key(
+        "namespace",
+        "the folder's name",
+        "prefix of the databases' names: 1 to 16 of a-z and 0-9",
+    ),
+    key(
+        "server.mode",
+        "\"auto\"",
+        "\"auto\": the server of the URL, else a managed one; \"adopt\"; \"local\"",
+    ),
+    key("server.url", "DATABASE_URL, .env", "the server to adopt"),
+    key(
+        "server.admin_url",
+        "the same server",
+        "direct connection for administrative work, past a pooler",
+    ),
+    key(
+        "server.maintenance_database",
+        "\"postgres\"",
+        "where administrative sessions and their locks live",
+    ),
+    key(
+        "server.allow_remote",
+        "false",
+        "build and sweep on a server that is not on this machine",
+    ),
+    key(
+        "server.bin_dir",
+        "PATH and the usual places",
+        "where `initdb` and `postgres` are",
+    ),
+    key(
+        "server.state_dir",
+        "tmpfs, else the temp dir",
+        "where the managed server's data is",
+    ),
+    key(
+        "server.run_as",
+        "\"postgres\"",
+        "user that the managed server runs as when we are root",
+    ),
+    key(
+        "server.start_timeout_secs",
+        "30",
+        "how long the managed server may take to start",
+    ),
+    key(
+        "server.wait_secs",
+        "5",
+        "how long to wait for an adopted server that does not answer",
+    ),
+    key(
+        "template.migrations",
+        "\"migrations\"",
+        "directory of sqlx migrations; \"\" for none",
+    ),
+    list("template.seeds", "[]", "SQL files run after the migrations"),
+    list(
+        "template.extensions",
+        "[]",
+        "extensions created before the first migration",
+    ),
+    key(
+        "template.base",
+        "\"template0\"",
+        "database that templates are made from",
+    ),
+    key(
+        "template.keep",
+        "8",
+        "templates that stay; least recently used ones go first",
+    ),
+    key(
+        "pool.max_connections",
+        "5",
+        "most connections of one test's pool",
+    ),
+    key(
+        "pool.acquire_timeout_secs",
+        "30",
+        "how long an acquire waits",
+    ),
+    key(
+        "export.database_url",
+        "\"off\"",
+        "what DATABASE_URL becomes in tests: \"shared\", \"admin\" or \"off\"",
+    ),
+    key("keep.failed", "true", "keep the database of a failed test"),
+    key("keep.max", "20", "most databases kept"),
+    key("keep.max_age_days", "7", "longest time a database is kept"),
+    key(
+        "persistent.database",
+        "none",
+        "database that `prepare` by hand creates and keeps migrated",
+    ),
+    key(
+        "run.keeper",
+        "true",
+        "whether a run has a background process",
+    ),
+];
+
+impl Key {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!(
+            "{}{}",
+            env::CONFIG_PREFIX,
+            self.name.replace('.', "_").to_ascii_uppercase()
+        )
+    }
+}
+
+/// One layer: values by key, with where each was written.
+#[derive(Debug, Default, Clone)]
+pub struct Layer {
+    pub(super) values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Layer {
+    /// Sets a key from the command line.
+    pub fn flag(&mut self, name: &str, value: impl Into<Value>) {
+        self.values
+            .insert(name.to_owned(), (value.into(), Origin::Flag));
+    }
+
+    /// Reads the configuration file below `root`, or the one that the environment names. None is an empty layer; a named one
+    /// must exist.
+    pub(super) fn file(
+        root: &Path,
+        var: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let named = var(env::CONFIG).map(PathBuf::from);
+        let path = named.clone().unwrap_or_else(|| root.join(FILE));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        let table: Table = toml::from_str(&text).map_err(|e| ConfigError::Syntax {
+            path: path.clone(),
+            message: e.to_string().trim_end().to_owned(),
+        })?;
+        let mut layer = Self::default();
+        layer.flatten("", table, &Origin::File(path));
+        Ok(layer)
+    }
+
+    fn flatten(&mut self, prefix: &str, table: Table, origin: &Origin) {
+        for (name, value) in table {
+            let name = format!("{prefix}{name}");
+            match value {
+                Value::Table(inner) => self.flatten(&format!("{name}."), inner, origin),
+                value => {
+                    self.values.insert(name, (value, origin.clone()));
+                }
+            }
+        }
+    }
+
+    /// Reads the variable of every key, and the older names for some.
+    pub(super) fn environment(root: &Path, var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut layer = Self::default();
+        let mut set = |key: &Key, text: String, origin: Origin| {
+            layer
+                .values
+                .insert(key.name.to_owned(), (from_variable(key, &text), origin));
+        };
+        let lookup = |name: &str| var(name).filter(|v| !v.is_empty());
+        for key in KEYS {
+            let alias = match key.name {
+                "server.url" => Some(env::DATABASE_URL),
+                "server.allow_remote" => Some(env::ALLOW_REMOTE),
+                _ => None,
+            };
+            let names = [Some(key.variable()), alias.map(str::to_owned)];
+            let found = names
+                .into_iter()
+                .flatten()
+                .find_map(|name| lookup(&name).map(|text| (name, text)));
+            if let Some((name, text)) = found {
+                set(key, text, Origin::Environment(name));
+            } else if key.name == "server.url"
+                && let Some((path, text)) = dotenv_url(root)
+            {
+                set(key, text, Origin::File(path));
+            }
+        }
+        layer
+    }
+}
+
+fn from_variable(key: &Key, text: &str) -> Value {
+    if key.list {
+        let items = text.split(',').map(str::trim).filter(|i| !i.is_empty());
+        return Value::Array(items.map(|i| Value::String(i.to_owned())).collect());
+    }
+    match (text.parse::<i64>(), text) {
+        _ if key.name == "namespace" => Value::String(text.to_owned()),
+        (Ok(number), _) => Value::Integer(number),
+        (_, "true") => Value::Boolean(true),
+        (_, "false") => Value::Boolean(false),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+/// `DATABASE_URL` of the workspace's `.env` file, which sqlx's own tools read too.
+fn dotenv_url(root: &Path) -> Option<(PathBuf, String)> {
+    let path = root.join(".env");
+    let entries = dotenvy::from_path_iter(&path).ok()?;
+    entries
+        .flatten()
+        .find(|(name, value)| name == env::DATABASE_URL && !value.is_empty())
+        .map(|(_, value)| (path, value))
+}

@@ -1,0 +1,180 @@
+//! Configuration: defaults → `.config/kapsel-testdb.toml` → environment → flags, resolved once into one [`Config`].
+//!
+//! Every key is described in [`KEYS`]; a layer is a flat map from key to value, so that where a value came from is known for
+//! each. Stages see only the resolved [`Config`].
+
+mod layers;
+mod resolve;
+mod root;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use layers::{KEYS, Key, Layer, Origin};
+pub use resolve::{load, load_with};
+pub use root::find_root;
+
+use crate::name::{NameError, Namespace};
+use crate::pg::address::{Address, AddressError};
+
+/// Where the configuration file is, below the workspace root.
+pub const FILE: &str = ".config/kapsel-testdb.toml";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("failed to read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("`{path}` is not valid TOML: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        message: String,
+    },
+    /// A value is of the wrong type or out of range.
+    #[error("`{key} = {value}` ({origin}) is not valid; expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value as written.
+        value: String,
+        /// Where it was written.
+        origin: Origin,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The URL is wrong.
+    #[error("{source} (from {origin})")]
+    Url {
+        /// What is wrong with it.
+        source: AddressError,
+        /// Where it was written.
+        origin: Origin,
+    },
+    /// `server.mode = "adopt"` without a URL.
+    #[error(
+        "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"
+    )]
+    NoUrl,
+    /// The namespace is wrong.
+    #[error(transparent)]
+    Namespace(#[from] NameError),
+}
+
+/// How the server is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerMode {
+    /// Adopt the one a URL names; without a URL, manage one.
+    Auto,
+    /// Adopt the one a URL names.
+    Adopt,
+    /// Manage one made from the PostgreSQL binaries on this machine.
+    Local,
+}
+
+/// What `DATABASE_URL` is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportUrl {
+    /// Not at all.
+    Off,
+    /// The run's shared clone.
+    Shared,
+    /// The maintenance database.
+    Admin,
+}
+
+/// Everything that the stages need to know, resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The workspace root; relative paths start here.
+    pub root: PathBuf,
+    /// Prefix of our databases' names.
+    pub namespace: Namespace,
+    /// The server.
+    pub server: ServerConfig,
+    /// The template.
+    pub template: TemplateConfig,
+    /// The pools that tests get.
+    pub pool: PoolConfig,
+    /// What `DATABASE_URL` is exported as.
+    pub export_url: ExportUrl,
+    /// Failed tests' databases.
+    pub keep: KeepConfig,
+    /// A database of a fixed name that `prepare` by hand keeps current.
+    pub persistent: Option<String>,
+    /// Whether a run has a keeper.
+    pub keeper: bool,
+    /// Each key's value as written, and where: for `kapsel-testdb config`.
+    pub origins: BTreeMap<&'static str, (String, Origin)>,
+    /// Keys that nobody knows, with where they stand.
+    pub unknown: Vec<(String, Origin)>,
+}
+
+/// How to reach or make the server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// How it is found.
+    pub mode: ServerMode,
+    /// The server that a URL names, and the database in the URL.
+    pub adopted: Option<(Address, Option<String>)>,
+    /// Where administrative work goes when `url` leads through a pooler.
+    pub admin: Option<Address>,
+    /// The database that administrative sessions and their locks live in.
+    pub maintenance_database: String,
+    /// Whether a server on another machine may be built on and swept.
+    pub allow_remote: bool,
+    /// Where PostgreSQL's binaries are.
+    pub bin_dir: Option<PathBuf>,
+    /// Where the managed server's data is.
+    pub state_dir: Option<PathBuf>,
+    /// The operating system's user for the managed server when we are root.
+    pub run_as: String,
+    /// How long the managed server may take to start.
+    pub start_timeout: Duration,
+    /// How long to wait for an adopted server that is not there (yet).
+    pub wait: Duration,
+}
+
+/// What the template is made of.
+#[derive(Debug, Clone)]
+pub struct TemplateConfig {
+    /// The directory of migrations; none where the key is an empty string.
+    pub migrations: Option<PathBuf>,
+    /// SQL files that run after the migrations, in this order.
+    pub seeds: Vec<PathBuf>,
+    /// Extensions that are created before the first migration.
+    pub extensions: Vec<String>,
+    /// The database that templates are made from.
+    pub base: String,
+    /// How many templates stay on the server.
+    pub keep: usize,
+}
+
+/// The pools that tests get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PoolConfig {
+    /// Most connections a test's pool opens.
+    pub max_connections: u32,
+    /// How long an acquire waits, in seconds.
+    pub acquire_timeout_secs: u64,
+}
+
+/// Failed tests' databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeepConfig {
+    /// Whether they are kept.
+    pub failed: bool,
+    /// Most that stay.
+    pub max: usize,
+    /// Longest that they stay, in days.
+    pub max_age_days: u64,
+}

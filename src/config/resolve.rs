@@ -1,0 +1,267 @@
+//! Turns the layers into one [`Config`], checking types and ranges with the place where each value was written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+
+use super::layers::{KEYS, Layer, Origin};
+use super::{
+    Config, ConfigError, ExportUrl, KeepConfig, PoolConfig, ServerConfig, ServerMode,
+    TemplateConfig,
+};
+use crate::name::Namespace;
+use crate::pg::Address;
+
+/// Resolves the configuration of the workspace at `root`, with `flags` on top.
+///
+/// # Errors
+/// [`ConfigError`] names the key, its value and where it was written.
+pub fn load(root: &Path, flags: Layer) -> Result<Config, ConfigError> {
+    load_with(root, flags, &|name| std::env::var(name).ok())
+}
+
+/// [`load`] with another environment than the process's own.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_with(
+    root: &Path,
+    flags: Layer,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let mut values = BTreeMap::new();
+    for layer in [
+        Layer::file(root, var)?,
+        Layer::environment(root, var),
+        flags,
+    ] {
+        values.extend(layer.values);
+    }
+    Resolver { root, values }.config()
+}
+
+struct Resolver<'a> {
+    root: &'a Path,
+    values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Resolver<'_> {
+    fn config(&self) -> Result<Config, ConfigError> {
+        let namespace = match self.text("namespace")? {
+            Some(text) => Namespace::new(&text)?,
+            None => {
+                Namespace::from_folder(&self.root.file_name().unwrap_or_default().to_string_lossy())
+            }
+        };
+        Ok(Config {
+            root: self.root.to_path_buf(),
+            namespace,
+            server: self.server()?,
+            template: self.template()?,
+            pool: PoolConfig {
+                max_connections: self.number("pool.max_connections", 5, 1..=10_000)? as u32,
+                acquire_timeout_secs: self.number("pool.acquire_timeout_secs", 30, 1..=86_400)?,
+            },
+            export_url: self.choice(
+                "export.database_url",
+                "\"shared\", \"admin\" or \"off\"",
+                &[
+                    ("off", ExportUrl::Off),
+                    ("shared", ExportUrl::Shared),
+                    ("admin", ExportUrl::Admin),
+                ],
+            )?,
+            keep: KeepConfig {
+                failed: self.flag("keep.failed", true)?,
+                max: self.number("keep.max", 20, 0..=100_000)? as usize,
+                max_age_days: self.number("keep.max_age_days", 7, 0..=36_500)?,
+            },
+            persistent: self.text("persistent.database")?,
+            keeper: self.flag("run.keeper", true)?,
+            origins: self.origins(),
+            unknown: self.unknown(),
+        })
+    }
+
+    fn server(&self) -> Result<ServerConfig, ConfigError> {
+        let mode = self.choice(
+            "server.mode",
+            "\"auto\", \"adopt\" or \"local\"",
+            &[
+                ("auto", ServerMode::Auto),
+                ("adopt", ServerMode::Adopt),
+                ("local", ServerMode::Local),
+            ],
+        )?;
+        let adopted = match mode {
+            ServerMode::Local => None,
+            ServerMode::Auto | ServerMode::Adopt => self.address("server.url")?,
+        };
+        if mode == ServerMode::Adopt && adopted.is_none() {
+            return Err(ConfigError::NoUrl);
+        }
+        Ok(ServerConfig {
+            mode,
+            adopted,
+            admin: self
+                .address("server.admin_url")?
+                .map(|(address, _)| address),
+            maintenance_database: self
+                .text("server.maintenance_database")?
+                .unwrap_or_else(|| "postgres".to_owned()),
+            allow_remote: self.flag("server.allow_remote", false)?,
+            bin_dir: self.path("server.bin_dir")?,
+            state_dir: self.path("server.state_dir")?,
+            run_as: self
+                .text("server.run_as")?
+                .unwrap_or_else(|| "postgres".to_owned()),
+            start_timeout: self.seconds("server.start_timeout_secs", 30)?,
+            wait: self.seconds("server.wait_secs", 5)?,
+        })
+    }
+
+    fn template(&self) -> Result<TemplateConfig, ConfigError> {
+        let migrations = self
+            .text("template.migrations")?
+            .unwrap_or_else(|| "migrations".to_owned());
+        Ok(TemplateConfig {
+            migrations: (!migrations.is_empty()).then(|| self.root.join(migrations)),
+            seeds: self
+                .texts("template.seeds")?
+                .iter()
+                .map(|seed| self.root.join(seed))
+                .collect(),
+            extensions: self.texts("template.extensions")?,
+            base: self
+                .text("template.base")?
+                .unwrap_or_else(|| "template0".to_owned()),
+            keep: self.number("template.keep", 8, 1..=10_000)? as usize,
+        })
+    }
+
+    fn wrong(&self, name: &str, expected: &'static str) -> ConfigError {
+        let (value, origin) = &self.values[name];
+        ConfigError::Value {
+            key: name.to_owned(),
+            value: show(name, value),
+            origin: origin.clone(),
+            expected,
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        match self.values.get(name) {
+            None => Ok(None),
+            Some((Value::String(text), _)) => Ok(Some(text.clone())),
+            Some(_) => Err(self.wrong(name, "a string")),
+        }
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let expected = "a list of strings";
+        match self.values.get(name) {
+            None => Ok(Vec::new()),
+            Some((Value::Array(items), _)) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<_>>()
+                .ok_or_else(|| self.wrong(name, expected)),
+            Some(_) => Err(self.wrong(name, expected)),
+        }
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(self.text(name)?.map(|text| self.root.join(text)))
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.values.get(name) {
+            None => Ok(default),
+            Some((Value::Boolean(flag), _)) => Ok(*flag),
+            Some((Value::Integer(n @ 0..=1), Origin::Environment(_))) => Ok(*n == 1),
+            Some(_) => Err(self.wrong(name, "true or false")),
+        }
+    }
+
+    fn number(
+        &self,
+        name: &str,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        match self.values.get(name) {
+            None => Ok(default),
+            Some((Value::Integer(n), _)) => u64::try_from(*n)
+                .ok()
+                .filter(|n| range.contains(n))
+                .ok_or_else(|| self.wrong(name, "a whole number within its range")),
+            Some(_) => Err(self.wrong(name, "a whole number")),
+        }
+    }
+
+    fn seconds(&self, name: &str, default: u64) -> Result<Duration, ConfigError> {
+        self.number(name, default, 0..=3600)
+            .map(Duration::from_secs)
+    }
+
+    fn choice<T: Copy>(
+        &self,
+        name: &str,
+        expected: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
+        let text = self.text(name)?;
+        let wanted = text.as_deref().unwrap_or(choices[0].0);
+        choices
+            .iter()
+            .find(|(choice, _)| *choice == wanted)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| self.wrong(name, expected))
+    }
+
+    fn address(&self, name: &str) -> Result<Option<(Address, Option<String>)>, ConfigError> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let parsed = Address::parse(&text).map_err(|source| ConfigError::Url {
+            source,
+            origin: self.values[name].1.clone(),
+        })?;
+        Ok(Some(parsed))
+    }
+
+    fn origins(&self) -> BTreeMap<&'static str, (String, Origin)> {
+        KEYS.iter()
+            .map(|key| {
+                let entry = match self.values.get(key.name) {
+                    Some((value, origin)) => (show(key.name, value), origin.clone()),
+                    None => (key.default.to_owned(), Origin::Default),
+                };
+                (key.name, entry)
+            })
+            .collect()
+    }
+
+    fn unknown(&self) -> Vec<(String, Origin)> {
+        self.values
+            .iter()
+            .filter(|(name, _)| KEYS.iter().all(|key| key.name != *name))
+            .map(|(name, (_, origin))| (name.clone(), origin.clone()))
+            .collect()
+    }
+}
+
+/// A value as TOML, without the password of a URL.
+fn show(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if name.ends_with("url") => match Address::parse(text) {
+            Ok((address, database)) => {
+                format!("\"{}\"", address.url(database.as_deref().unwrap_or("")))
+            }
+            Err(_) => "\"…\"".to_owned(),
+        },
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,35 @@
+//! Every environment variable that the project reads or writes, in one place.
+
+/// Where the run directory is. Written by `prepare` for the test processes; without it they take the slow path.
+pub const RUN_DIR: &str = "KAPSEL_TESTDB_RUN_DIR";
+
+/// Prefix of the variables that set a configuration key: `server.allow_remote` is `KAPSEL_TESTDB_SERVER_ALLOW_REMOTE`.
+pub const CONFIG_PREFIX: &str = "KAPSEL_TESTDB_";
+
+/// Short for `KAPSEL_TESTDB_SERVER_ALLOW_REMOTE`.
+pub const ALLOW_REMOTE: &str = "KAPSEL_TESTDB_ALLOW_REMOTE";
+
+/// A configuration file other than `.config/kapsel-testdb.toml`.
+pub const CONFIG: &str = "KAPSEL_TESTDB_CONFIG";
+
+/// Where run directories are made; default `$XDG_RUNTIME_DIR/kapsel-testdb`, else a private folder under the temp dir.
+pub const RUNTIME_DIR: &str = "KAPSEL_TESTDB_RUNTIME_DIR";
+
+/// How long, in seconds, a run of another host is watched for signs of life before it is swept; default 30, less only in tests.
+pub const WATCH_SECS: &str = "KAPSEL_TESTDB_WATCH_SECS";
+
+/// The PostgreSQL URL that Rust projects commonly use.
+pub const DATABASE_URL: &str = "DATABASE_URL";
+
+/// Set by nextest for setup scripts: the file that takes the variables for the test processes.
+pub const NEXTEST_ENV: &str = "NEXTEST_ENV";
+/// Set by nextest: the id of the run (a UUID).
+pub const NEXTEST_RUN_ID: &str = "NEXTEST_RUN_ID";
+/// Set by nextest since 0.9.130: how many tests run at once.
+pub const NEXTEST_TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
+/// Set by nextest since 0.9.130: the root of the workspace.
+pub const NEXTEST_WORKSPACE_ROOT: &str = "NEXTEST_WORKSPACE_ROOT";
+/// Set by nextest for tests: a small number that no other running test has.
+pub const NEXTEST_TEST_GLOBAL_SLOT: &str = "NEXTEST_TEST_GLOBAL_SLOT";
+/// Set by nextest for tests: the test's name.
+pub const NEXTEST_TEST_NAME: &str = "NEXTEST_TEST_NAME";

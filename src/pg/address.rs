@@ -1,0 +1,354 @@
+//! Where a server is and how to log in there. A password never leaves this type but into a driver's options or a passfile.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::Url;
+
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A URL that names no PostgreSQL server.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Not a URL at all.
+    #[error("the database URL is not valid: {0}; expected `postgres://user@host:5432/database`")]
+    Syntax(#[from] url::ParseError),
+    /// Some other database's URL.
+    #[error("the database URL begins with `{0}:`; expected `postgres:` or `postgresql:`")]
+    Scheme(String),
+    /// `sslmode=` with an unknown value.
+    #[error("the database URL has an unknown `sslmode={0}`")]
+    SslMode(String),
+    /// A part of the URL is not UTF-8 once decoded.
+    #[error("the {0} in the database URL is not UTF-8")]
+    Encoding(&'static str),
+}
+
+/// A host name or the folder of a unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    /// Reached over TCP.
+    Tcp(String),
+    /// Reached through a unix socket in this folder.
+    Socket(PathBuf),
+}
+
+/// A server's address and the role to log in as.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Host or socket folder.
+    pub host: Host,
+    /// TCP port, or the number in the socket's name.
+    pub port: u16,
+    /// Role to log in as.
+    pub user: String,
+    /// `sslmode` of the URL, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_mode: Option<String>,
+    /// `sslrootcert` of the URL, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_root_cert: Option<PathBuf>,
+    /// Never serialised: it travels in a passfile.
+    #[serde(skip)]
+    pub password: Option<String>,
+}
+
+impl Address {
+    /// Reads a URL and the name of the database in it. What the URL leaves out comes from `PGHOST`, `PGPORT`, `PGUSER`,
+    /// `PGPASSWORD` and the passfile, as with libpq.
+    ///
+    /// # Errors
+    /// [`AddressError`] names the part that is wrong; it never repeats the URL, which may hold a password.
+    pub fn parse(text: &str) -> Result<(Self, Option<String>), AddressError> {
+        let url = Url::parse(text)?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(AddressError::Scheme(url.scheme().to_owned()));
+        }
+        let mut address = Self::from_environment();
+        if let Some(host) = url.host_str().filter(|h| !h.is_empty()) {
+            address.host = host_of(&decode(host, "host")?);
+        }
+        address.port = url.port().unwrap_or(address.port);
+        if !url.username().is_empty() {
+            address.user = decode(url.username(), "user")?;
+        }
+        if let Some(password) = url.password() {
+            address.password = Some(decode(password, "password")?);
+        }
+        let mut database = decode(url.path().trim_start_matches('/'), "database")?;
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "host" | "hostaddr" => address.host = host_of(&value),
+                "port" => address.port = value.parse().unwrap_or(address.port),
+                "user" => address.user = value.into_owned(),
+                "password" => address.password = Some(value.into_owned()),
+                "dbname" => database = value.into_owned(),
+                "sslmode" => address.ssl_mode = Some(ssl_mode(&value).map(|_| value.into_owned())?),
+                "sslrootcert" => address.ssl_root_cert = Some(PathBuf::from(&*value)),
+                _ => tracing::debug!(parameter = %key, "parameter of the database URL not used"),
+            }
+        }
+        Ok((address, Some(database).filter(|d| !d.is_empty())))
+    }
+
+    /// What libpq's environment variables say, with sqlx's defaults.
+    fn from_environment() -> Self {
+        let options = PgConnectOptions::new_without_pgpass();
+        Self {
+            host: host_of(options.get_host()),
+            port: options.get_port(),
+            user: options.get_username().to_owned(),
+            ssl_mode: None,
+            ssl_root_cert: None,
+            password: std::env::var("PGPASSWORD").ok(),
+        }
+    }
+
+    /// The address of a server that listens on a unix socket in `folder`, without password.
+    pub fn socket(folder: PathBuf, port: u16, user: &str) -> Self {
+        Self {
+            host: Host::Socket(folder),
+            port,
+            user: user.to_owned(),
+            ssl_mode: None,
+            ssl_root_cert: None,
+            password: None,
+        }
+    }
+
+    /// A complete configuration for sqlx. A password that the address does not have is looked up in the passfile.
+    pub fn options(&self, database: &str) -> PgConnectOptions {
+        // Parsed from the URL so that sqlx looks into the user's passfile for exactly this server.
+        let mut options: PgConnectOptions = self.url(database).parse().unwrap_or_default();
+        if let Some(path) = &self.ssl_root_cert {
+            options = options.ssl_root_cert(path);
+        }
+        match &self.password {
+            Some(password) => options.password(password),
+            None => options,
+        }
+    }
+
+    /// The URL of a database, without password: for printing, and for drivers that read the passfile.
+    pub fn url(&self, database: &str) -> String {
+        self.url_with("", database)
+    }
+
+    /// The URL of a database with the password in it, for a driver that cannot read a passfile. Not for printing.
+    pub fn url_with_password(&self, database: &str) -> String {
+        let password = self
+            .password
+            .as_deref()
+            .map(|p| format!(":{}", encode(p)))
+            .unwrap_or_default();
+        self.url_with(&password, database)
+    }
+
+    fn url_with(&self, password: &str, database: &str) -> String {
+        let user = encode(&self.user);
+        let database = encode(database);
+        let port = self.port;
+        let ssl = self
+            .ssl_mode
+            .as_deref()
+            .map(|mode| format!("?sslmode={mode}"))
+            .unwrap_or_default();
+        match &self.host {
+            Host::Tcp(host) if host.contains(':') => {
+                format!("postgres://{user}{password}@[{host}]:{port}/{database}{ssl}")
+            }
+            Host::Tcp(host) => {
+                format!("postgres://{user}{password}@{host}:{port}/{database}{ssl}")
+            }
+            Host::Socket(folder) => {
+                let folder = encode(&folder.to_string_lossy());
+                format!("postgres://{user}{password}@{folder}:{port}/{database}")
+            }
+        }
+    }
+
+    /// Whether the server is on this machine: a unix socket or a loopback address.
+    pub fn is_local(&self) -> bool {
+        match &self.host {
+            Host::Socket(_) => true,
+            Host::Tcp(host) => {
+                host == "localhost"
+                    || host
+                        .parse::<std::net::IpAddr>()
+                        .is_ok_and(|ip| ip.is_loopback())
+            }
+        }
+    }
+
+    /// The `PG*` variables that lead libpq programs to a database here, password excepted.
+    pub fn libpq_variables(&self, database: &str) -> Vec<(&'static str, String)> {
+        let host = match &self.host {
+            Host::Tcp(host) => host.clone(),
+            Host::Socket(folder) => folder.to_string_lossy().into_owned(),
+        };
+        vec![
+            ("PGHOST", host),
+            ("PGPORT", self.port.to_string()),
+            ("PGUSER", self.user.clone()),
+            ("PGDATABASE", database.to_owned()),
+        ]
+    }
+
+    /// The one line of a passfile that gives this password to every database of the server.
+    pub fn passfile_line(&self) -> Option<String> {
+        let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+        let password = self.password.as_deref()?;
+        Some(format!(
+            "*:{}:*:{}:{}\n",
+            self.port,
+            escape(&self.user),
+            escape(password)
+        ))
+    }
+
+    /// Takes the password from a passfile that [`Self::passfile_line`] wrote.
+    pub fn read_passfile_line(line: &str) -> Option<String> {
+        let mut password = String::new();
+        let (mut field, mut escaped) = (0, false);
+        for c in line.trim_end_matches('\n').chars() {
+            match c {
+                '\\' if !escaped => escaped = true,
+                ':' if !escaped && field < 4 => field += 1,
+                _ => {
+                    escaped = false;
+                    if field == 4 {
+                        password.push(c);
+                    }
+                }
+            }
+        }
+        (field == 4).then_some(password)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(host) => write!(f, "{}@{host}:{}", self.user, self.port),
+            Host::Socket(folder) => {
+                write!(f, "{}@{}:{}", self.user, folder.display(), self.port)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+fn host_of(text: &str) -> Host {
+    if text.starts_with('/') {
+        Host::Socket(text.into())
+    } else {
+        Host::Tcp(text.trim_matches(['[', ']']).to_owned())
+    }
+}
+
+fn decode(text: &str, part: &'static str) -> Result<String, AddressError> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(|t| t.into_owned())
+        .map_err(|_| AddressError::Encoding(part))
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, COMPONENT).to_string()
+}
+
+fn ssl_mode(text: &str) -> Result<PgSslMode, AddressError> {
+    text.parse()
+        .map_err(|_| AddressError::SslMode(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Address, Option<String>) {
+        Address::parse(text).expect("a valid URL")
+    }
+
+    #[test]
+    fn a_full_url_is_read_and_printed_without_its_password() {
+        let (address, database) =
+            parse("postgres://me:s%40crt@db.example:6000/app?sslmode=require");
+        assert_eq!(database.as_deref(), Some("app"));
+        assert_eq!(address.password.as_deref(), Some("s@crt"));
+        assert_eq!(
+            address.url("x"),
+            "postgres://me@db.example:6000/x?sslmode=require"
+        );
+        assert_eq!(
+            address.url_with_password("x"),
+            "postgres://me:s%40crt@db.example:6000/x?sslmode=require"
+        );
+        assert!(!format!("{address:?} {address}").contains("crt"));
+        assert!(!address.is_local());
+    }
+
+    #[test]
+    fn sockets_are_known_in_both_spellings_and_survive_a_round_trip() {
+        let (one, _) = parse("postgres://me@%2Fvar%2Frun:5433/app");
+        let (two, _) = parse("postgresql://me@localhost:5433/app?host=/var/run");
+        assert_eq!(one.host, Host::Socket("/var/run".into()));
+        assert_eq!(one.host, two.host);
+        assert_eq!(parse(&one.url("app")).0.host, one.host);
+        assert!(one.is_local());
+    }
+
+    #[test]
+    fn loopback_is_local_and_a_service_container_is_not() {
+        for (url, local) in [
+            ("postgres://u@localhost/d", true),
+            ("postgres://u@127.0.0.9/d", true),
+            ("postgres://u@[::1]/d", true),
+            ("postgres://u@postgres/d", false),
+            ("postgres://u@10.0.0.1/d", false),
+            ("postgres://u@localhost.example.org/d", false),
+        ] {
+            assert_eq!(parse(url).0.is_local(), local, "{url}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_name_the_part_and_never_repeat_the_password() {
+        for url in [
+            "mysql://me:hunter2@h/d",
+            "postgres://me:hunter2@h:99999/d",
+            "postgres://me:hunter2@h/d?sslmode=maybe",
+            "hunter2",
+        ] {
+            let message = Address::parse(url).expect_err("a bad URL").to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_passfile_line_gives_the_password_back() {
+        for password in ["plain", "with:colon", "back\\slash", "both\\:", ""] {
+            let (mut address, _) = parse("postgres://a%3Ab@h/d");
+            address.password = Some(password.to_owned());
+            let line = address.passfile_line().expect("there is a password");
+            assert_eq!(
+                Address::read_passfile_line(&line).as_deref(),
+                Some(password)
+            );
+        }
+        assert_eq!(Address::read_passfile_line("garbage"), None);
+    }
+}

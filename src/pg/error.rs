@@ -1,0 +1,176 @@
+//! What a server's refusals mean: which pass, which do not, and what to do about them.
+
+use std::time::Duration;
+
+use sqlx::error::Error as Sqlx;
+
+/// SQLSTATE codes that decide what we do.
+pub mod code {
+    /// The database does not exist.
+    pub const INVALID_CATALOG_NAME: &str = "3D000";
+    /// The database exists already.
+    pub const DUPLICATE_DATABASE: &str = "42P04";
+    /// Somebody is connected to the database (or a prepared transaction is on it).
+    pub const OBJECT_IN_USE: &str = "55006";
+    /// The role may not do that.
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// Too many connections.
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// The server is starting up, shutting down or in recovery.
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    /// The server was told to shut down.
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// A backend crashed and the server restarts.
+    pub const CRASH_SHUTDOWN: &str = "57P02";
+    /// Wrong password.
+    pub const INVALID_PASSWORD: &str = "28P01";
+    /// Not let in by pg_hba.conf, or no such role.
+    pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// The database is not in a state for this: not connectable, or left invalid by an interrupted DROP.
+    pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+}
+
+/// Why a statement or a connection failed, in terms of what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// Nothing answers there.
+    #[error(
+        "cannot reach PostgreSQL at `{address}`: {source}; start it, or correct the URL (`kapsel-testdb config` shows where it comes from)"
+    )]
+    Unreachable {
+        /// Where we tried.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The server does not let us in.
+    #[error(
+        "PostgreSQL at `{address}` refused the login: {message}; correct the user or the password in the URL, in PGPASSWORD or in the passfile"
+    )]
+    Login {
+        /// Where we tried.
+        address: String,
+        /// What the server said.
+        message: String,
+    },
+    /// TLS was asked for and did not work.
+    #[error("TLS with PostgreSQL at `{address}` failed: {message}; see `sslmode` in the URL")]
+    Tls {
+        /// Where we tried.
+        address: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// The server kept refusing for a reason that usually passes.
+    #[error("PostgreSQL at `{address}` did not accept a connection within {} s: {message}", waited.as_secs())]
+    Busy {
+        /// Where we tried.
+        address: String,
+        /// What the server said last.
+        message: String,
+        /// How long we tried.
+        waited: Duration,
+    },
+    /// A statement failed.
+    #[error("failed to {doing}: {source}")]
+    Statement {
+        /// What it was for, as in "failed to …".
+        doing: String,
+        /// What sqlx said.
+        source: Sqlx,
+    },
+}
+
+impl PgError {
+    /// The server's SQLSTATE, where a statement failed there.
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Statement { source, .. } => code_of(source),
+            _ => None,
+        }
+    }
+
+    /// Whether a statement failed with this SQLSTATE.
+    pub fn is(&self, code: &str) -> bool {
+        self.code().as_deref() == Some(code)
+    }
+}
+
+/// Adds what was being done to an sqlx error.
+pub trait Doing<T> {
+    /// Reads after "failed to".
+    ///
+    /// # Errors
+    /// The same error, as [`PgError::Statement`].
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, PgError>;
+}
+
+impl<T> Doing<T> for Result<T, Sqlx> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, PgError> {
+        self.map_err(|source| PgError::Statement {
+            doing: what(),
+            source,
+        })
+    }
+}
+
+/// The server's SQLSTATE, where the error has one.
+pub fn code_of(error: &Sqlx) -> Option<String> {
+    error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .map(|c| c.into_owned())
+}
+
+/// What a failed attempt to connect means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// It usually passes: try again until the deadline.
+    Passing,
+    /// The database is not there.
+    NoDatabase,
+    /// Trying again would not help.
+    Final,
+}
+
+/// Sorts a failed attempt to connect.
+pub fn classify(error: &Sqlx) -> ConnectFailure {
+    use std::io::ErrorKind as Io;
+    match error {
+        Sqlx::Io(io) => match io.kind() {
+            Io::ConnectionReset | Io::ConnectionAborted | Io::UnexpectedEof | Io::WouldBlock => {
+                ConnectFailure::Passing
+            }
+            _ => ConnectFailure::Final,
+        },
+        Sqlx::Database(_) => match code_of(error).as_deref() {
+            Some(code::TOO_MANY_CONNECTIONS | code::CANNOT_CONNECT_NOW)
+            | Some(code::ADMIN_SHUTDOWN | code::CRASH_SHUTDOWN) => ConnectFailure::Passing,
+            Some(code::INVALID_CATALOG_NAME) => ConnectFailure::NoDatabase,
+            _ => ConnectFailure::Final,
+        },
+        _ => ConnectFailure::Final,
+    }
+}
+
+/// Exponential backoff with jitter: 5 ms, doubling to 250 ms, each shortened at random by up to a half, so that processes that
+/// were refused together do not come back together.
+pub fn backoff(attempt: u32) -> Duration {
+    let full = (5_u64 << attempt.min(6)).min(250);
+    let half = full / 2;
+    Duration::from_millis(full - crate::name::random() % (half + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_limit_and_is_never_zero() {
+        for attempt in 0..40 {
+            let delay = backoff(attempt);
+            assert!(delay >= Duration::from_millis(2), "{attempt}: {delay:?}");
+            assert!(delay <= Duration::from_millis(250), "{attempt}: {delay:?}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! All that is said to PostgreSQL apart from the tests' own statements: the only folder with administrative SQL in it.
+
+pub mod address;
+pub mod admin;
+pub mod error;
+pub mod lock;
+
+pub use address::Address;
+pub use admin::{Admin, ServerFacts};
+pub use error::PgError;

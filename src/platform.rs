@@ -1,0 +1,331 @@
+//! All that differs between operating systems. Linux comes first; elsewhere polling takes the place of pidfd and inotify, and
+//! data goes to disk because there is no tmpfs to be found.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+pub use rustix::process::Signal;
+
+/// Makes a command start in a session of its own, so that no terminal's or group's signal reaches it.
+#[expect(unsafe_code, reason = "std has no safe setsid")]
+pub fn detach(command: &mut Command) {
+    // SAFETY: setsid is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// There is no such process, or it is not ours to signal.
+pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// A user's and its group's number.
+pub fn user_ids(name: &str) -> Option<(u32, u32)> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then_some(())?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        Some((uid, fields.next()?.parse().ok()?))
+    });
+    entry.or_else(|| Some((ask_id("-u", name)?, ask_id("-g", name)?)))
+}
+
+/// Users that are not in the file (LDAP, macOS) are known to `id`.
+fn ask_id(flag: &str, name: &str) -> Option<u32> {
+    let output = Command::new("id").args([flag, name]).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+/// Free bytes of a tmpfs; zero where the path is on none.
+#[cfg(target_os = "linux")]
+pub fn tmpfs_room(path: &Path) -> u64 {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    match rustix::fs::statfs(path) {
+        Ok(stat) if stat.f_type == TMPFS_MAGIC => {
+            stat.f_bavail.saturating_mul(stat.f_bsize.unsigned_abs())
+        }
+        _ => 0,
+    }
+}
+
+/// Free bytes of a tmpfs; macOS has none by default.
+#[cfg(not(target_os = "linux"))]
+pub fn tmpfs_room(_path: &Path) -> u64 {
+    0
+}
+
+#[cfg(feature = "cli")]
+pub use cli::{DirWatch, ProcessId, ProcessWatch, inherit, nextest_ancestor, only_inherit};
+
+#[cfg(feature = "cli")]
+mod cli {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustix::io::FdFlags;
+
+    /// How often we look where the system cannot tell.
+    const POLL: Duration = Duration::from_millis(50);
+
+    /// Lets a child inherit exactly these descriptors besides the standard three: an inherited pipe of nextest's would keep
+    /// `nextest run | tail` from ending.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    #[expect(
+        unsafe_code,
+        reason = "descriptors that others opened have no owner here"
+    )]
+    pub fn only_inherit(wanted: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let folder = if cfg!(target_os = "linux") {
+            "/proc/self/fd"
+        } else {
+            "/dev/fd"
+        };
+        let open: Vec<RawFd> = std::fs::read_dir(folder)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|fd| *fd > 2)
+            .collect();
+        for fd in open {
+            // SAFETY: only used for one call; a number that is closed by now gives EBADF.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            let keep = wanted.iter().any(|w| w.as_raw_fd() == fd.as_raw_fd());
+            let flags = if keep {
+                FdFlags::empty()
+            } else {
+                FdFlags::CLOEXEC
+            };
+            let _ = rustix::io::fcntl_setfd(fd, flags);
+        }
+        Ok(())
+    }
+
+    /// Takes over a descriptor that the parent left open for us under this number.
+    ///
+    /// # Errors
+    /// There is no such descriptor.
+    #[expect(unsafe_code, reason = "the number comes from our parent")]
+    pub fn inherit(fd: RawFd) -> io::Result<File> {
+        // SAFETY: checked to be open right below; the hidden subcommand that calls this owns what its parent passed.
+        let file = unsafe { File::from_raw_fd(fd) };
+        match rustix::io::fcntl_setfd(&file, FdFlags::CLOEXEC) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                std::mem::forget(file);
+                Err(error.into())
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "tokio has no safe constructor any more")]
+    fn readable(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+        let interest = tokio::io::Interest::READABLE;
+        // SAFETY: an `OwnedFd` is a valid descriptor, and the `AsyncFd` that owns it neither replaces nor closes it.
+        Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
+    }
+
+    /// A process that we wait for without being its parent.
+    #[derive(Debug)]
+    pub enum ProcessWatch {
+        /// The system tells.
+        #[cfg(target_os = "linux")]
+        Pidfd(tokio::io::unix::AsyncFd<OwnedFd>),
+        /// We look.
+        Poll(ProcessId),
+    }
+
+    /// A process, told from a later one with the same number by its start time (zero where the system does not tell).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct ProcessId {
+        pid: u32,
+        started: u64,
+    }
+
+    impl std::fmt::Display for ProcessId {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{}:{}", self.pid, self.started)
+        }
+    }
+
+    impl std::str::FromStr for ProcessId {
+        type Err = String;
+        fn from_str(text: &str) -> Result<Self, String> {
+            let parse = || {
+                let (pid, started) = text.split_once(':')?;
+                Some(Self {
+                    pid: pid.parse().ok()?,
+                    started: started.parse().ok()?,
+                })
+            };
+            parse().ok_or_else(|| format!("`{text}` is no process id"))
+        }
+    }
+
+    impl ProcessId {
+        fn of(pid: u32) -> Option<Self> {
+            let (_, started) = stat(pid)?;
+            Some(Self { pid, started })
+        }
+    }
+
+    /// The nearest process above us that is nextest, else our parent.
+    pub fn nextest_ancestor() -> Option<ProcessId> {
+        let parent = rustix::process::getppid()?;
+        let parent = parent.as_raw_nonzero().get().unsigned_abs();
+        let mut pid = parent;
+        while pid > 1 {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim_end() == "cargo-nextest" {
+                return ProcessId::of(pid);
+            }
+            // Without `/proc` the processes above our parent stay unknown.
+            let Some((above, _)) = stat(pid).filter(|(above, _)| *above > 0) else {
+                break;
+            };
+            pid = above;
+        }
+        (parent > 1).then(|| ProcessId::of(parent)).flatten()
+    }
+
+    /// A process's parent and start time, zero where unknown; `None` where there is no such process.
+    #[cfg(target_os = "linux")]
+    fn stat(pid: u32) -> Option<(u32, u64)> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything; what follows the last one is fields 3 (state), 4 (parent), … 22 (start).
+        let mut after = stat.rsplit_once(')')?.1.split_whitespace();
+        let parent = after.nth(1)?.parse().ok()?;
+        Some((parent, after.nth(17)?.parse().ok()?))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn stat(pid: u32) -> Option<(u32, u64)> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+        rustix::process::test_kill_process(pid)
+            .ok()
+            .map(|()| (0, 0))
+    }
+
+    impl ProcessWatch {
+        /// Begins to watch. `None`: it is gone already.
+        pub fn open(process: &ProcessId) -> Option<Self> {
+            let watch = Self::pidfd(process.pid).unwrap_or(Self::Poll(*process));
+            // Checked after opening: the number may have gone to another process in between.
+            (ProcessId::of(process.pid) == Some(*process)).then_some(watch)
+        }
+
+        #[cfg(target_os = "linux")]
+        fn pidfd(pid: u32) -> Option<Self> {
+            use rustix::process::{Pid, PidfdFlags, pidfd_open};
+            let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+            let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            readable(fd).ok().map(Self::Pidfd)
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        fn pidfd(_pid: u32) -> Option<Self> {
+            None
+        }
+
+        /// Waits for its end.
+        pub async fn ended(&self) {
+            match self {
+                #[cfg(target_os = "linux")]
+                Self::Pidfd(pidfd) => drop(pidfd.readable().await),
+                Self::Poll(process) => {
+                    while ProcessId::of(process.pid) == Some(*process) {
+                        tokio::time::sleep(POLL).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells when something in some folders changes.
+    #[derive(Debug)]
+    pub struct DirWatch {
+        #[cfg(target_os = "linux")]
+        inotify: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+    }
+
+    impl DirWatch {
+        /// Watches folders for entries that come and go; falls back to polling where the system's watches are used up.
+        #[cfg(target_os = "linux")]
+        pub fn open(folders: &[&Path]) -> Self {
+            let inotify = Self::inotify(folders);
+            if let Err(error) = &inotify {
+                tracing::info!("no inotify ({error}); polling");
+            }
+            Self {
+                inotify: inotify.ok(),
+            }
+        }
+
+        /// Watches folders for entries that come and go.
+        #[cfg(not(target_os = "linux"))]
+        pub fn open(_folders: &[&Path]) -> Self {
+            Self {}
+        }
+
+        #[cfg(target_os = "linux")]
+        fn inotify(folders: &[&Path]) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+            use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+            let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+            for folder in folders {
+                let events = WatchFlags::MOVED_TO
+                    | WatchFlags::MOVED_FROM
+                    | WatchFlags::CREATE
+                    | WatchFlags::DELETE;
+                inotify::add_watch(&fd, *folder, events)?;
+            }
+            readable(fd)
+        }
+
+        /// Waits until something has changed, or may have.
+        #[cfg(target_os = "linux")]
+        pub async fn changed(&self) {
+            let Some(inotify) = &self.inotify else {
+                return tokio::time::sleep(POLL).await;
+            };
+            if let Ok(mut guard) = inotify.readable().await {
+                let mut buffer = [0_u8; 4096];
+                while rustix::io::read(inotify.get_ref().as_fd(), &mut buffer).is_ok_and(|n| n > 0)
+                {
+                }
+                guard.clear_ready();
+            }
+        }
+
+        /// Waits until something may have changed.
+        #[cfg(not(target_os = "linux"))]
+        pub async fn changed(&self) {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name() {
+        assert_eq!(user_ids("root"), Some((0, 0)));
+        assert_eq!(user_ids("no-such-user-here"), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Makes a run's databases: clones of the template, and the one shared clone.
+//!
+//! A crash in the middle leaves a database that carries the run's id, and perhaps no entry for it: the teardown and the sweep go
+//! by the names on the server, not by the entries.
+
+use crate::name::{DbName, Kind};
+use crate::pg::PgError;
+use crate::pg::admin::{Admin, Patience, Strategy};
+use crate::pg::error::code;
+use crate::pg::lock::LockKey;
+use crate::run_dir::{Folder, RunDir, RunFile};
+
+use super::RunError;
+
+/// A new name for a database of the run.
+pub fn new_name(file: &RunFile, kind: Kind) -> DbName {
+    DbName::for_run(
+        &file.namespace,
+        kind,
+        file.template.fingerprint(),
+        &file.run,
+    )
+}
+
+/// An administrative session that holds the run lock and the template's lock shared.
+///
+/// # Errors
+/// No connection.
+pub async fn admin(file: &RunFile, purpose: &str, patience: Patience) -> Result<Admin, PgError> {
+    let mut admin = connect(file, purpose, patience).await?;
+    let locks = [
+        LockKey::run(&file.namespace, &file.run),
+        LockKey::template(&file.template),
+    ];
+    admin.lock_shared(&locks).await?;
+    Ok(admin)
+}
+
+/// An administrative session without locks.
+///
+/// # Errors
+/// No connection.
+pub async fn connect(file: &RunFile, purpose: &str, patience: Patience) -> Result<Admin, PgError> {
+    let address = file.admin.as_ref().unwrap_or(&file.server);
+    Admin::connect(address, &file.maintenance_database, purpose, patience).await
+}
+
+/// Makes a clone of that name.
+///
+/// # Errors
+/// A failed statement.
+pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<(), PgError> {
+    let strategy = if file.file_copy {
+        Strategy::FileCopy
+    } else {
+        Strategy::Default
+    };
+    let source = file.template.to_string();
+    admin.create_database(name, &source, strategy).await?;
+    admin.apply_settings(name, &file.settings).await
+}
+
+/// Makes a clone under a new name.
+///
+/// # Errors
+/// A failed statement.
+pub async fn create_new(admin: &mut Admin, file: &RunFile, kind: Kind) -> Result<DbName, PgError> {
+    loop {
+        let name = new_name(file, kind);
+        match create(admin, file, &name).await {
+            Err(error) if error.is(code::DUPLICATE_DATABASE) => {}
+            result => return result.map(|()| name),
+        }
+    }
+}
+
+/// The run's shared clone, made by whoever needs it first. `lost` is the name of one that turned out to be gone.
+///
+/// # Errors
+/// A failed statement, or the run directory is gone.
+pub async fn ensure_shared(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    lost: Option<&DbName>,
+) -> Result<DbName, RunError> {
+    let lock = loop {
+        match dir.try_lock_shared_clone()? {
+            Some(lock) => break lock,
+            None => tokio::time::sleep(std::time::Duration::from_millis(2)).await,
+        }
+    };
+    if let Some(name) = dir.shared().filter(|name| Some(name) != lost) {
+        return Ok(name);
+    }
+    let name = create_new(admin, file, Kind::Shared).await?;
+    dir.set_shared(Some(&name))?;
+    drop(lock);
+    Ok(name)
+}
+
+/// Gives the next round of tests a shared clone of its own: the old one is dropped by the keeper, the new one is made by whoever
+/// needs it first, the keeper as a rule.
+///
+/// # Errors
+/// The run directory is gone.
+pub async fn refresh_shared(dir: &RunDir) -> Result<(), RunError> {
+    if let Some(old) = dir.shared() {
+        dir.set_shared(None)?;
+        dir.offer_for_drop(&old)?;
+    }
+    Ok(())
+}
+
+/// Preserves a failed test's clone under the name that the test printed. Ends the sessions that the test left.
+///
+/// # Errors
+/// A failed statement.
+pub async fn preserve(admin: &mut Admin, name: &DbName) -> Result<DbName, PgError> {
+    let kept = name.with_kind(Kind::Kept);
+    admin.end_sessions(name).await?;
+    admin.rename_database(name, &kept).await?;
+    Ok(kept)
+}
+
+/// Drops a database of the run that was given back, and forgets its entry.
+///
+/// # Errors
+/// A failed statement; the entry stays.
+pub async fn drop_released(admin: &mut Admin, dir: &RunDir, name: &DbName) -> Result<(), PgError> {
+    admin.drop_database(name, false, true).await?;
+    dir.forget(Folder::Released, name);
+    Ok(())
+}

@@ -1,0 +1,426 @@
+//! The keeper: the run's background process. It holds the run lock, keeps clones ready, drops what tests gave back, and ends the
+//! run when nextest has ended, because nextest has no teardown.
+//!
+//! One session holds the locks and is verified after every wake; up to three others work, and are closed when there is nothing
+//! to do. What a crash leaves: the test processes' flocks keep the run alive, helpers clone and drop by themselves, and the next
+//! sweep removes the rest.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::RunError;
+use super::clone;
+use super::keeper_plan::{Job, View, plan};
+use super::spawn::KeeperOrder;
+use crate::name::DbName;
+use crate::pg::admin::{Admin, Patience};
+use crate::pg::lock::LockKey;
+use crate::platform::{self, DirWatch, ProcessWatch};
+use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
+use crate::{sweep, template};
+
+/// Sessions that work at once, besides the one that holds the locks.
+const HANDS: usize = 3;
+/// How often the locks are verified while nothing happens.
+const VERIFY: Duration = Duration::from_secs(10);
+/// How long idle hands stay connected.
+const IDLE: Duration = Duration::from_secs(2);
+/// The longest life of a keeper that has nobody to watch.
+const LIFE: Duration = Duration::from_secs(3600);
+/// How long the teardown waits for test processes that outlive nextest.
+const LINGER: Duration = Duration::from_secs(600);
+/// How long the teardown waits for killed clients' sessions to free the run lock.
+const LAST_SESSIONS: Duration = Duration::from_secs(10);
+
+/// How a keeper ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The run is over and nothing is left.
+    Clean,
+    /// Somebody else swept the run: nothing was dropped here.
+    FencedOff,
+    /// Test processes still live, or sessions still hold the run lock: the sweep will remove what is left.
+    LeftToSweep,
+}
+
+struct Keeper {
+    runtime: Runtime,
+    dir: RunDir,
+    file: RunFile,
+    lock: Admin,
+    templates: usize,
+    idle: Vec<Admin>,
+    busy: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    jobs: Vec<Job>,
+    demand: bool,
+    /// Databases that would not go away: left to the teardown, not tried again in a hot loop.
+    stuck: HashSet<DbName>,
+    failures: u32,
+}
+
+/// A finished job, and the session that did it if it is still good.
+struct Done {
+    job: Job,
+    admin: Option<Admin>,
+    result: Result<Option<DbName>, RunError>,
+}
+
+/// Why the keeper's working life ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    WatchedProcessEnded,
+    Told,
+    TooOld,
+    Fenced,
+}
+
+/// Lives a keeper's life.
+///
+/// # Errors
+/// The run directory or the server cannot be used at all.
+pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
+    let lock = platform::inherit(order.lock_fd).map_err(RunError::Keeper)?;
+    let _keeper_lock: File = platform::inherit(order.keeper_fd).map_err(RunError::Keeper)?;
+    let dir = RunDir::inherit(&order.dir, lock);
+    let file = dir.read()?;
+    let runtime = Runtime::open()?;
+    let lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
+    let mut keeper = Keeper {
+        runtime,
+        dir,
+        file,
+        lock,
+        templates: order.templates,
+        idle: Vec::new(),
+        busy: FuturesUnordered::new(),
+        jobs: Vec::new(),
+        demand: false,
+        stuck: HashSet::new(),
+        failures: 0,
+    };
+    let stop = keeper.work(order.watch.as_ref()).await;
+    tracing::info!(?stop, "the working life ends");
+    if stop == Stop::Fenced {
+        return Ok(End::FencedOff);
+    }
+    let patience = if stop == Stop::Told {
+        Duration::ZERO
+    } else {
+        LINGER
+    };
+    keeper.end(patience).await
+}
+
+impl Keeper {
+    async fn work(&mut self, watched: Option<&platform::ProcessId>) -> Stop {
+        let root = self.dir.path().to_path_buf();
+        let folders = Folder::ALL.map(|folder| root.join(folder.as_str()));
+        let mut watch_list: Vec<_> = folders.iter().map(std::path::PathBuf::as_path).collect();
+        watch_list.push(&root);
+        let dirs = DirWatch::open(&watch_list);
+        let process = watched.map(ProcessWatch::open);
+        let begun = Instant::now();
+        let mut told =
+            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                Ok(signal) => signal,
+                Err(_) => return Stop::Told,
+            };
+        let (runtime, file) = (self.runtime.clone(), self.file.clone());
+        let mut sweep = std::pin::pin!(sweep::sweep_for_run(&runtime, &file));
+        let mut swept = false;
+        loop {
+            if !self.verify().await {
+                return Stop::Fenced;
+            }
+            self.assign();
+            let pause = if self.busy.is_empty() && !self.idle.is_empty() {
+                IDLE
+            } else {
+                VERIFY
+            };
+            tokio::select! {
+                () = ended(process.as_ref()) => return Stop::WatchedProcessEnded,
+                _ = told.recv() => return Stop::Told,
+                Some(done) = self.busy.next() => self.finished(done),
+                () = dirs.changed() => {}
+                result = &mut sweep, if !swept && self.jobs.is_empty() => {
+                    swept = true;
+                    match result {
+                        Ok(report) => tracing::info!("{report}"),
+                        Err(error) => tracing::warn!("the sweep failed: {error}"),
+                    }
+                }
+                () = tokio::time::sleep(pause) => self.rest().await,
+            }
+            if watched.is_none() && begun.elapsed() > LIFE {
+                return Stop::TooOld;
+            }
+        }
+    }
+
+    /// Whether the run lock is still ours. A lost connection is made again; a lock that somebody took meanwhile fences us off.
+    async fn verify(&mut self) -> bool {
+        let Err(error) = self.lock.verify().await else {
+            return true;
+        };
+        tracing::warn!("lost the session that holds the run lock: {error}");
+        self.idle.clear();
+        match self.lock_again().await {
+            Ok(true) => {
+                tracing::warn!("took the run lock back");
+                true
+            }
+            Ok(false) => {
+                tracing::error!(
+                    "fenced off: somebody else removes the databases of run `{}`; this keeper stops and drops nothing; tests go on by themselves",
+                    self.file.run
+                );
+                false
+            }
+            Err(error) => {
+                tracing::error!(
+                    "could not take the run lock back: {error}; this keeper stops and drops nothing; tests go on by themselves"
+                );
+                false
+            }
+        }
+    }
+
+    async fn lock_again(&mut self) -> Result<bool, RunError> {
+        let patience = Patience {
+            absent: Patience::RUNNING.busy,
+            busy: Patience::RUNNING.busy,
+        };
+        let mut admin = clone::connect(&self.file, "keeper", patience).await?;
+        let run = LockKey::run(&self.file.namespace, &self.file.run);
+        if !admin.try_lock_shared(run).await? {
+            return Ok(false);
+        }
+        admin
+            .lock_shared(&[LockKey::template(&self.file.template)])
+            .await?;
+        // What was swept while nobody held the lock is not offered any more.
+        let there = admin.databases(&self.file.namespace).await?;
+        for name in self.dir.list(Folder::Ready) {
+            if there.iter().all(|row| row.name != name) {
+                self.dir.forget(Folder::Ready, &name);
+            }
+        }
+        if self
+            .dir
+            .shared()
+            .is_some_and(|name| there.iter().all(|row| row.name != name))
+        {
+            self.dir.set_shared(None)?;
+        }
+        self.lock = admin;
+        Ok(true)
+    }
+
+    fn view(&mut self) -> View {
+        for name in self.dir.release_abandoned() {
+            tracing::info!("`{name}` was abandoned");
+        }
+        let waiting = |folder| -> Vec<DbName> {
+            let mut names = self.dir.list(folder);
+            names.retain(|name| {
+                !self.stuck.contains(name)
+                    && !self.jobs.contains(&Job::Drop(name.clone()))
+                    && !self.jobs.contains(&Job::Preserve(name.clone()))
+            });
+            names
+        };
+        let released = waiting(Folder::Released);
+        let failed = waiting(Folder::Failed);
+        self.demand |= !failed.is_empty()
+            || !self.dir.list(Folder::Leased).is_empty()
+            || released
+                .iter()
+                .any(|name| name.kind() == crate::name::Kind::Clone);
+        View {
+            ready: self.dir.list(Folder::Ready).len(),
+            creating: self.jobs.iter().filter(|j| **j == Job::Create).count(),
+            released,
+            failed,
+            demand: self.demand,
+            shared: self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
+            threads: self.file.threads,
+            free: HANDS.saturating_sub(self.busy.len()),
+        }
+    }
+
+    fn assign(&mut self) {
+        if self.failures > 0 && !self.busy.is_empty() {
+            return;
+        }
+        let view = self.view();
+        for job in plan(&view) {
+            self.jobs.push(job.clone());
+            let admin = self.idle.pop();
+            let (dir, file) = (self.dir.path().to_path_buf(), self.file.clone());
+            let delay = crate::pg::error::backoff(self.failures) * u32::from(self.failures > 0);
+            self.busy.push(Box::pin(async move {
+                tokio::time::sleep(delay).await;
+                let dir = match RunDir::join(&dir) {
+                    Ok(dir) => dir,
+                    Err(error) => {
+                        return Done {
+                            job,
+                            admin,
+                            result: Err(error.into()),
+                        };
+                    }
+                };
+                do_job(job, admin, &dir, &file).await
+            }));
+        }
+    }
+
+    fn finished(&mut self, done: Done) {
+        if let Some(at) = self.jobs.iter().position(|j| *j == done.job) {
+            self.jobs.swap_remove(at);
+        }
+        self.idle.extend(done.admin);
+        match (done.result, done.job) {
+            (Ok(Some(name)), Job::Create) => {
+                self.failures = 0;
+                if let Err(error) = self.dir.offer(&name) {
+                    tracing::warn!("{error}");
+                }
+            }
+            (Ok(_), _) => self.failures = 0,
+            (Err(error), Job::Drop(name) | Job::Preserve(name)) => {
+                tracing::warn!("`{name}` is left to the teardown: {error}");
+                self.stuck.insert(name);
+            }
+            (Err(error), _) => {
+                tracing::warn!("{error}");
+                self.failures += 1;
+            }
+        }
+    }
+
+    async fn rest(&mut self) {
+        if self.busy.is_empty() {
+            for admin in self.idle.drain(..) {
+                admin.close().await;
+            }
+        }
+    }
+
+    /// Ends the run: waits for test processes that outlive nextest, wins both fences, preserves what failed, drops the rest,
+    /// removes the run directory, collects old templates.
+    async fn end(mut self, patience: Duration) -> Result<End, RunError> {
+        while let Some(done) = self.busy.next().await {
+            self.finished(done);
+        }
+        let begun = Instant::now();
+        let mut attempt = 0;
+        let dead = loop {
+            match self.dir.end() {
+                Ok(dead) => break dead,
+                Err(dir) if begun.elapsed() >= patience => {
+                    drop(dir);
+                    return Ok(End::LeftToSweep);
+                }
+                Err(dir) => self.dir = dir,
+            }
+            tokio::time::sleep(crate::pg::error::backoff(attempt)).await;
+            attempt += 1;
+        };
+        let run = LockKey::run(&self.file.namespace, &self.file.run);
+        if self.lock.verify().await.is_err() {
+            self.lock = clone::connect(&self.file, "keeper", Patience::RUNNING).await?;
+        } else {
+            self.lock.unlock_shared(run).await?;
+        }
+        let begun = Instant::now();
+        while !self.lock.try_lock(run).await? {
+            if begun.elapsed() > LAST_SESSIONS {
+                return Ok(End::LeftToSweep);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let left = sweep::drop_run(
+            &mut self.lock,
+            &self.file.namespace,
+            &self.file.run,
+            &dead,
+            true,
+        )
+        .await?;
+        for skipped in &left {
+            tracing::warn!("`{}` stays: {}", skipped.name, skipped.reason);
+        }
+        if left.is_empty() {
+            dead.remove(&self.runtime.gate()?)?;
+        }
+        self.lock.unlock(run).await?;
+        let namespace = self.file.namespace.clone();
+        if let Err(error) = template::mark_used(&mut self.lock, &self.file.template).await {
+            tracing::warn!("{error}");
+        }
+        self.lock
+            .unlock_shared(LockKey::template(&self.file.template))
+            .await?;
+        sweep::collect_templates(&mut self.lock, &namespace, self.templates).await?;
+        self.lock.close().await;
+        Ok(if left.is_empty() {
+            End::Clean
+        } else {
+            End::LeftToSweep
+        })
+    }
+}
+
+async fn ended(process: Option<&Option<ProcessWatch>>) {
+    match process {
+        None => std::future::pending().await,
+        Some(None) => {}
+        Some(Some(watch)) => watch.ended().await,
+    }
+}
+
+async fn do_job(job: Job, admin: Option<Admin>, dir: &RunDir, file: &RunFile) -> Done {
+    let connected = match admin {
+        Some(admin) => Ok(admin),
+        None => clone::connect(file, "keeper", Patience::RUNNING).await,
+    };
+    let mut admin = match connected {
+        Ok(admin) => admin,
+        Err(error) => {
+            return Done {
+                job,
+                admin: None,
+                result: Err(error.into()),
+            };
+        }
+    };
+    let result = match &job {
+        Job::Shared => clone::ensure_shared(&mut admin, dir, file, None)
+            .await
+            .map(Some),
+        Job::Create => clone::create_new(&mut admin, file, crate::name::Kind::Clone)
+            .await
+            .map(Some)
+            .map_err(RunError::from),
+        Job::Preserve(name) => match clone::preserve(&mut admin, name).await {
+            Ok(kept) => {
+                dir.forget(Folder::Failed, name);
+                Ok(Some(kept))
+            }
+            Err(error) => Err(error.into()),
+        },
+        Job::Drop(name) => clone::drop_released(&mut admin, dir, name)
+            .await
+            .map(|()| None)
+            .map_err(RunError::from),
+    };
+    let admin = result.is_ok().then_some(admin);
+    Done { job, admin, result }
+}

@@ -1,0 +1,79 @@
+//! Starts a run's keeper, detached, and tells it what it needs.
+//!
+//! The keeper inherits two descriptors: the run directory's lock, held shared, and the keeper's own lock, held exclusive. So there
+//! is no moment in which the run looks dead or looks as if it had no keeper. What a crash of the starter leaves is a keeper that
+//! watches nextest like any other.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::{OpenRun, RunError};
+use crate::platform;
+
+/// What a keeper is told on its command line.
+#[derive(Debug, Clone)]
+pub struct KeeperOrder {
+    /// The run directory.
+    pub dir: PathBuf,
+    /// The inherited lock of the run directory.
+    pub lock_fd: RawFd,
+    /// The inherited lock of the keeper.
+    pub keeper_fd: RawFd,
+    /// The process whose end is the run's end.
+    pub watch: Option<platform::ProcessId>,
+    /// How many templates stay.
+    pub templates: usize,
+}
+
+/// Starts the run's keeper, unless it has one.
+///
+/// # Errors
+/// [`RunError::Keeper`].
+pub fn spawn_keeper(
+    run: &OpenRun,
+    watch: Option<platform::ProcessId>,
+    templates: usize,
+) -> Result<(), RunError> {
+    let Some(keeper_lock) = run.dir.lock_keeper()? else {
+        return Ok(());
+    };
+    start(run, &keeper_lock, watch, templates).map_err(RunError::Keeper)
+}
+
+fn start(
+    run: &OpenRun,
+    keeper_lock: &File,
+    watch: Option<platform::ProcessId>,
+    templates: usize,
+) -> std::io::Result<()> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(run.runtime.keeper_log(&run.file.run))?;
+    let lock = run.dir.lock_file();
+    platform::only_inherit(&[lock.as_fd(), keeper_lock.as_fd()])?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("keeper")
+        .arg("--dir")
+        .arg(run.dir.path())
+        .args(["--lock-fd", &lock.as_raw_fd().to_string()])
+        .args(["--keeper-fd", &keeper_lock.as_raw_fd().to_string()])
+        .args(["--templates", &templates.to_string()])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    if let Some(watch) = watch {
+        command.args(["--watch", &watch.to_string()]);
+    }
+    platform::detach(&mut command);
+    let child = command.spawn();
+    // Whatever is started after this must not inherit them.
+    platform::only_inherit(&[])?;
+    child.map(drop)
+}

@@ -1,0 +1,479 @@
+//! The managed server: PostgreSQL binaries of this machine, data that need not survive, a unix socket in a private folder.
+//!
+//! `<state>/` holds `pg<major>/` with `data`, `s` (the socket) and `log`; `start.lock` lets one process at a time start or stop.
+//! There is no registry: the server is found by connecting to its socket. It belongs to the user and outlives runs, so that the
+//! next `prepare` finds it in milliseconds.
+//!
+//! What a crash leaves: a `data.new` of an interrupted initdb (removed by the next start), or a data directory with a stale
+//! `postmaster.pid` (PostgreSQL clears it by itself when it starts).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::binaries::Binaries;
+use crate::config::ServerConfig;
+use crate::pg::Address;
+use crate::platform;
+use crate::run_dir::{RunDirError, check_private};
+
+const PORT: u16 = 5432;
+const SUPERUSER: &str = "postgres";
+/// `sun_path` has 108 bytes on Linux and 104 on macOS, the final zero included.
+const SOCKET_PATH_MAX: usize = 103;
+/// What the data directory may need, in bytes: a cluster takes 40 MB, its WAL 64 to 256 MB, each clone 8 MB.
+const ROOM_ON_TMPFS: u64 = 1 << 30;
+
+/// Why the managed server cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// There are no binaries.
+    #[error(
+        "found no PostgreSQL server binaries (`initdb`, `postgres`); looked in {}; install PostgreSQL (Debian: `apt-get install postgresql`, \
+         macOS: `brew install postgresql`), set `server.bin_dir`, or set DATABASE_URL to a running server",
+        looked_in.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ")
+    )]
+    NoBinaries {
+        /// Where.
+        looked_in: Vec<PathBuf>,
+    },
+    /// PostgreSQL refuses to run as root, and there is no other user to be.
+    #[error(
+        "PostgreSQL refuses to run as root and there is no user `{0}` to run it as; set `server.run_as` to an existing user"
+    )]
+    NoUser(String),
+    /// The operating system refused.
+    #[error("failed to {doing} `{}`: {source}", path.display())]
+    Io {
+        /// As in "failed to …".
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Somebody else's folder is in the place of ours.
+    #[error(transparent)]
+    Folder(#[from] RunDirError),
+    /// The socket's path is too long.
+    #[error(
+        "the path of the socket, `{}`, is longer than the {SOCKET_PATH_MAX} bytes that a unix socket may have; set `server.state_dir` to a shorter one",
+        .0.display()
+    )]
+    PathTooLong(PathBuf),
+    /// initdb failed.
+    #[error("`initdb` failed ({status}): {output}")]
+    InitDb {
+        /// How it ended.
+        status: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// The server did not come up.
+    #[error("the managed server did not start: {reason}; its log, `{}`, ends: {tail}", log.display())]
+    Start {
+        /// It ended, or time ran out.
+        reason: String,
+        /// The log.
+        log: PathBuf,
+        /// The last lines of it.
+        tail: String,
+    },
+}
+
+trait At<T> {
+    fn at(self, doing: &'static str, path: &Path) -> Result<T, LocalError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, doing: &'static str, path: &Path) -> Result<T, LocalError> {
+        self.map_err(|source| LocalError::Io {
+            doing,
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+/// The user that the server runs as: ourselves, or the configured one when we are root.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    uid: u32,
+    /// Set when we must become the owner first.
+    switch: Option<u32>,
+}
+
+/// The managed server's places, whether it runs or not.
+#[derive(Debug)]
+pub struct Local {
+    binaries: Binaries,
+    owner: Owner,
+    state: PathBuf,
+    major: String,
+}
+
+/// The managed server, started if it does not run.
+///
+/// # Errors
+/// [`LocalError`] with the remedy.
+pub async fn ensure(settings: &ServerConfig) -> Result<Address, LocalError> {
+    let local = Local::open(settings)?;
+    if local.answers() {
+        return Ok(local.address());
+    }
+    let timeout = settings.start_timeout;
+    tokio::task::spawn_blocking(move || local.start(timeout))
+        .await
+        .map_err(io::Error::other)
+        .at("wait for the start of", Path::new("postgres"))?
+}
+
+impl Local {
+    /// Finds the binaries and the places; starts nothing.
+    ///
+    /// # Errors
+    /// [`LocalError`] with the remedy.
+    pub fn open(settings: &ServerConfig) -> Result<Self, LocalError> {
+        let binaries = Binaries::find(settings.bin_dir.as_deref())?;
+        let owner = Owner::find(&settings.run_as)?;
+        let major = major_version(&binaries)?;
+        let state = match &settings.state_dir {
+            Some(dir) => dir.clone(),
+            None => default_state(&major),
+        };
+        let local = Self {
+            binaries,
+            owner,
+            state,
+            major,
+        };
+        let socket = local.socket();
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(LocalError::PathTooLong(socket));
+        }
+        Ok(local)
+    }
+
+    /// Where tests connect to it.
+    pub fn address(&self) -> Address {
+        Address::socket(self.dir().join("s"), PORT, SUPERUSER)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.state.join(format!("pg{}", self.major))
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// Where it writes its log.
+    pub fn log(&self) -> PathBuf {
+        self.dir().join("log")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir().join("s").join(format!(".s.PGSQL.{PORT}"))
+    }
+
+    /// Whether somebody listens on its socket, which only its owner can have made.
+    pub fn answers(&self) -> bool {
+        check_private(&self.state, self.owner.uid).is_ok()
+            && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+    }
+
+    /// Starts it under the start lock, making the cluster first where there is none. Whoever comes meanwhile waits and finds it.
+    fn start(&self, timeout: Duration) -> Result<Address, LocalError> {
+        let deadline = Instant::now() + timeout;
+        let _lock = self.lock()?;
+        if self.answers() {
+            return Ok(self.address());
+        }
+        self.make_dir(&self.dir())?;
+        self.make_dir(&self.dir().join("s"))?;
+        if !self.data().join("PG_VERSION").is_file() {
+            self.initdb()?;
+        }
+        self.write_settings()?;
+        let child = self.spawn()?;
+        self.wait_until_ready(child, deadline)?;
+        Ok(self.address())
+    }
+
+    fn lock(&self) -> Result<File, LocalError> {
+        self.make_dir(&self.state)?;
+        let path = self.state.join("start.lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .at("open", &path)?;
+        lock.lock().at("lock", &path)?;
+        Ok(lock)
+    }
+
+    /// Makes a folder that only the server's user may enter, or checks that the one that is there is such a folder.
+    fn make_dir(&self, path: &Path) -> Result<(), LocalError> {
+        use std::os::unix::fs::DirBuilderExt;
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => self.owner.own(path).at("change the owner of", path),
+            // Still root's: another root process has made it just now and is about to give it away, or died before.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if self.owner.switch.is_some() && check_private(path, 0).is_ok() {
+                    self.owner.own(path).at("change the owner of", path)?;
+                }
+                Ok(check_private(path, self.owner.uid)?)
+            }
+            Err(source) => Err(source).at("make", path),
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.program(program));
+        // A fixed environment: what the caller's shell says (PGDATA, LC_*, an inherited NEXTEST_ENV) is none of the server's.
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C");
+        command.current_dir("/").stdin(Stdio::null());
+        self.owner.become_owner(&mut command);
+        command
+    }
+
+    fn initdb(&self) -> Result<(), LocalError> {
+        let fresh = self.dir().join("data.new");
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh).at("remove", &fresh)?;
+        }
+        let output = self
+            .command("initdb")
+            .args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+            .args(["--no-sync", "--no-instructions", "--username", SUPERUSER])
+            .arg("--pgdata")
+            .arg(&fresh)
+            .output()
+            .at("run", &self.binaries.program("initdb"))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(LocalError::InitDb {
+                status: output.status.to_string(),
+                output: last_lines(&text, 5),
+            });
+        }
+        fs::rename(&fresh, self.data()).at("rename", &fresh)
+    }
+
+    /// Settings for data that nobody needs after a crash. Written anew at each start, so that a newer version's take effect.
+    fn write_settings(&self) -> Result<(), LocalError> {
+        let path = self.data().join("postgresql.auto.conf");
+        let mut text = String::from("# written by kapsel-testdb at each start\n");
+        let socket_dir = self.dir().join("s").to_string_lossy().replace('\'', "''");
+        text.push_str(&format!("unix_socket_directories = '{socket_dir}'\n"));
+        for (name, value) in SETTINGS {
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        if self.major.parse().is_ok_and(|major: u32| major >= 14) {
+            // Ends the query of a killed test instead of letting it finish.
+            text.push_str("client_connection_check_interval = '1s'\n");
+        }
+        fs::write(&path, text).at("write", &path)?;
+        self.owner.own(&path).at("change the owner of", &path)
+    }
+
+    fn spawn(&self) -> Result<Child, LocalError> {
+        let path = self.log();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .at("open", &path)?;
+        self.owner.own(&path).at("change the owner of", &path)?;
+        let again = log.try_clone().at("open", &path)?;
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data()).stdout(log).stderr(again);
+        platform::detach(&mut command);
+        command
+            .spawn()
+            .at("run", &self.binaries.program("postgres"))
+    }
+
+    fn wait_until_ready(&self, mut child: Child, deadline: Instant) -> Result<(), LocalError> {
+        let failed = |reason: String| LocalError::Start {
+            reason,
+            log: self.log(),
+            tail: last_lines(&fs::read_to_string(self.log()).unwrap_or_default(), 5),
+        };
+        // The postmaster writes "ready" as the status of its pid file once it accepts connections (since version 10).
+        let pid_file = self.data().join("postmaster.pid");
+        let pid = child.id().to_string();
+        loop {
+            let text = fs::read_to_string(&pid_file).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            if lines.first() == Some(&pid.as_str()) && lines.get(7) == Some(&"ready") {
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait().at("wait for", &pid_file)? {
+                return Err(failed(format!("it ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                let _ = platform::signal(child.id(), platform::Signal::QUIT);
+                let _ = child.wait();
+                return Err(failed("it was not ready in time".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The postmaster's process id, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let pid = text.lines().next()?.trim().parse().ok()?;
+        self.answers().then_some(pid)
+    }
+
+    /// Stops it, ending every session; `false` where it did not run. The data stays, and is found again by the next start.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub fn stop(&self, timeout: Duration) -> Result<bool, LocalError> {
+        if check_private(&self.state, self.owner.uid).is_err() {
+            return Ok(false);
+        }
+        let _lock = self.lock()?;
+        let Some(pid) = self.pid() else {
+            return Ok(false);
+        };
+        platform::signal(pid, platform::Signal::INT).at("signal", &self.data())?;
+        let deadline = Instant::now() + timeout;
+        while self.data().join("postmaster.pid").exists() {
+            if Instant::now() > deadline {
+                return Err(LocalError::Start {
+                    reason: format!("process {pid} did not end within {} s", timeout.as_secs()),
+                    log: self.log(),
+                    tail: last_lines(&fs::read_to_string(self.log()).unwrap_or_default(), 5),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
+    }
+}
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("listen_addresses", "''"),
+    ("unix_socket_permissions", "0700"),
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("wal_level", "minimal"),
+    ("max_wal_senders", "0"),
+    ("min_wal_size", "'32MB'"),
+    ("max_wal_size", "'256MB'"),
+    ("checkpoint_timeout", "'30min'"),
+    ("shared_buffers", "'128MB'"),
+    ("max_connections", "500"),
+    // A transaction that drops every table of a large schema locks them all.
+    ("max_locks_per_transaction", "256"),
+    ("jit", "off"),
+    ("autovacuum_naptime", "'5min'"),
+    ("log_checkpoints", "off"),
+    ("log_line_prefix", "'%m [%p] %a '"),
+    // Tests provoke errors on purpose; the log is for the server's own troubles.
+    ("log_min_messages", "'log'"),
+    ("log_min_error_statement", "'fatal'"),
+];
+
+impl Owner {
+    fn find(run_as: &str) -> Result<Self, LocalError> {
+        let me = rustix::process::geteuid();
+        if !me.is_root() {
+            return Ok(Self {
+                uid: me.as_raw(),
+                switch: None,
+            });
+        }
+        let (uid, gid) =
+            platform::user_ids(run_as).ok_or_else(|| LocalError::NoUser(run_as.to_owned()))?;
+        Ok(Self {
+            uid,
+            switch: Some(gid),
+        })
+    }
+
+    fn own(self, path: &Path) -> io::Result<()> {
+        match self.switch {
+            Some(gid) => std::os::unix::fs::lchown(path, Some(self.uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    fn become_owner(self, command: &mut Command) {
+        if let Some(gid) = self.switch {
+            // std drops the supplementary groups with the uid when it is root.
+            command.gid(gid).uid(self.uid);
+        }
+    }
+}
+
+/// `<tmpfs or temp dir>/kapsel-testdb-<uid>-pg`: the first place where this version's cluster is, else the first with room.
+fn default_state(major: &str) -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    let name = format!("kapsel-testdb-{uid}-pg");
+    let tmpfs = Path::new("/dev/shm").join(&name);
+    let disk = std::env::temp_dir().join(&name);
+    let has_cluster = |dir: &Path| dir.join(format!("pg{major}")).join("data").exists();
+    let room = || platform::tmpfs_room(Path::new("/dev/shm")) >= ROOM_ON_TMPFS;
+    if has_cluster(&tmpfs) || (!has_cluster(&disk) && room()) {
+        tmpfs
+    } else {
+        disk
+    }
+}
+
+/// The binaries' major version: from the folder's name, where packages put it, else by asking the program (5 ms).
+fn major_version(binaries: &Binaries) -> Result<String, LocalError> {
+    let program = binaries.program("postgres");
+    let resolved = fs::canonicalize(&program).at("find", &program)?;
+    let from_path = resolved
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .filter_map(|dir| dir.file_name()?.to_str())
+        .find_map(|name| {
+            let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+            let number: u32 = digits.split('.').next()?.parse().ok()?;
+            (9..100).contains(&number).then(|| number.to_string())
+        });
+    match from_path {
+        Some(major) => Ok(major),
+        None => ask_version(&program),
+    }
+}
+
+fn ask_version(program: &Path) -> Result<String, LocalError> {
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .at("run", program)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace()
+        .find_map(|word| {
+            let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
+            (!digits.is_empty()).then_some(digits)
+        })
+        .ok_or_else(|| io::Error::other(format!("its version is `{}`", text.trim())))
+        .at("read the version of", program)
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join(" | ")
+}

@@ -1,0 +1,175 @@
+//! The server: adopted (a URL names it) or managed (we start it), verified before anything is built on it.
+
+pub mod binaries;
+pub mod local;
+
+use crate::config::Config;
+use crate::pg::admin::{Admin, Patience, ServerFacts};
+use crate::pg::error::code;
+use crate::pg::{Address, PgError};
+
+/// The oldest PostgreSQL that is supported (`DROP DATABASE … WITH (FORCE)` came with it).
+pub const OLDEST_MAJOR: i32 = 13;
+
+/// Why there is no usable server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It does not answer, or refuses us.
+    #[error(transparent)]
+    Pg(#[from] PgError),
+    /// The managed server could not be started.
+    #[error(transparent)]
+    Local(#[from] local::LocalError),
+    /// It is on another machine.
+    #[error(
+        "PostgreSQL at `{0}` is not on this machine; if databases may be created and dropped there, set KAPSEL_TESTDB_ALLOW_REMOTE=1, \
+         or `allow_remote = true` under `[server]` in `.config/kapsel-testdb.toml` (`kapsel-testdb init --allow-remote` writes it)"
+    )]
+    Remote(String),
+    /// It is older than [`OLDEST_MAJOR`].
+    #[error(
+        "PostgreSQL at `{address}` is version {version}; kapsel-testdb needs {OLDEST_MAJOR} or newer: upgrade the server"
+    )]
+    TooOld {
+        /// Where it is.
+        address: String,
+        /// Its version.
+        version: String,
+    },
+    /// The role may not create databases.
+    #[error(
+        "the role `{role}` at `{address}` may not create databases; as a superuser, run `ALTER ROLE \"{role}\" CREATEDB`, or use another role"
+    )]
+    NoCreateDb {
+        /// Where it is.
+        address: String,
+        /// The role.
+        role: String,
+    },
+    /// The maintenance database is missing.
+    #[error(
+        "PostgreSQL at `{address}` has no database `{database}` to work from; create it, or name another one with `server.maintenance_database`"
+    )]
+    NoMaintenanceDatabase {
+        /// Where it is.
+        address: String,
+        /// The database.
+        database: String,
+    },
+}
+
+/// A server that answers and lets us work.
+#[derive(Debug)]
+pub struct Server {
+    /// Where tests connect.
+    pub address: Address,
+    /// Where administrative work goes.
+    pub admin_address: Address,
+    /// The database that administrative sessions live in.
+    pub maintenance_database: String,
+    /// Whether we manage it.
+    pub managed: bool,
+    /// What it says of itself.
+    pub facts: ServerFacts,
+}
+
+impl Server {
+    /// Finds the server that the configuration means, starts it where it is ours to start, connects and verifies. The session
+    /// that comes back is in the maintenance database and named after `purpose`.
+    ///
+    /// # Errors
+    /// [`ServerError`] with the remedy.
+    pub async fn locate(config: &Config, purpose: &str) -> Result<(Self, Admin), ServerError> {
+        let settings = &config.server;
+        let (address, admin_address, managed, absent) = match &settings.adopted {
+            Some((address, _)) => {
+                let admin = settings.admin.clone().unwrap_or_else(|| address.clone());
+                allow(settings.allow_remote, [address, &admin])?;
+                (address.clone(), admin, false, settings.wait)
+            }
+            None => {
+                let address = local::ensure(settings).await?;
+                (address.clone(), address, true, settings.start_timeout)
+            }
+        };
+        let patience = Patience {
+            absent,
+            busy: Patience::RUNNING.busy,
+        };
+        let database = &settings.maintenance_database;
+        let connected = Admin::connect(&admin_address, database, purpose, patience).await;
+        let mut admin = connected.map_err(|error| match error.code().as_deref() {
+            Some(code::INVALID_CATALOG_NAME) => ServerError::NoMaintenanceDatabase {
+                address: admin_address.to_string(),
+                database: database.clone(),
+            },
+            _ => error.into(),
+        })?;
+        let facts = admin.facts(&config.template.base).await?;
+        let server = Self {
+            address,
+            admin_address,
+            maintenance_database: database.clone(),
+            managed,
+            facts,
+        };
+        server.verify()?;
+        Ok((server, admin))
+    }
+
+    fn verify(&self) -> Result<(), ServerError> {
+        let address = self.admin_address.to_string();
+        if self.facts.major() < OLDEST_MAJOR {
+            return Err(ServerError::TooOld {
+                address,
+                version: format!("{}.{}", self.facts.major(), self.facts.version_num % 10_000),
+            });
+        }
+        if !self.facts.can_create {
+            let role = self.facts.role.clone();
+            return Err(ServerError::NoCreateDb { address, role });
+        }
+        Ok(())
+    }
+}
+
+/// Refuses servers on other machines unless somebody allowed them.
+///
+/// # Errors
+/// [`ServerError::Remote`].
+fn allow<'a>(
+    allow_remote: bool,
+    addresses: impl IntoIterator<Item = &'a Address>,
+) -> Result<(), ServerError> {
+    match addresses.into_iter().find(|a| !a.is_local()) {
+        Some(address) if !allow_remote => Err(ServerError::Remote(address.to_string())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_old_a_server_is_refused_with_its_version() {
+        let server = Server {
+            address: Address::socket("/x".into(), 5432, "me"),
+            admin_address: Address::socket("/x".into(), 5432, "me"),
+            maintenance_database: "postgres".to_owned(),
+            managed: false,
+            facts: ServerFacts {
+                version_num: 120_022,
+                role: "me".to_owned(),
+                can_create: true,
+                superuser: false,
+                fsync: true,
+                max_connections: 100,
+                started_at: 0,
+                base_locale: String::new(),
+            },
+        };
+        let message = server.verify().expect_err("12 is too old").to_string();
+        assert!(message.contains("version 12.22"), "{message}");
+    }
+}

@@ -1,0 +1,429 @@
+//! Carries out a sweep: wins the fences, looks again under them, drops, removes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::plan::{Inputs, RunState, Verdict, plan, still_quiet};
+use super::{Report, Skipped};
+use crate::config::{Config, KeepConfig};
+use crate::env;
+use crate::name::{DbName, Kind, Namespace, RunId};
+use crate::pg::admin::{Admin, DatabaseRow, Patience};
+use crate::pg::error::code;
+use crate::pg::lock::LockKey;
+use crate::pg::{Address, PgError};
+use crate::run::{RunError, clone};
+use crate::run_dir::{DeadRunDir, Presence, RunDir, RunFile, Runtime};
+use crate::server::Server;
+use crate::template::TemplateInfo;
+
+/// How long a run of another host must show no sign of life.
+const WATCH: Duration = Duration::from_secs(30);
+/// How often we look meanwhile.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How a sweep is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// How long to watch quiet runs of other hosts before they count as dead; `None`: leave them.
+    pub watch: Option<Duration>,
+}
+
+impl Options {
+    /// As the keeper sweeps, and `kapsel-testdb sweep` without flags.
+    pub fn full() -> Self {
+        let seconds = std::env::var(env::WATCH_SECS).ok();
+        Self {
+            dry_run: false,
+            watch: Some(
+                seconds
+                    .and_then(|s| s.parse().ok())
+                    .map_or(WATCH, Duration::from_secs),
+            ),
+        }
+    }
+}
+
+/// What a sweep works on.
+struct Sweeper<'a> {
+    runtime: &'a Runtime,
+    admin: &'a mut Admin,
+    address: &'a Address,
+    namespace: &'a Namespace,
+    keep: KeepConfig,
+    options: Options,
+    report: Report,
+}
+
+/// Sweeps a server in the foreground.
+///
+/// # Errors
+/// The server cannot be used; what cannot be dropped is in the report instead.
+pub async fn sweep(config: &Config, options: Options) -> Result<Report, RunError> {
+    let runtime = Runtime::open()?;
+    let (server, mut admin) = Server::locate(config, "sweep").await?;
+    let sweeper = Sweeper {
+        runtime: &runtime,
+        admin: &mut admin,
+        address: &server.admin_address,
+        namespace: &config.namespace,
+        keep: config.keep,
+        options,
+        report: Report {
+            dry_run: options.dry_run,
+            ..Report::default()
+        },
+    };
+    let report = sweeper.run().await?;
+    if !options.dry_run {
+        collect_templates(&mut admin, &config.namespace, config.template.keep).await?;
+    }
+    admin.close().await;
+    Ok(report)
+}
+
+/// Sweeps for a keeper, in the background of its run.
+///
+/// # Errors
+/// The server cannot be used.
+pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<Report, RunError> {
+    let mut admin = clone::connect(file, "sweep", Patience::RUNNING).await?;
+    let sweeper = Sweeper {
+        runtime,
+        admin: &mut admin,
+        address: file.admin.as_ref().unwrap_or(&file.server),
+        namespace: &file.namespace,
+        keep: file.keep,
+        options: Options::full(),
+        report: Report::default(),
+    };
+    let report = sweeper.run().await?;
+    admin.close().await;
+    Ok(report)
+}
+
+impl Sweeper<'_> {
+    async fn run(mut self) -> Result<Report, RunError> {
+        let databases = self.admin.databases(self.namespace).await?;
+        let directories = self.directories()?;
+        let plan = plan(&Inputs {
+            databases: &databases,
+            directories: &directories,
+            keep: self.keep,
+            now: SystemTime::now(),
+        });
+        let mut quiet = Vec::new();
+        for state in plan.runs {
+            match state.verdict {
+                Verdict::Alive | Verdict::InUseElsewhere => self.report.alive.push(state.run),
+                Verdict::Quiet => quiet.push(state),
+                Verdict::DeadHere if self.options.dry_run => {
+                    self.report.dropped.extend(state.databases);
+                    self.report.directories.push(state.run);
+                }
+                Verdict::DeadHere => self.remove_here(&state).await?,
+            }
+        }
+        for name in plan.expired {
+            let row = databases.iter().find(|row| row.name == name);
+            self.drop_expired(row, name).await?;
+        }
+        self.settle_quiet(quiet).await?;
+        Ok(self.report)
+    }
+
+    /// The run directories of this host that belong to this server and namespace, or came to nothing before they said so.
+    fn directories(&self) -> Result<BTreeMap<RunId, Presence>, RunError> {
+        let _gate = self.runtime.gate()?;
+        let ours = |run: &RunId| match RunDir::peek(&self.runtime.run_path(run)) {
+            None => true,
+            Some(file) => {
+                let address = file.admin.as_ref().unwrap_or(&file.server);
+                file.namespace == *self.namespace && address.to_string() == self.address.to_string()
+            }
+        };
+        let runs = self.runtime.runs().into_iter().filter(ours);
+        Ok(runs
+            .map(|run| (run.clone(), self.runtime.presence(&run)))
+            .collect())
+    }
+
+    /// Watches quiet runs of other hosts and removes those that stay quiet. All looks, the fence and the drops are on one session:
+    /// where it breaks, the sweep ends, because what broke it may have ended the signs of life of the living.
+    async fn settle_quiet(&mut self, mut quiet: Vec<RunState>) -> Result<(), RunError> {
+        if quiet.is_empty() {
+            return Ok(());
+        }
+        let before = self.admin.databases(self.namespace).await?;
+        let begun = Instant::now();
+        let mut watched = false;
+        while !watched && !quiet.is_empty() {
+            let now = self.admin.databases(self.namespace).await?;
+            let mut still = Vec::new();
+            for state in quiet {
+                let (before, now) = (of_run(&before, &state.run), of_run(&now, &state.run));
+                if still_quiet(&before, &now) && !self.is_locked(&state.run).await? {
+                    still.push(state);
+                } else {
+                    self.report.alive.push(state.run);
+                }
+            }
+            quiet = still;
+            match self.options.watch {
+                Some(watch) if !self.options.dry_run => watched = begun.elapsed() >= watch,
+                _ => {
+                    let runs = quiet.drain(..).map(|state| state.run);
+                    self.report.waiting.extend(runs);
+                }
+            }
+            if !watched && !quiet.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        for state in quiet {
+            let before = of_run(&before, &state.run);
+            self.remove_elsewhere(&state, &before).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody holds the run lock. Only to report: what drops must hold the lock itself.
+    async fn is_locked(&mut self, run: &RunId) -> Result<bool, RunError> {
+        let key = LockKey::run(self.namespace, run);
+        let won = self.admin.try_lock(key).await?;
+        if won {
+            self.admin.unlock(key).await?;
+        }
+        Ok(!won)
+    }
+
+    async fn remove_here(&mut self, state: &RunState) -> Result<(), RunError> {
+        let fence = {
+            let _gate = self.runtime.gate()?;
+            RunDir::fence(&self.runtime.run_path(&state.run))?
+        };
+        let Some(dead) = fence else {
+            self.report.alive.push(state.run.clone());
+            return Ok(());
+        };
+        let key = LockKey::run(self.namespace, &state.run);
+        if !self.win(key).await? {
+            self.report.alive.push(state.run.clone());
+            return Ok(());
+        }
+        let skipped = drop_run(self.admin, self.namespace, &state.run, &dead, false).await;
+        self.admin.unlock(key).await?;
+        let skipped = skipped?;
+        self.count(state, &skipped);
+        if skipped.is_empty() {
+            dead.remove(&self.runtime.gate()?)?;
+            self.report.directories.push(state.run.clone());
+        }
+        self.report.skipped.extend(skipped);
+        Ok(())
+    }
+
+    /// A killed client's session may need a moment to go.
+    async fn win(&mut self, key: LockKey) -> Result<bool, RunError> {
+        for _ in 0..50 {
+            if self.admin.try_lock(key).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(false)
+    }
+
+    async fn remove_elsewhere(
+        &mut self,
+        state: &RunState,
+        before: &[DatabaseRow],
+    ) -> Result<(), RunError> {
+        let key = LockKey::run(self.namespace, &state.run);
+        if !self.admin.try_lock(key).await? {
+            self.report.alive.push(state.run.clone());
+            return Ok(());
+        }
+        let skipped = self.drop_quiet(state, before).await;
+        self.admin.unlock(key).await?;
+        let skipped = skipped?;
+        self.count(state, &skipped);
+        self.report.skipped.extend(skipped);
+        Ok(())
+    }
+
+    /// Looks again under the fence before each drop: a lease is taken without asking the server.
+    async fn drop_quiet(
+        &mut self,
+        state: &RunState,
+        before: &[DatabaseRow],
+    ) -> Result<Vec<Skipped>, RunError> {
+        let mut skipped = Vec::new();
+        for row in before {
+            let now = rows_of(self.admin, self.namespace, &state.run).await?;
+            if !still_quiet(before, &now) {
+                let reason = "its run shows a sign of life again; left alone".to_owned();
+                let left = now.into_iter().map(|row| row.name);
+                skipped.extend(left.map(|name| Skipped {
+                    name,
+                    reason: reason.clone(),
+                }));
+                self.report.alive.push(state.run.clone());
+                break;
+            }
+            skipped.extend(drop_rows(self.admin, vec![row.clone()], false).await?);
+        }
+        Ok(skipped)
+    }
+
+    fn count(&mut self, state: &RunState, skipped: &[Skipped]) {
+        let gone = |name: &&DbName| skipped.iter().all(|s| s.name != **name);
+        let dropped = state.databases.iter().filter(gone).cloned();
+        self.report.dropped.extend(dropped);
+    }
+
+    async fn drop_expired(
+        &mut self,
+        row: Option<&DatabaseRow>,
+        name: DbName,
+    ) -> Result<(), RunError> {
+        let Some(row) = row else { return Ok(()) };
+        if self.options.dry_run {
+            self.report.dropped.push(name);
+            return Ok(());
+        }
+        let skipped = drop_rows(self.admin, vec![row.clone()], false).await?;
+        if skipped.is_empty() {
+            self.report.dropped.push(name);
+        }
+        self.report.skipped.extend(skipped);
+        Ok(())
+    }
+}
+
+async fn rows_of(
+    admin: &mut Admin,
+    namespace: &Namespace,
+    run: &RunId,
+) -> Result<Vec<DatabaseRow>, PgError> {
+    Ok(of_run(&admin.databases(namespace).await?, run))
+}
+
+fn of_run(rows: &[DatabaseRow], run: &RunId) -> Vec<DatabaseRow> {
+    rows.iter()
+        .filter(|row| row.name.run() == Some(run) && row.name.kind() != Kind::Kept)
+        .cloned()
+        .collect()
+}
+
+/// Drops everything of a run whose fences the caller holds, failed tests' databases excepted, which are preserved. `force` is for
+/// the run's own keeper only.
+///
+/// # Errors
+/// The server cannot be used. What could not be dropped comes back with the reason.
+pub async fn drop_run(
+    admin: &mut Admin,
+    namespace: &Namespace,
+    run: &RunId,
+    dead: &DeadRunDir,
+    force: bool,
+) -> Result<Vec<Skipped>, PgError> {
+    let failed = dead.failed();
+    for name in failed.iter().filter(|name| name.run() == Some(run)) {
+        if let Err(error) = clone::preserve(admin, name).await
+            && !error.is(code::INVALID_CATALOG_NAME)
+        {
+            tracing::warn!("could not keep `{name}`: {error}");
+        }
+    }
+    let rows = rows_of(admin, namespace, run).await?;
+    drop_rows(admin, rows, force).await
+}
+
+async fn drop_rows(
+    admin: &mut Admin,
+    rows: Vec<DatabaseRow>,
+    force: bool,
+) -> Result<Vec<Skipped>, PgError> {
+    let mut skipped = Vec::new();
+    for row in rows {
+        if let Some(reason) = drop_row(admin, &row, force).await? {
+            let name = row.name;
+            skipped.push(Skipped { name, reason });
+        }
+    }
+    Ok(skipped)
+}
+
+/// Drops a database, or says why not. Looks for sessions first: a DROP that has to wait for them blocks new ones for 5 s.
+async fn drop_row(
+    admin: &mut Admin,
+    row: &DatabaseRow,
+    force: bool,
+) -> Result<Option<String>, PgError> {
+    if !row.owned {
+        let owner = &row.owner;
+        return Ok(Some(format!(
+            "it belongs to the role `{owner}`; only that role may drop it"
+        )));
+    }
+    if row.sessions > 0 && !force {
+        let sessions = row.sessions;
+        return Ok(Some(format!(
+            "{sessions} sessions are connected; it goes with a later sweep"
+        )));
+    }
+    if row.prepared > 0 {
+        admin.roll_back_prepared(&row.name).await?;
+    }
+    match admin.drop_database(&row.name, row.is_template, force).await {
+        Ok(()) => Ok(None),
+        Err(error @ PgError::Statement { .. }) if error.code().is_some() => {
+            Ok(Some(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Drops the least recently used templates beyond `keep`. Each needs its lock exclusive, so no run uses it, and the build lock, so
+/// no build starts from it.
+///
+/// # Errors
+/// The server cannot be used.
+pub async fn collect_templates(
+    admin: &mut Admin,
+    namespace: &Namespace,
+    keep: usize,
+) -> Result<Vec<DbName>, PgError> {
+    let mut templates: Vec<(u64, DatabaseRow)> = admin
+        .databases(namespace)
+        .await?
+        .into_iter()
+        .filter(|row| row.name.kind() == Kind::Template && row.owned)
+        .map(|row| {
+            let info = TemplateInfo::parse(row.comment.as_deref());
+            (info.map_or(0, |info| info.used_at), row)
+        })
+        .collect();
+    if templates.len() <= keep || !admin.try_lock(LockKey::build()).await? {
+        return Ok(Vec::new());
+    }
+    templates.sort_by_key(|(used_at, _)| std::cmp::Reverse(*used_at));
+    let mut dropped = Vec::new();
+    for (_, row) in templates.into_iter().skip(keep) {
+        let key = LockKey::template(&row.name);
+        if !admin.try_lock(key).await? {
+            continue;
+        }
+        let result = admin.drop_database(&row.name, true, false).await;
+        admin.unlock(key).await?;
+        match result {
+            Ok(()) => dropped.push(row.name),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+    admin.unlock(LockKey::build()).await?;
+    Ok(dropped)
+}

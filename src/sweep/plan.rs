@@ -1,0 +1,248 @@
+//! Decides what a sweep may remove. Pure: what the server and this host showed goes in, verdicts come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use crate::config::KeepConfig;
+use crate::name::{DbName, Kind, RunId};
+use crate::pg::admin::DatabaseRow;
+use crate::run_dir::Presence;
+
+/// What is known when the plan is made.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// Our databases on the server.
+    pub databases: &'a [DatabaseRow],
+    /// Run directories on this host, and whether somebody lives in them.
+    pub directories: &'a BTreeMap<RunId, Presence>,
+    /// How many kept databases stay, and how long.
+    pub keep: KeepConfig,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// What may be done about a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its processes live on this host.
+    Alive,
+    /// Nobody of it lives on this host, which is where it ran: remove it behind the fence.
+    DeadHere,
+    /// It has no directory here, and nothing shows that it lives: watch it, then remove it behind the fence.
+    Quiet,
+    /// It has no directory here, but a session is on one of its databases.
+    InUseElsewhere,
+}
+
+/// A run and what may be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunState {
+    /// The run.
+    pub run: RunId,
+    /// What may be done.
+    pub verdict: Verdict,
+    /// Its databases, kept ones excepted.
+    pub databases: Vec<DbName>,
+}
+
+/// What a sweep may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Every run that left a trace.
+    pub runs: Vec<RunState>,
+    /// Kept databases beyond the bounds, oldest first.
+    pub expired: Vec<DbName>,
+}
+
+/// Makes the plan.
+pub fn plan(inputs: &Inputs<'_>) -> Plan {
+    let of_runs = || {
+        let rows = inputs.databases.iter();
+        rows.filter(|row| row.name.kind() != Kind::Kept)
+            .filter_map(|row| Some((row.name.run()?, row)))
+    };
+    let mut runs: BTreeSet<&RunId> = of_runs().map(|(run, _)| run).collect();
+    runs.extend(inputs.directories.keys());
+    let runs = runs
+        .into_iter()
+        .map(|run| {
+            let rows: Vec<&DatabaseRow> = of_runs()
+                .filter(|(r, _)| *r == run)
+                .map(|(_, row)| row)
+                .collect();
+            RunState {
+                run: run.clone(),
+                verdict: verdict(inputs, run, &rows),
+                databases: rows.iter().map(|row| row.name.clone()).collect(),
+            }
+        })
+        .collect();
+    Plan {
+        runs,
+        expired: expired(inputs),
+    }
+}
+
+fn verdict(inputs: &Inputs<'_>, run: &RunId, rows: &[&DatabaseRow]) -> Verdict {
+    match inputs.directories.get(run) {
+        Some(Presence::Alive) => return Verdict::Alive,
+        Some(Presence::Dead) => return Verdict::DeadHere,
+        Some(Presence::Unknown) | None => {}
+    }
+    if rows.iter().any(|row| row.sessions > 0) {
+        return Verdict::InUseElsewhere;
+    }
+    Verdict::Quiet
+}
+
+/// Whether nothing happened on a run's databases between two looks from one session: none has a session, none had one meanwhile,
+/// none came. A counter that went back tells of a crash recovery, which ends sessions and locks of the living too.
+pub fn still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
+    after.iter().all(|row| {
+        row.sessions == 0
+            && before
+                .iter()
+                .any(|b| b.name == row.name && b.activity == row.activity)
+    })
+}
+
+fn expired(inputs: &Inputs<'_>) -> Vec<DbName> {
+    let mut kept: Vec<&DatabaseRow> = inputs
+        .databases
+        .iter()
+        .filter(|row| row.name.kind() == Kind::Kept)
+        .collect();
+    kept.sort_by_key(|row| row.name.run().map(RunId::created_at));
+    let surplus = kept.len().saturating_sub(inputs.keep.max);
+    let oldest = inputs.now - Duration::from_secs(inputs.keep.max_age_days * 86_400);
+    let too_old = |row: &DatabaseRow| row.name.run().is_some_and(|r| r.created_at() < oldest);
+    kept.iter()
+        .enumerate()
+        .filter(|(at, row)| *at < surplus || too_old(row))
+        .map(|(_, row)| row.name.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{Fingerprint, Namespace, RunKey};
+    use proptest::prelude::*;
+    use std::time::UNIX_EPOCH;
+
+    fn run(key: usize, age: Duration) -> RunId {
+        RunId::new(now() - age, &RunKey::new(&[&key.to_string()]))
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn row(run: &RunId, kind: Kind, sessions: i64) -> DatabaseRow {
+        let namespace = Namespace::new("app").expect("valid");
+        let fingerprint = Fingerprint::from_hash(&[3; 32]);
+        let name = match kind {
+            Kind::Template => DbName::template(&namespace, &fingerprint),
+            kind => DbName::for_run(&namespace, kind, &fingerprint, run),
+        };
+        DatabaseRow {
+            name,
+            owned: true,
+            owner: "me".to_owned(),
+            is_template: false,
+            allow_connections: true,
+            invalid: false,
+            sessions,
+            prepared: 0,
+            activity: 5,
+            comment: None,
+        }
+    }
+
+    fn keep(max: usize, max_age_days: u64) -> KeepConfig {
+        KeepConfig {
+            failed: true,
+            max,
+            max_age_days,
+        }
+    }
+
+    fn presence() -> impl Strategy<Value = Option<Presence>> {
+        prop_oneof![
+            Just(None),
+            Just(Some(Presence::Alive)),
+            Just(Some(Presence::Dead)),
+            Just(Some(Presence::Unknown)),
+        ]
+    }
+
+    proptest! {
+        /// Whatever the server shows: what lives here and what has sessions elsewhere is not up for removal, templates never are, and each database stands under its own run only.
+        #[test]
+        fn nothing_alive_is_up_for_removal(
+            runs in prop::collection::vec((presence(), 0..3i64, 0..5usize), 0..6)
+        ) {
+            let mut databases = Vec::new();
+            let mut directories = BTreeMap::new();
+            for (key, (presence, sessions, kinds)) in runs.iter().enumerate() {
+                let run = run(key, Duration::ZERO);
+                for kind in [Kind::Template, Kind::Building, Kind::Clone, Kind::Shared, Kind::Kept].iter().take(*kinds) {
+                    databases.push(row(&run, *kind, *sessions));
+                }
+                directories.extend(presence.map(|p| (run, p)));
+            }
+            let plan = plan(&Inputs { databases: &databases, directories: &directories, keep: keep(100, 100), now: now() });
+            prop_assert!(plan.expired.is_empty());
+            for state in &plan.runs {
+                for name in &state.databases {
+                    prop_assert_eq!(name.run(), Some(&state.run));
+                    prop_assert!(!matches!(name.kind(), Kind::Kept | Kind::Template));
+                }
+                let presence = directories.get(&state.run);
+                match state.verdict {
+                    Verdict::DeadHere => prop_assert_eq!(presence, Some(&Presence::Dead)),
+                    Verdict::Quiet => {
+                        prop_assert!(!matches!(presence, Some(Presence::Alive | Presence::Dead)));
+                        prop_assert!(databases.iter().filter(|d| state.databases.contains(&d.name)).all(|d| d.sessions == 0));
+                    }
+                    Verdict::Alive | Verdict::InUseElsewhere => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kept_databases_go_by_number_and_by_age_oldest_first() {
+        let day = Duration::from_secs(86_400);
+        let ages = [0, 1, 2, 9].map(|days| run(days, day * days as u32));
+        let databases: Vec<_> = ages.iter().map(|r| row(r, Kind::Kept, 0)).collect();
+        let expired = |keep| {
+            plan(&Inputs {
+                databases: &databases,
+                directories: &BTreeMap::new(),
+                keep,
+                now: now(),
+            })
+            .expired
+        };
+        let names: Vec<_> = databases.iter().map(|d| d.name.clone()).collect();
+        assert_eq!(expired(keep(20, 7)), [names[3].clone()]);
+        assert_eq!(expired(keep(2, 100)), [names[3].clone(), names[2].clone()]);
+        assert_eq!(expired(keep(20, 100)), []);
+    }
+
+    #[test]
+    fn a_session_that_came_and_went_a_new_database_or_a_crash_is_no_quiet() {
+        let run = run(1, Duration::ZERO);
+        let before = [row(&run, Kind::Clone, 0), row(&run, Kind::Shared, 0)];
+        assert!(still_quiet(&before, &before));
+        assert!(still_quiet(&before, &before[..1]), "one went");
+        assert!(!still_quiet(&before[..1], &before), "one came");
+        for (sessions, activity) in [(1, 5), (0, 6), (0, 0)] {
+            let mut after = before.clone();
+            after[1].sessions = sessions;
+            after[1].activity = activity;
+            assert!(!still_quiet(&before, &after), "{sessions} {activity}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Builds a template. The caller holds the build lock; the run that the building database is named after is alive.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sqlx::migrate::{Migrate, MigrateError, Migration};
+use sqlx::postgres::PgErrorPosition;
+use sqlx::{Connection, PgConnection};
+
+use super::source::Seed;
+use super::{Event, Input, Observer, Plan, Template, TemplateError, TemplateInfo, usable, why};
+use crate::config::Config;
+use crate::name::{DbName, Kind, RunId};
+use crate::pg::admin::{self, Admin, DatabaseRow, Patience};
+use crate::pg::error::Doing;
+use crate::server::Server;
+use crate::template::fingerprint::Link;
+
+pub(super) struct Builder<'a> {
+    pub admin: &'a mut Admin,
+    pub server: &'a Server,
+    pub config: &'a Config,
+    pub plan: &'a Plan,
+    pub run: &'a RunId,
+    pub observer: &'a dyn Observer,
+}
+
+/// Where sqlx notes what has been applied; the name that a `Migrator` has by default.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
+
+impl Builder<'_> {
+    /// Looks again now that nobody else builds, and builds what is missing.
+    pub async fn build_if_missing(mut self) -> Result<Template, TemplateError> {
+        let existing = self.admin.databases(&self.config.namespace).await?;
+        let row = existing.iter().find(|row| row.name == self.plan.name);
+        if let Some(template) = usable(self.plan, row, &self.server.facts)? {
+            return Ok(template);
+        }
+        if let Some(row) = row {
+            // Ours by name, owner and fingerprint, but no template: an interrupted DROP, or somebody unsealed it.
+            self.admin
+                .drop_database(&row.name, row.is_template, false)
+                .await?;
+        }
+        self.announce(&existing);
+        let migrated = self.build_schema(&existing).await?;
+        let settings = match &self.plan.chain.seeded {
+            Some(link) => self.build_seeded(&migrated, link).await?,
+            None => migrated.settings,
+        };
+        self.observer.event(&Event::Built);
+        Ok(Template {
+            name: self.plan.name.clone(),
+            settings,
+            current: false,
+        })
+    }
+
+    fn announce(&self, existing: &[DatabaseRow]) {
+        let templates: Vec<TemplateInfo> = existing
+            .iter()
+            .filter(|row| row.is_usable_template())
+            .filter_map(|row| TemplateInfo::parse(row.comment.as_deref()))
+            .collect();
+        let reused = self.longest_prefix(existing).map_or(0, |(k, _)| k);
+        let source = &self.plan.source;
+        self.observer.event(&Event::Building {
+            why: &why(&self.plan.chain.inputs, &templates),
+            reused,
+            steps: source.migrations.len() - reused + source.seeds.len(),
+        });
+    }
+
+    /// The template with the most migrations of ours, and how many.
+    fn longest_prefix<'b>(&self, existing: &'b [DatabaseRow]) -> Option<(usize, &'b DatabaseRow)> {
+        let links = self.plan.chain.schema.iter().enumerate().rev();
+        links
+            .filter_map(|(k, link)| {
+                let fingerprint = link.fingerprint();
+                let row = existing.iter().find(|row| {
+                    row.is_usable_template() && *row.name.fingerprint() == fingerprint
+                })?;
+                Some((k, row))
+            })
+            .next()
+    }
+
+    /// Builds the template of all migrations, unless it is there.
+    async fn build_schema(&mut self, existing: &[DatabaseRow]) -> Result<Published, TemplateError> {
+        let prefix = self.longest_prefix(existing);
+        let all = self.plan.source.migrations.len();
+        if let Some((k, row)) = prefix
+            && k == all
+        {
+            return Ok(Published::existing(row));
+        }
+        let (done, source, settings) = match prefix {
+            Some((k, row)) => {
+                let published = Published::existing(row);
+                (k, row.name.to_string(), published.settings)
+            }
+            None => (0, self.config.template.base.clone(), Vec::new()),
+        };
+        let link = self.plan.chain.migrated();
+        let building = self.create_building(link, &source, &settings).await?;
+        let result = self.migrate(&building, done).await;
+        self.finish(building, link, self.plan.chain.migrated_inputs(), result)
+            .await
+    }
+
+    /// Builds the template with seeds from the one without.
+    async fn build_seeded(
+        &mut self,
+        migrated: &Published,
+        link: &Link,
+    ) -> Result<Vec<String>, TemplateError> {
+        let source = migrated.name.to_string();
+        let building = self
+            .create_building(link, &source, &migrated.settings)
+            .await?;
+        let result = self.seed(&building).await;
+        self.finish(building, link, &self.plan.chain.inputs, result)
+            .await
+            .map(|published| published.settings)
+    }
+
+    async fn create_building(
+        &mut self,
+        link: &Link,
+        source: &str,
+        settings: &[String],
+    ) -> Result<DbName, TemplateError> {
+        let building = DbName::for_run(
+            &self.config.namespace,
+            Kind::Building,
+            &link.fingerprint(),
+            self.run,
+        );
+        let strategy = super::strategy(&self.server.facts);
+        self.admin
+            .create_database(&building, source, strategy)
+            .await?;
+        self.admin.apply_settings(&building, settings).await?;
+        Ok(building)
+    }
+
+    /// Publishes a building database, or drops it where it failed: what stays after a crash here is swept with the run.
+    async fn finish(
+        &mut self,
+        building: DbName,
+        link: &Link,
+        inputs: &[Input],
+        result: Result<(), TemplateError>,
+    ) -> Result<Published, TemplateError> {
+        let published = match result {
+            Ok(()) => self.publish(&building, link, inputs).await,
+            Err(error) => Err(error),
+        };
+        if published.is_err() {
+            let _ = self.admin.drop_database(&building, true, true).await;
+        }
+        published
+    }
+
+    /// Comment, seal, rename: in this order, because the name is what makes it visible.
+    async fn publish(
+        &mut self,
+        building: &DbName,
+        link: &Link,
+        inputs: &[Input],
+    ) -> Result<Published, TemplateError> {
+        let now = unix_now();
+        let settings = self.admin.database_settings(building).await?;
+        let info = TemplateInfo {
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: link.hex(),
+            inputs: inputs.to_vec(),
+            settings: settings.clone(),
+            built_at: now,
+            used_at: now,
+        };
+        let comment = serde_json::to_string(&info).unwrap_or_default();
+        let name = DbName::template(&self.config.namespace, &link.fingerprint());
+        self.admin.comment(building, &comment).await?;
+        self.admin.seal_database(building).await?;
+        self.admin.rename_database(building, &name).await?;
+        Ok(Published { name, settings })
+    }
+
+    async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
+        let address = &self.server.admin_address;
+        let options = address
+            .options(&building.to_string())
+            .application_name("kapsel-testdb build");
+        Ok(admin::connect(address, &options, Patience::RUNNING).await?)
+    }
+
+    async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
+        let mut connection = self.connect(building).await?;
+        for extension in &self.config.template.extensions {
+            let sql = format!(
+                "CREATE EXTENSION IF NOT EXISTS {} CASCADE",
+                admin::identifier(extension)
+            );
+            let ran = admin::run_script(&mut connection, &sql).await;
+            ran.map_err(|(_, error)| failed("template.extensions", "", &sql, &error))?;
+        }
+        if self.config.template.migrations.is_some() {
+            let prepared = connection.ensure_migrations_table(MIGRATIONS_TABLE).await;
+            prepared.map_err(|error| self.migration_failed(None, &error))?;
+        }
+        for migration in &self.plan.source.migrations[done..] {
+            let file = self.plan.source.file_of(migration);
+            self.observer.event(&Event::Step { file: &file });
+            if let Err(error) = connection.apply(MIGRATIONS_TABLE, migration).await {
+                let statement = failing_statement(&mut connection, migration).await;
+                return Err(self.migration_failed(Some((migration, statement)), &error));
+            }
+        }
+        settle(connection).await
+    }
+
+    fn migration_failed(
+        &self,
+        at: Option<(&Migration, Option<usize>)>,
+        error: &MigrateError,
+    ) -> TemplateError {
+        let (file, sql, statement) = match at {
+            Some((migration, statement)) => (
+                self.plan.source.file_of(migration),
+                migration.sql.as_str(),
+                statement,
+            ),
+            None => (MIGRATIONS_TABLE.to_owned(), "", None),
+        };
+        let statement = statement.map_or(String::new(), |n| format!(" in statement {n}"));
+        match error {
+            MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
+                failed(&file, &statement, sql, error)
+            }
+            error => TemplateError::Failed {
+                file,
+                position: statement,
+                message: error.to_string(),
+            },
+        }
+    }
+
+    async fn seed(&self, building: &DbName) -> Result<(), TemplateError> {
+        let mut connection = self.connect(building).await?;
+        for Seed { file, sql, .. } in &self.plan.source.seeds {
+            self.observer.event(&Event::Step { file });
+            let ran = admin::run_script(&mut connection, sql).await;
+            ran.map_err(|(done, error)| {
+                failed(file, &format!(" in statement {}", done + 1), sql, &error)
+            })?;
+        }
+        settle(connection).await
+    }
+}
+
+/// Makes every clone start with visible, analysed rows, and leaves the database without sessions.
+async fn settle(mut connection: PgConnection) -> Result<(), TemplateError> {
+    let doing = || "vacuum the template".to_owned();
+    sqlx::raw_sql("VACUUM (FREEZE, ANALYZE)")
+        .execute(&mut connection)
+        .await
+        .doing(doing)?;
+    connection.close().await.doing(doing)?;
+    Ok(())
+}
+
+/// Which statement of a failed migration fails: it was rolled back, so the same thing happens again in a transaction that we
+/// roll back, counting. A migration without transaction may have had effects, so it is not repeated.
+async fn failing_statement(connection: &mut PgConnection, migration: &Migration) -> Option<usize> {
+    if migration.no_tx {
+        return None;
+    }
+    let mut transaction = connection.begin().await.ok()?;
+    let result = admin::run_script(&mut transaction, migration.sql.as_str()).await;
+    let _ = transaction.rollback().await;
+    result.err().map(|(done, _)| done + 1)
+}
+
+fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> TemplateError {
+    let database = error
+        .as_database_error()
+        .and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+    let Some(database) = database else {
+        return TemplateError::Failed {
+            file: file.to_owned(),
+            position: statement.to_owned(),
+            message: error.to_string(),
+        };
+    };
+    let position = match database.position() {
+        Some(PgErrorPosition::Original(position)) => {
+            let (line, column) = line_and_column(sql, position);
+            format!(" at line {line}, column {column}{statement}")
+        }
+        _ => statement.to_owned(),
+    };
+    let mut message = format!("{} (SQLSTATE {})", database.message(), database.code());
+    for (label, text) in [("detail", database.detail()), ("hint", database.hint())] {
+        if let Some(text) = text {
+            message.push_str(&format!("; {label}: {text}"));
+        }
+    }
+    TemplateError::Failed {
+        file: file.to_owned(),
+        position,
+        message,
+    }
+}
+
+/// The line and column of the server's one-based position in characters.
+fn line_and_column(sql: &str, position: usize) -> (usize, usize) {
+    let before: Vec<char> = sql.chars().take(position.saturating_sub(1)).collect();
+    let line = before.iter().filter(|c| **c == '\n').count() + 1;
+    let column = before.iter().rev().take_while(|c| **c != '\n').count() + 1;
+    (line, column)
+}
+
+struct Published {
+    name: DbName,
+    settings: Vec<String>,
+}
+
+impl Published {
+    fn existing(row: &DatabaseRow) -> Self {
+        let info = TemplateInfo::parse(row.comment.as_deref());
+        Self {
+            name: row.name.clone(),
+            settings: info.map(|info| info.settings).unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_and_column;
+
+    #[test]
+    fn positions_count_characters_not_bytes() {
+        let sql = "-- ä\nSELECT ü x";
+        assert_eq!(line_and_column(sql, 1), (1, 1));
+        assert_eq!(line_and_column(sql, 6), (2, 1));
+        assert_eq!(line_and_column(sql, 13), (2, 8));
+        assert_eq!(line_and_column(sql, 15), (2, 10));
+    }
+}

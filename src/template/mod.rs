@@ -1,0 +1,292 @@
+//! The template: a sealed database with the migrated schema and seed data, found by its fingerprint or built exactly once.
+//!
+//! Hot path: the run takes the template's lock shared and finds it, in one round trip. Slow path: under the server's build lock
+//! it looks again, builds under a private name from the longest migrated prefix that exists, seals, and renames last. A crash at
+//! any step leaves a `building` database of a dead run, which the sweep removes; there is never a half-built `template`.
+
+mod build;
+mod fingerprint;
+mod persistent;
+mod source;
+mod why;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use fingerprint::{Chain, Input};
+pub use persistent::keep_current;
+pub use source::Source;
+pub use why::why;
+
+use crate::config::Config;
+use crate::name::{DbName, RunId};
+use crate::pg::admin::{Admin, DatabaseRow, Strategy};
+use crate::pg::lock::LockKey;
+use crate::pg::{PgError, ServerFacts};
+use crate::server::Server;
+
+/// Why there is no template.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The server refused.
+    #[error(transparent)]
+    Pg(#[from] PgError),
+    /// There is no such directory.
+    #[error(
+        "found no migrations at `{}`; create the directory, name another one with `template.migrations`, or set that to \"\" for a database without migrations",
+        .0.display()
+    )]
+    NoMigrations(PathBuf),
+    /// The directory holds no migration.
+    #[error(
+        "`{}` holds no migrations (files named `<version>_<description>.sql`); add one, or set `template.migrations` to \"\"",
+        .0.display()
+    )]
+    EmptyMigrations(PathBuf),
+    /// A file cannot be read.
+    #[error("failed to read `{}`: {message}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        message: String,
+    },
+    /// A migration or seed file failed.
+    #[error("`{file}` failed{position}: {message}")]
+    Failed {
+        /// The file.
+        file: String,
+        /// Where in it, as far as the server says.
+        position: String,
+        /// The server's message.
+        message: String,
+    },
+    /// A database of that name belongs to somebody else.
+    #[error(
+        "the template `{name}` belongs to the role `{owner}`, not to `{role}`; let its owner drop it, or choose another `namespace`"
+    )]
+    OtherOwner {
+        /// The database.
+        name: String,
+        /// Its owner.
+        owner: String,
+        /// Who we are.
+        role: String,
+    },
+}
+
+/// What the template's comment says: what a name cannot hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TemplateInfo {
+    /// Version of the tool that built it.
+    pub tool: String,
+    /// The whole fingerprint, in hexadecimal.
+    pub fingerprint: String,
+    /// What went into it.
+    pub inputs: Vec<Input>,
+    /// Statements that give a clone the database-level settings that `CREATE DATABASE` does not copy.
+    #[serde(default)]
+    pub settings: Vec<String>,
+    /// When it was built, in seconds since 1970.
+    pub built_at: u64,
+    /// When a run last used it, to the hour, in seconds since 1970.
+    pub used_at: u64,
+}
+
+impl TemplateInfo {
+    /// Reads a comment that we wrote.
+    pub fn parse(comment: Option<&str>) -> Option<Self> {
+        serde_json::from_str(comment?).ok()
+    }
+}
+
+/// A template that may be cloned.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Its name.
+    pub name: DbName,
+    /// Statements that give a clone its database-level settings.
+    pub settings: Vec<String>,
+    /// Whether it was there already.
+    pub current: bool,
+}
+
+/// What happens on the slow path, for who watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Somebody else builds; we wait for them.
+    Waiting {
+        /// The sessions that hold the build lock.
+        holders: &'a [String],
+    },
+    /// A build begins.
+    Building {
+        /// Why, input by input.
+        why: &'a [String],
+        /// Migrations that come with the prefix.
+        reused: usize,
+        /// Steps to do.
+        steps: usize,
+    },
+    /// A file is run.
+    Step {
+        /// The file.
+        file: &'a str,
+    },
+    /// The template is there.
+    Built,
+}
+
+/// Watches the slow path.
+pub trait Observer: Sync {
+    /// Something happens.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Watches nothing but the log.
+#[derive(Debug)]
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn event(&self, event: &Event<'_>) {
+        tracing::info!(?event, "template");
+    }
+}
+
+/// What a template is made of here, and for whom it is made.
+#[derive(Debug)]
+pub struct Plan {
+    /// Migrations and seeds.
+    pub source: Source,
+    /// Their fingerprints.
+    pub chain: Chain,
+    /// The finished template's name.
+    pub name: DbName,
+}
+
+impl Plan {
+    /// Reads the files and computes the fingerprints.
+    ///
+    /// # Errors
+    /// A missing or unreadable file.
+    pub async fn new(config: &Config, facts: &ServerFacts) -> Result<Self, TemplateError> {
+        let source = Source::read(config).await?;
+        let chain = Chain::new(&source, config, facts);
+        let name = DbName::template(&config.namespace, &chain.last().fingerprint());
+        Ok(Self {
+            source,
+            chain,
+            name,
+        })
+    }
+}
+
+/// Finds or builds the template, and takes the run's lock and the template's lock shared on this session, in that order and
+/// before looking: what is found cannot be collected while the session lives.
+///
+/// # Errors
+/// [`TemplateError`]; nothing half-built stays visible.
+pub async fn ensure(
+    admin: &mut Admin,
+    server: &Server,
+    config: &Config,
+    plan: &Plan,
+    run: &RunId,
+    observer: &dyn Observer,
+) -> Result<Template, TemplateError> {
+    let locks = [
+        LockKey::run(&config.namespace, run),
+        LockKey::template(&plan.name),
+    ];
+    let found = admin
+        .lock_and_find(&locks, std::slice::from_ref(&plan.name))
+        .await?;
+    if let Some(template) = usable(plan, found.first(), &server.facts)? {
+        return Ok(template);
+    }
+    wait_for_build_lock(admin, observer).await?;
+    let builder = build::Builder {
+        admin,
+        server,
+        config,
+        plan,
+        run,
+        observer,
+    };
+    let built = builder.build_if_missing().await;
+    let unlocked = admin.unlock(LockKey::build()).await;
+    let template = built?;
+    unlocked?;
+    Ok(template)
+}
+
+async fn wait_for_build_lock(
+    admin: &mut Admin,
+    observer: &dyn Observer,
+) -> Result<(), TemplateError> {
+    if !admin.try_lock(LockKey::build()).await? {
+        let holders = admin.lock_holders(LockKey::build()).await?;
+        observer.event(&Event::Waiting { holders: &holders });
+        admin.lock(LockKey::build()).await?;
+    }
+    Ok(())
+}
+
+/// The row as a template, if it is one that we may use. One of another role is an error: it can be neither used nor replaced.
+fn usable(
+    plan: &Plan,
+    row: Option<&DatabaseRow>,
+    facts: &ServerFacts,
+) -> Result<Option<Template>, TemplateError> {
+    let Some(row) = row else { return Ok(None) };
+    if !row.owned {
+        return Err(TemplateError::OtherOwner {
+            name: row.name.to_string(),
+            owner: row.owner.clone(),
+            role: facts.role.clone(),
+        });
+    }
+    let info = TemplateInfo::parse(row.comment.as_deref());
+    Ok(match info {
+        Some(info) if row.is_usable_template() => Some(Template {
+            name: plan.name.clone(),
+            settings: info.settings,
+            current: true,
+        }),
+        _ => None,
+    })
+}
+
+/// How clones are best made on this server. With `fsync=off` copying files is 1.5 to 5 times faster than the default of
+/// PostgreSQL 15 and later; with `fsync=on` its two checkpoints make it up to 20 times slower (docs/DESIGN.md has the figures).
+/// Older servers know only file copy and no option for it.
+pub fn strategy(facts: &ServerFacts) -> Strategy {
+    if facts.major() >= 15 && !facts.fsync {
+        Strategy::FileCopy
+    } else {
+        Strategy::Default
+    }
+}
+
+/// Notes that a template is in use, at most once an hour: what decides which templates stay.
+///
+/// # Errors
+/// A failed statement.
+pub async fn mark_used(admin: &mut Admin, name: &DbName) -> Result<(), PgError> {
+    let now = build::unix_now();
+    let rows = admin.lock_and_find(&[], std::slice::from_ref(name)).await?;
+    let info = rows
+        .first()
+        .filter(|row| row.owned)
+        .and_then(|row| TemplateInfo::parse(row.comment.as_deref()));
+    let Some(info) = info.filter(|info| now >= info.used_at + 3600) else {
+        return Ok(());
+    };
+    let info = TemplateInfo {
+        used_at: now,
+        ..info
+    };
+    let text = serde_json::to_string(&info).unwrap_or_default();
+    admin.comment(name, &text).await
+}

@@ -1,0 +1,73 @@
+//! The persistent database: one of a fixed, configured name that `prepare` by hand keeps migrated. It is the user's: nothing here
+//! ever drops it. A crash leaves it at the last migration that was committed.
+
+use sqlx::Connection;
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::TemplateError;
+use super::source::Source;
+use crate::config::Config;
+use crate::pg::admin::{self, Admin, Patience};
+use crate::pg::error::Doing;
+use crate::server::Server;
+
+/// Creates the database where it is missing and runs the migrations that it lacks; tells how many.
+///
+/// # Errors
+/// A migration failed, or one that was applied has been edited since.
+pub async fn keep_current(
+    admin: &mut Admin,
+    server: &Server,
+    config: &Config,
+    name: &str,
+) -> Result<usize, TemplateError> {
+    let source = Source::read(config).await?;
+    if !admin.database_exists(name).await? {
+        admin.create_plain_database(name).await?;
+    }
+    let address = &server.admin_address;
+    let mut connection = admin::connect(address, &address.options(name), Patience::RUNNING).await?;
+    let before = applied(&mut connection).await;
+    let migrator = Migrator::with_migrations(source.migrations.clone());
+    let migrated = migrator.run_direct(None, &mut connection, false).await;
+    migrated.map_err(|error| failed(&source, name, &error))?;
+    let after = applied(&mut connection).await;
+    let doing = || format!("close the connection to `{name}`");
+    connection.close().await.doing(doing)?;
+    Ok(after.saturating_sub(before))
+}
+
+/// Zero where sqlx has not noted anything yet.
+async fn applied(connection: &mut sqlx::PgConnection) -> usize {
+    use sqlx::migrate::Migrate;
+    let listed = connection.list_applied_migrations("_sqlx_migrations").await;
+    listed.map_or(0, |migrations| migrations.len())
+}
+
+fn failed(source: &Source, database: &str, error: &MigrateError) -> TemplateError {
+    let file = |version: i64| {
+        let migration = source.migrations.iter().find(|m| m.version == version);
+        migration.map_or_else(|| version.to_string(), |m| source.file_of(m))
+    };
+    let (file, message) = match error {
+        MigrateError::VersionMismatch(version) => (
+            file(*version),
+            format!(
+                "it was edited after it had been run in the database `{database}`; undo the edit, or drop that database and prepare again"
+            ),
+        ),
+        MigrateError::VersionMissing(version) => (
+            file(*version),
+            format!(
+                "the database `{database}` has run it, but the file is gone; restore it, or drop that database and prepare again"
+            ),
+        ),
+        MigrateError::ExecuteMigration(error, version) => (file(*version), error.to_string()),
+        error => (format!("the migrations of `{database}`"), error.to_string()),
+    };
+    TemplateError::Failed {
+        file,
+        position: String::new(),
+        message,
+    }
+}

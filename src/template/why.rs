@@ -1,0 +1,106 @@
+//! Says why a template has to be built, by comparing its inputs with those of the templates that are there.
+
+use super::{Input, TemplateInfo};
+
+/// Why `inputs` have no template yet, in one line per difference to the most similar template. Empty where there is none to
+/// compare with.
+pub fn why(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String> {
+    let nearest = templates
+        .iter()
+        .max_by_key(|template| (shared_prefix(inputs, &template.inputs), template.used_at));
+    match nearest {
+        Some(template) => differences(&template.inputs, inputs),
+        None => Vec::new(),
+    }
+}
+
+fn shared_prefix(a: &[Input], b: &[Input]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+fn differences(old: &[Input], new: &[Input]) -> Vec<String> {
+    let find = |inputs: &[Input], label: &str| {
+        inputs
+            .iter()
+            .find(|i| i.label == label)
+            .map(|i| i.value.clone())
+    };
+    let mut lines = Vec::new();
+    for input in new {
+        match find(old, &input.label) {
+            None => lines.push(format!("{} is new", input.label)),
+            Some(value) if value == input.value => {}
+            Some(_) if is_file(input) => lines.push(format!("{} was edited", input.label)),
+            Some(value) => lines.push(format!(
+                "{} changed from `{value}` to `{}`",
+                input.label, input.value
+            )),
+        }
+    }
+    for input in old {
+        if find(new, &input.label).is_none() {
+            lines.push(format!("{} is gone", input.label));
+        }
+    }
+    lines
+}
+
+fn is_file(input: &Input) -> bool {
+    input.label.starts_with("migration ") || input.label.starts_with("seed ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(label: &str, value: &str) -> Input {
+        Input {
+            label: label.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    fn template(inputs: Vec<Input>, used_at: u64) -> TemplateInfo {
+        TemplateInfo {
+            tool: String::new(),
+            fingerprint: String::new(),
+            inputs,
+            settings: Vec::new(),
+            built_at: 0,
+            used_at,
+        }
+    }
+
+    #[test]
+    fn each_difference_to_the_most_similar_template_is_named() {
+        let base = input("server version", "15");
+        let far = template(vec![input("server version", "14")], 99);
+        let near = template(
+            vec![
+                base.clone(),
+                input("migration 1 a", "x"),
+                input("migration 2 b", "x"),
+            ],
+            1,
+        );
+        let now = [
+            base,
+            input("migration 1 a", "y"),
+            input("migration 3 c", "x"),
+        ];
+        let lines = why(&now, &[far.clone(), near]);
+        assert_eq!(
+            lines,
+            [
+                "migration 1 a was edited",
+                "migration 3 c is new",
+                "migration 2 b is gone"
+            ]
+        );
+        assert_eq!(
+            why(&now[..1], &[far]),
+            ["server version changed from `14` to `15`"]
+        );
+        assert!(why(&now, &[]).is_empty());
+    }
+}

@@ -1,0 +1,215 @@
+//! A test's database and the pool on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::session::{Session, current};
+use super::{TestDbError, TestTransaction, report};
+use crate::name::DbName;
+use crate::pg::admin::is_missing_database;
+use crate::run_dir::Claim;
+
+/// How long a release waits for connections that the test still uses.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// A database for a test, and a pool on it. Given back when it is dropped; kept for a look when that happens in a panic.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = kapsel_testdb::TestDb::lease().await?;
+/// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(db.pool()).await?;
+/// db.release().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TestDb {
+    pool: PgPool,
+    name: DbName,
+    text: String,
+    /// None: the shared clone, which is the run's.
+    claim: Option<Claim>,
+    session: Arc<Session>,
+}
+
+impl TestDb {
+    /// Isolation `database`: a clone of the template for this test alone. May be called many times in one test.
+    ///
+    /// # Errors
+    /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
+    pub async fn lease() -> Result<Self, TestDbError> {
+        let session = current().await?;
+        let mut claim = session.claim().await?;
+        let pool = match session.connect(&claim.name, None).await {
+            Err(error) if error.is_missing_database() => {
+                // Swept or lost with the server: the entry outlived its database.
+                session.release(claim)?;
+                claim = session.clone_one().await?;
+                session.connect(&claim.name, None).await
+            }
+            result => result,
+        };
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => {
+                session.release(claim)?;
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            pool,
+            text: claim.name.to_string(),
+            name: claim.name.clone(),
+            claim: Some(claim),
+            session,
+        })
+    }
+
+    /// Isolation `shared`: the run's shared clone as it is. Tests keep apart by their own keys: see [`crate::test_id`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::shared().await?;
+    /// let name = kapsel_testdb::test_id();
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ($1)").bind(&name).execute(db.pool()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn shared() -> Result<Self, TestDbError> {
+        let session = current().await?;
+        let (name, pool) = session.connect_shared(None).await?;
+        Ok(Self {
+            pool,
+            text: name.to_string(),
+            name,
+            claim: None,
+            session,
+        })
+    }
+
+    /// A transaction on the run's shared clone that rolls back when it is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = kapsel_testdb::TestDb::begin().await?;
+    /// sqlx::query("DELETE FROM tenants").execute(&mut *tx).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn begin() -> Result<TestTransaction, TestDbError> {
+        let session = current().await?;
+        let (name, pool) = session.connect_shared(Some(1)).await?;
+        TestTransaction::begin(session, pool, &name).await
+    }
+
+    /// The pool on the database: at most `pool.max_connections` connections, opened as needed.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        &self.text
+    }
+
+    /// The database's URL, password included where the server needs one: for other drivers. Not for printing.
+    pub fn url(&self) -> String {
+        self.session.file.server.url_with_password(&self.text)
+    }
+
+    /// A complete configuration for connections of your own.
+    pub fn connect_options(&self) -> PgConnectOptions {
+        self.session.options(&self.name)
+    }
+
+    /// Closes the pool and gives the database back. Dropping does the same without closing first.
+    pub async fn release(self) {
+        self.close().await;
+    }
+
+    async fn close(&self) {
+        if tokio::time::timeout(CLOSE, self.pool.close())
+            .await
+            .is_err()
+        {
+            report::still_in_use(&self.name);
+        }
+    }
+
+    /// Keeps the database as a failed test's, whatever becomes of this thread.
+    pub(super) fn fail(mut self) {
+        self.finish(true);
+    }
+
+    fn finish(&mut self, failed: bool) {
+        let Some(claim) = self.claim.take() else {
+            return;
+        };
+        if failed && self.session.file.keep.failed {
+            match self.session.keep(claim) {
+                Ok(kept) => report::kept(&kept, &self.session.file.server),
+                Err(error) => report::not_kept(&self.name, &error),
+            }
+        } else if let Err(error) = self.session.release(claim) {
+            report::left_to_sweep(&error);
+        }
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        self.finish(std::thread::panicking());
+    }
+}
+
+impl Session {
+    fn options(&self, name: &DbName) -> PgConnectOptions {
+        let server = &self.file.server;
+        let label: String = super::session::test_name().chars().take(63).collect();
+        server.options(&name.to_string()).application_name(&label)
+    }
+
+    /// A pool with one open connection, which stays: a leased database always has a session.
+    async fn connect(&self, name: &DbName, most: Option<u32>) -> Result<PgPool, TestDbError> {
+        let settings = &self.file.pool;
+        PgPoolOptions::new()
+            .max_connections(most.unwrap_or(settings.max_connections))
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(settings.acquire_timeout_secs))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(self.options(name))
+            .await
+            .map_err(|source| TestDbError::Connect {
+                database: name.to_string(),
+                source,
+            })
+    }
+
+    async fn connect_shared(&self, most: Option<u32>) -> Result<(DbName, PgPool), TestDbError> {
+        let name = self.shared(None).await?;
+        match self.connect(&name, most).await {
+            Err(error) if error.is_missing_database() => {
+                let name = self.shared(Some(name)).await?;
+                let pool = self.connect(&name, most).await?;
+                Ok((name, pool))
+            }
+            result => result.map(|pool| (name, pool)),
+        }
+    }
+}
+
+impl TestDbError {
+    fn is_missing_database(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if is_missing_database(source))
+    }
+}

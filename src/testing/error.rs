@@ -1,0 +1,35 @@
+//! Why a test got no database.
+
+use crate::config::ConfigError;
+use crate::pg::PgError;
+use crate::run::RunError;
+use crate::run_dir::RunDirError;
+
+/// Why a test got no database. Every message names the thing and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TestDbError {
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The configuration is wrong (slow path).
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No server, no template, or no clone.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A statement of ours failed.
+    #[error(transparent)]
+    Pg(#[from] PgError),
+    /// The test's database does not let us in.
+    #[error("failed to connect to the test's database `{database}`: {source}")]
+    Connect {
+        /// The database.
+        database: String,
+        /// What sqlx said.
+        source: sqlx::Error,
+    },
+    /// The helper's background thread is gone.
+    #[error("the helper's background thread has ended: {0}")]
+    Background(String),
+}

@@ -1,0 +1,289 @@
+//! The process's part in a run: the exported run (fast path), or a run of its own (slow path) that ends with its last lease.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures_util::future::BoxFuture;
+
+use super::{TestDbError, background, report};
+use crate::config::{self, Layer};
+use crate::env;
+use crate::name::{DbName, Kind};
+use crate::pg::admin::{Admin, Patience};
+use crate::run::{self, Identity, clone};
+use crate::run_dir::{Claim, Folder, RunDir, RunDirError, RunFile, Runtime};
+use crate::template::Quiet;
+
+/// A run that this process is in.
+#[derive(Debug)]
+pub struct Session {
+    /// Only taken out by the destructor.
+    inner: Option<Inner>,
+    /// What `run.json` says.
+    pub file: RunFile,
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: RunDir,
+    /// Holds the run lock; opened at first need on the fast path.
+    admin: Arc<tokio::sync::Mutex<Option<Admin>>>,
+    /// Set where the run is this process's own.
+    own: Option<Runtime>,
+}
+
+/// The exported run stays joined until the process ends; a run of our own ends with its last lease.
+static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
+static OWN: Mutex<Weak<Session>> = Mutex::new(Weak::new());
+static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The process's session, opened by the first who asks.
+pub async fn current() -> Result<Arc<Session>, TestDbError> {
+    let _one_at_a_time = OPENING.lock().await;
+    if let Some(session) = lock(&EXPORTED).clone() {
+        return Ok(session);
+    }
+    if let Some(session) = lock(&OWN).upgrade() {
+        return Ok(session);
+    }
+    if let Some(path) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) {
+        match Session::join(Path::new(&path)) {
+            Ok(session) => {
+                let session = Arc::new(session);
+                *lock(&EXPORTED) = Some(session.clone());
+                return Ok(session);
+            }
+            Err(error @ RunDirError::Gone { .. }) => report::stale_run(&error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let session = Arc::new(background::run(Session::open_own()).await?);
+    *lock(&OWN) = Arc::downgrade(&session);
+    Ok(session)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    fn join(path: &Path) -> Result<Self, RunDirError> {
+        let dir = RunDir::join(path)?;
+        let file = dir.read()?;
+        Ok(Self::new(dir, file, None, None))
+    }
+
+    /// The slow path: what `prepare` does, for this process alone.
+    async fn open_own() -> Result<Self, TestDbError> {
+        let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let start = start
+            .or_else(|| std::env::current_dir().ok())
+            .unwrap_or_default();
+        let config = config::load(&config::find_root(&start), Layer::default())?;
+        let open = run::open(&config, Identity::Process, 1, &Quiet).await?;
+        Ok(Self::new(
+            open.dir,
+            open.file,
+            Some(open.admin),
+            Some(open.runtime),
+        ))
+    }
+
+    fn new(dir: RunDir, file: RunFile, admin: Option<Admin>, own: Option<Runtime>) -> Self {
+        Self {
+            path: dir.path().to_path_buf(),
+            inner: Some(Inner {
+                dir,
+                admin: Arc::new(tokio::sync::Mutex::new(admin)),
+                own,
+            }),
+            file,
+        }
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner
+            .as_ref()
+            .expect("only the destructor takes it out")
+    }
+
+    /// The run directory.
+    pub fn dir(&self) -> &RunDir {
+        &self.inner().dir
+    }
+
+    /// Whether a keeper drops and keeps what tests give back. Without one the helper does it by itself.
+    pub fn has_keeper(&self) -> bool {
+        self.inner().own.is_none() && self.dir().has_keeper()
+    }
+
+    /// A database for one test: a ready one, or a new clone.
+    pub async fn claim(&self) -> Result<Claim, TestDbError> {
+        match self.dir().claim(start()) {
+            Some(claim) => Ok(claim),
+            None => self.clone_one().await,
+        }
+    }
+
+    /// Makes a clone by ourselves: nobody waits for the keeper.
+    pub async fn clone_one(&self) -> Result<Claim, TestDbError> {
+        let claim = self
+            .dir()
+            .enter_leased(&clone::new_name(&self.file, Kind::Clone))?;
+        let name = claim.name.clone();
+        let made = self
+            .administer(move |admin, file, _| {
+                Box::pin(async move { Ok(clone::create(admin, file, &name).await?) })
+            })
+            .await;
+        if made.is_err() {
+            self.dir().forget(Folder::Leased, &claim.name);
+        }
+        made.map(|()| claim)
+    }
+
+    /// The run's shared clone, another one than `lost`.
+    pub async fn shared(&self, lost: Option<DbName>) -> Result<DbName, TestDbError> {
+        if let Some(name) = self.dir().shared().filter(|n| Some(n) != lost.as_ref()) {
+            return Ok(name);
+        }
+        self.administer(move |admin, file, dir| {
+            Box::pin(
+                async move { Ok(clone::ensure_shared(admin, dir, file, lost.as_ref()).await?) },
+            )
+        })
+        .await
+    }
+
+    /// Gives a database back: to the keeper by a rename, else by dropping it here.
+    pub fn release(&self, claim: Claim) -> Result<(), TestDbError> {
+        let name = claim.name.clone();
+        if !self.dir().leave(claim, Folder::Released) || self.has_keeper() {
+            return Ok(());
+        }
+        self.administer_blocking(move |admin, _, dir| {
+            Box::pin(async move { Ok(clone::drop_released(admin, dir, &name).await?) })
+        })
+    }
+
+    /// Preserves a failed test's database, and tells the name that it has or will have in a moment.
+    pub fn keep(&self, claim: Claim) -> Result<DbName, TestDbError> {
+        let name = claim.name.clone();
+        let kept = name.with_kind(Kind::Kept);
+        if !self.dir().leave(claim, Folder::Failed) || self.has_keeper() {
+            return Ok(kept);
+        }
+        self.administer_blocking(move |admin, _, dir| {
+            Box::pin(async move {
+                let kept = clone::preserve(admin, &name).await?;
+                dir.forget(Folder::Failed, &name);
+                Ok(kept)
+            })
+        })
+    }
+
+    async fn administer<T, F>(&self, work: F) -> Result<T, TestDbError>
+    where
+        T: Send + 'static,
+        F: Work<T>,
+    {
+        background::run(self.administration(work)).await
+    }
+
+    fn administer_blocking<T, F>(&self, work: F) -> Result<T, TestDbError>
+    where
+        T: Send + 'static,
+        F: Work<T>,
+    {
+        background::run_blocking(self.administration(work))
+    }
+
+    /// Work on the session that holds the run lock; where that session is lost, the next work makes it again.
+    fn administration<T, F>(
+        &self,
+        work: F,
+    ) -> impl Future<Output = Result<T, TestDbError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Work<T>,
+    {
+        let (shared, file, path) = (
+            self.inner().admin.clone(),
+            self.file.clone(),
+            self.path.clone(),
+        );
+        async move {
+            let mut slot = shared.lock().await;
+            let mut admin = match slot.take() {
+                Some(admin) => admin,
+                None => clone::admin(&file, "test", Patience::RUNNING).await?,
+            };
+            let dir = RunDir::join(&path)?;
+            let result = work(&mut admin, &file, &dir).await;
+            if result.is_ok() || admin.verify().await.is_ok() {
+                *slot = Some(admin);
+            }
+            result
+        }
+    }
+}
+
+/// Something to do on an administrative session.
+trait Work<T>:
+    for<'a> FnOnce(&'a mut Admin, &'a RunFile, &'a RunDir) -> BoxFuture<'a, Result<T, TestDbError>>
+    + Send
+    + 'static
+{
+}
+
+impl<T, F> Work<T> for F where
+    F: for<'a> FnOnce(
+            &'a mut Admin,
+            &'a RunFile,
+            &'a RunDir,
+        ) -> BoxFuture<'a, Result<T, TestDbError>>
+        + Send
+        + 'static
+{
+}
+
+impl Drop for Session {
+    /// Ends a run of our own: drops its shared clone, frees the locks, removes the directory. An exported run is the keeper's.
+    fn drop(&mut self) {
+        let Some(Inner { dir, admin, own }) = self.inner.take() else {
+            return;
+        };
+        let Some(runtime) = own else { return };
+        let shared = dir.shared();
+        let ended = background::run_blocking(async move {
+            if let Some(mut admin) = admin.lock().await.take() {
+                if let Some(name) = shared {
+                    admin.drop_database(&name, false, true).await?;
+                }
+                admin.close().await;
+            }
+            Ok(())
+        });
+        match ended {
+            Ok(()) => run::close(&runtime, dir),
+            Err(error) => report::left_to_sweep(&error),
+        }
+    }
+}
+
+/// Where to begin among the ready databases: processes that start at once begin at different ones.
+fn start() -> usize {
+    let slot = std::env::var(env::NEXTEST_TEST_GLOBAL_SLOT).ok();
+    slot.and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| std::process::id() as usize)
+}
+
+/// The test's name: nextest's, else the thread's, which the test harness names after the test.
+pub fn test_name() -> String {
+    let thread = || std::thread::current().name().map(str::to_owned);
+    std::env::var(env::NEXTEST_TEST_NAME)
+        .ok()
+        .or_else(thread)
+        .unwrap_or_else(|| "test".to_owned())
+}

@@ -1,0 +1,53 @@
+//! A transaction on the shared clone that is never committed.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use sqlx::{PgConnection, PgPool, PgTransaction};
+
+use super::TestDbError;
+use super::session::Session;
+use crate::name::DbName;
+
+/// An open transaction on the run's shared clone; rolls back when it is dropped. Derefs to a connection, so nested transactions
+/// become savepoints; there is no way to commit it but a raw `COMMIT`.
+///
+/// Other tests' transactions run beside it: two that write the same keys wait for each other.
+#[derive(Debug)]
+pub struct TestTransaction {
+    transaction: PgTransaction<'static>,
+    _pool: PgPool,
+    _session: Arc<Session>,
+}
+
+impl TestTransaction {
+    pub(super) async fn begin(
+        session: Arc<Session>,
+        pool: PgPool,
+        name: &DbName,
+    ) -> Result<Self, TestDbError> {
+        let begun = pool.begin().await;
+        let transaction = begun.map_err(|source| TestDbError::Connect {
+            database: name.to_string(),
+            source,
+        })?;
+        Ok(Self {
+            transaction,
+            _pool: pool,
+            _session: session,
+        })
+    }
+}
+
+impl Deref for TestTransaction {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for TestTransaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
