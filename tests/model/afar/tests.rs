@@ -1,0 +1,103 @@
+//! What holds with every safeguard, and what breaks without each.
+
+use super::{AWAKE, Afar, Faults, NOT_DROPPED, NOT_STALE, Restart, Safeguards};
+use crate::check::{assert_holds, assert_violates};
+
+const FAULTS: Faults = Faults {
+    cuts: 1,
+    restarts: 1,
+    crashes: 1,
+    suspensions: 1,
+};
+
+fn without(take_out: impl FnOnce(&mut Safeguards)) -> Afar {
+    let mut guards = Safeguards::all();
+    take_out(&mut guards);
+    Afar {
+        guards,
+        faults: FAULTS,
+    }
+}
+
+#[test]
+fn holds_with_all_safeguards() {
+    assert_holds(without(|_| {}), 50_000);
+}
+
+#[test]
+fn without_the_fence_a_run_that_is_back_loses_clones() {
+    assert_violates(
+        without(|g| g.fence = false),
+        &[AWAKE, NOT_DROPPED, NOT_STALE],
+    );
+}
+
+#[test]
+fn without_dropping_inside_the_fence_a_restart_opens_it() {
+    assert_violates(
+        without(|g| g.drop_inside_fence = false),
+        &[AWAKE, NOT_DROPPED, NOT_STALE],
+    );
+}
+
+#[test]
+fn without_looking_for_sessions_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.looks_for_sessions = false), &[NOT_DROPPED]);
+}
+
+#[test]
+fn without_the_second_sighting_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.two_sightings = false), &[AWAKE, NOT_DROPPED]);
+}
+
+/// A restart right before the first sighting, a cut right before the second, the keeper well and back in between.
+#[test]
+fn without_looking_in_between_a_live_run_loses_clones() {
+    assert_violates(without(|g| g.keeps_looking = false), &[AWAKE]);
+}
+
+#[test]
+fn without_the_restart_check_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.restart = Restart::Unchecked), &[NOT_DROPPED]);
+}
+
+/// Crash recovery (one backend killed by the kernel is enough) keeps the postmaster and its start time.
+#[test]
+fn without_one_session_for_both_sightings_a_crash_goes_unseen() {
+    assert_violates(without(|g| g.restart = Restart::StartTime), &[NOT_DROPPED]);
+}
+
+/// A lease taken between the sightings whose session is lost at the second one: neither sighting sees it.
+#[test]
+fn without_session_counts_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.session_counts = false), &[NOT_DROPPED]);
+}
+
+#[test]
+fn without_plain_drop_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.plain_drop = false), &[NOT_DROPPED]);
+}
+
+#[test]
+fn without_verification_after_a_cut_a_live_run_loses_clones() {
+    assert_violates(without(|g| g.reverify = false), &[AWAKE]);
+}
+
+#[test]
+fn without_looking_again_a_keeper_offers_lost_clones() {
+    assert_violates(without(|g| g.relist = false), &[NOT_STALE]);
+}
+
+/// The keeper is dead, the server restarts, a test computes for a minute without a query: nobody has a session.
+#[test]
+fn without_a_watched_lease_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.lease_watched = false), &[NOT_DROPPED]);
+}
+
+/// Statistics survive a clean restart, so the session counts tell; only crash recovery needs more.
+#[test]
+fn without_crashes_the_restart_check_is_redundant() {
+    let mut model = without(|g| g.restart = Restart::Unchecked);
+    model.faults.crashes = 0;
+    assert_holds(model, 20_000);
+}
