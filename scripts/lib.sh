@@ -1,0 +1,63 @@
+# Shared by the scripts here: sourced, not run. Installs what a fresh machine lacks, and nothing that is there.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+step() { printf '==> %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"
+    elif has sudo; then sudo "$@"
+    else die "installing packages needs root: install sudo, or run as root: $*"
+    fi
+}
+
+require_rust() {
+    if ! has cargo && [ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
+        # shellcheck source=/dev/null
+        . "${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    has cargo || die "cargo is missing: install Rust 1.88 or newer (https://rustup.rs), open a new shell and try again"
+    # What cargo installs is found even where the profile does not say so.
+    PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    export PATH
+}
+
+# Debian keeps server binaries off the PATH, and so does Homebrew for versioned formulas. KAPSEL_TESTDB_BIN_DIR names others.
+has_postgres() {
+    local dir
+    has initdb && return 0
+    for dir in ${KAPSEL_TESTDB_BIN_DIR:+"$KAPSEL_TESTDB_BIN_DIR"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+        /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
+        [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && return 0
+    done
+    return 1
+}
+
+require_postgres() {
+    has_postgres && return 0
+    step "installing the PostgreSQL server's binaries"
+    if has apt-get; then
+        as_root apt-get update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql
+    elif has brew; then
+        brew install postgresql@16
+    else
+        die "the PostgreSQL server's binaries are missing: install the package that has \`initdb\`, or set KAPSEL_TESTDB_BIN_DIR"
+    fi
+    has_postgres || die "no \`initdb\` after the installation: set KAPSEL_TESTDB_BIN_DIR to the folder that has it"
+}
+
+require_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return 0
+    step "installing cargo-nextest (a few minutes)"
+    cargo install cargo-nextest --locked
+}
+
+require_all() {
+    require_rust
+    require_postgres
+    require_nextest
+}
