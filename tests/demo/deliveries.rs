@@ -177,7 +177,7 @@ async fn disabling_an_endpoint_cancels_what_waits_and_spares_what_is_in_flight(
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, &test_id()).await?;
     let in_flight = support::claimed_delivery(&mut conn, &receiver).await?;
-    support::publish_many(&mut conn, &receiver, 2).await?;
+    support::publish_many(&mut conn, receiver.tenant, 2).await?;
     sqlx::query(
         "UPDATE endpoints SET status = 'disabled', disabled_reason = 'by hand' WHERE id = $1",
     )

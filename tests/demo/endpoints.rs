@@ -4,7 +4,8 @@ use kapsel_testdb::{TestDb, test_id};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::support::{
-    self, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, PLAN_LIMIT, sqlstate, value, violated,
+    self, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, PLAN_LIMIT, sqlstate, value,
+    violated,
 };
 
 async fn free_tenant(conn: &mut PgConnection, slug: &str) -> sqlx::Result<i64> {
@@ -177,18 +178,25 @@ async fn the_last_place_of_a_plan_is_given_away_once(pool: PgPool) -> sqlx::Resu
     let mut first = conn.begin().await?;
     support::endpoint(&mut first, tenant, "https://example.com/2").await?;
     let mut second = pool.acquire().await?;
-    sqlx::query("SET lock_timeout = '50ms'").execute(&mut *second).await?;
+    sqlx::query("SET lock_timeout = '50ms'")
+        .execute(&mut *second)
+        .await?;
     // A position of its own: otherwise the unique index would make it wait, too.
-    let late = "INSERT INTO endpoints (tenant_id, url, position) VALUES ($1, 'https://example.com/3', 9)";
+    let late =
+        "INSERT INTO endpoints (tenant_id, url, position) VALUES ($1, 'https://example.com/3', 9)";
     let waiting = sqlx::query(late).bind(tenant).execute(&mut *second).await;
-    assert_eq!(sqlstate(waiting), LOCK_NOT_AVAILABLE, "it queues behind the first");
+    assert_eq!(
+        sqlstate(waiting),
+        LOCK_NOT_AVAILABLE,
+        "it queues behind the first"
+    );
     first.commit().await?;
 
     let too_late = sqlx::query(late).bind(tenant).execute(&mut *second).await;
     assert_eq!(sqlstate(too_late), PLAN_LIMIT);
     assert_eq!(
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM endpoints")
-            .fetch_one(&pool)
+            .fetch_one(&mut *conn)
             .await?,
         2
     );

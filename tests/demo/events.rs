@@ -168,18 +168,16 @@ async fn concurrent_requests_with_one_key_publish_once(pool: PgPool) -> sqlx::Re
 #[kapsel_testdb::test]
 async fn concurrent_publishers_get_numbers_without_gaps(pool: PgPool) -> sqlx::Result<()> {
     let tenant = support::tenant(&mut *pool.acquire().await?, "acme").await?;
-    let publish_ten = async || -> sqlx::Result<()> {
-        let mut conn = pool.acquire().await?;
-        for _ in 0..10 {
-            support::publish(&mut conn, tenant, "user.created").await?;
-        }
-        Ok(())
-    };
-    let (a, b) = tokio::join!(publish_ten(), publish_ten());
+    // Connected beforehand: a connect in between would let the first finish before the second begins.
+    let (mut one, mut two) = (pool.acquire().await?, pool.acquire().await?);
+    let (a, b) = tokio::join!(
+        support::publish_many(&mut one, tenant, 10),
+        support::publish_many(&mut two, tenant, 10),
+    );
     a.and(b)?;
 
     assert_eq!(
-        numbers(&mut *pool.acquire().await?, tenant).await?,
+        numbers(&mut one, tenant).await?,
         (1..=20).collect::<Vec<i64>>()
     );
     Ok(())

@@ -70,13 +70,10 @@ pub async fn publish(conn: &mut PgConnection, tenant: i64, event_type: &str) -> 
         .await
 }
 
-pub async fn publish_many(
-    conn: &mut PgConnection,
-    receiver: &Receiver,
-    count: usize,
-) -> sqlx::Result<()> {
+/// `count` events that receivers subscribe to.
+pub async fn publish_many(conn: &mut PgConnection, tenant: i64, count: usize) -> sqlx::Result<()> {
     for _ in 0..count {
-        publish(conn, receiver.tenant, "invoice.paid").await?;
+        publish(conn, tenant, "invoice.paid").await?;
     }
     Ok(())
 }

@@ -4,18 +4,32 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kapsel_testdb::test_id;
-use sqlx::Connection;
-use sqlx::PgPool;
 use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use crate::support::{self, claim, publish_many, value};
+
+/// Claims and delivers until nothing is due, and returns what it delivered.
+async fn drain(conn: &mut PgConnection, tenant: i64, worker: &str) -> sqlx::Result<Vec<i64>> {
+    let mut done = Vec::new();
+    loop {
+        let batch = claim(conn, tenant, worker, 3).await?;
+        if batch.is_empty() {
+            return Ok(done);
+        }
+        for &delivery in &batch {
+            support::attempt(conn, delivery, 204).await?;
+        }
+        done.extend(batch);
+    }
+}
 
 #[kapsel_testdb::test(isolation = "shared")]
 async fn a_worker_skips_what_another_one_has_locked(pool: PgPool) -> sqlx::Result<()> {
     let mut first = pool.acquire().await?;
     let receiver = support::receiver(&mut first, &test_id()).await?;
-    publish_many(&mut first, &receiver, 3).await?;
+    publish_many(&mut first, receiver.tenant, 3).await?;
 
     let mut open = first.begin().await?;
     let held = claim(&mut open, receiver.tenant, "first", 2).await?;
@@ -67,31 +81,20 @@ async fn a_lease_that_ran_out_can_be_claimed_again(pool: PgPool) -> sqlx::Result
 async fn two_workers_drain_the_queue_without_overlap(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, "acme").await?;
-    publish_many(&mut conn, &receiver, 20).await?;
-    drop(conn);
+    publish_many(&mut conn, receiver.tenant, 20).await?;
 
-    let drain = async |worker| -> sqlx::Result<Vec<i64>> {
-        let mut conn = pool.acquire().await?;
-        let mut done = Vec::new();
-        loop {
-            let batch = claim(&mut conn, receiver.tenant, worker, 3).await?;
-            if batch.is_empty() {
-                return Ok(done);
-            }
-            for &delivery in &batch {
-                support::attempt(&mut conn, delivery, 204).await?;
-            }
-            done.extend(batch);
-        }
-    };
-    let (a, b) = tokio::join!(drain("a"), drain("b"));
+    let mut other = pool.acquire().await?;
+    let (a, b) = tokio::join!(
+        drain(&mut conn, receiver.tenant, "a"),
+        drain(&mut other, receiver.tenant, "b"),
+    );
     let done: Vec<i64> = a?.into_iter().chain(b?).collect();
 
     assert_eq!(done.len(), 20, "each delivery was attempted once");
     assert_eq!(done.iter().collect::<HashSet<_>>().len(), 20);
     let delivered: i64 =
         sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE status = 'delivered'")
-            .fetch_one(&pool)
+            .fetch_one(&mut *conn)
             .await?;
     assert_eq!(delivered, 20);
     Ok(())
@@ -101,7 +104,7 @@ async fn two_workers_drain_the_queue_without_overlap(pool: PgPool) -> sqlx::Resu
 async fn what_is_due_first_is_claimed_first(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, "acme").await?;
-    publish_many(&mut conn, &receiver, 3).await?;
+    publish_many(&mut conn, receiver.tenant, 3).await?;
     let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM deliveries ORDER BY id")
         .fetch_all(&mut *conn)
         .await?;
