@@ -47,6 +47,22 @@ fn ask_id(flag: &str, name: &str) -> Option<u32> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
+/// Bytes that may still be written below a path. On a tmpfs also what the memory limit of our control group leaves: its files
+/// are memory.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if tmpfs_room(path) == 0 {
+        return Some(free);
+    }
+    let read = |name: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?;
+        text.trim().parse().ok()
+    };
+    let left = read("memory.max").zip(read("memory.current"));
+    Some(left.map_or(free, |(most, now)| free.min(most.saturating_sub(now))))
+}
+
 /// Free bytes of a tmpfs; zero where the path is on none.
 #[cfg(target_os = "linux")]
 pub fn tmpfs_room(path: &Path) -> u64 {
@@ -178,7 +194,19 @@ mod cli {
     }
 
     impl ProcessId {
-        fn of(pid: u32) -> Option<Self> {
+        /// Ourselves.
+        pub fn own() -> Option<Self> {
+            Self::of(std::process::id())
+        }
+
+        /// Our parent.
+        pub fn parent() -> Option<Self> {
+            let parent = rustix::process::getppid()?;
+            Self::of(parent.as_raw_nonzero().get().unsigned_abs())
+        }
+
+        /// The process with that number now.
+        pub fn of(pid: u32) -> Option<Self> {
             let (_, started) = stat(pid)?;
             Some(Self { pid, started })
         }

@@ -107,6 +107,9 @@ pub struct RunFile {
     pub settings: Vec<String>,
     /// Tests that run at once.
     pub threads: usize,
+    /// Most disk space that the run's databases may take together, in MB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_budget_mb: Option<u64>,
     /// The pools that tests get.
     pub pool: PoolConfig,
     /// Failed tests' databases.
@@ -182,6 +185,22 @@ impl Runtime {
     /// Where a run's keeper writes its log: outside the run directory, so that it can be read after the run's end.
     pub fn keeper_log(&self, run: &RunId) -> PathBuf {
         self.base.join("logs").join(format!("{run}.log"))
+    }
+
+    /// Removes the oldest keeper logs.
+    pub fn prune_logs(&self, keep: usize) {
+        let logs = fs::read_dir(self.base.join("logs"));
+        // Run ids sort by age.
+        let mut logs: Vec<PathBuf> = logs
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path())
+            .collect();
+        logs.sort();
+        for log in logs.iter().rev().skip(keep) {
+            let _ = fs::remove_file(log);
+        }
     }
 
     /// Makes a run directory and holds its lock shared.
@@ -337,7 +356,7 @@ pub struct Claim {
     pub name: DbName,
     /// Renames that it took, failed ones included.
     pub renames: usize,
-    _flock: File,
+    flock: File,
 }
 
 /// A run directory whose lock this process holds shared.
@@ -352,6 +371,13 @@ pub struct RunDir {
 pub struct DeadRunDir {
     path: PathBuf,
     _lock: File,
+}
+
+impl Claim {
+    /// The descriptor that holds the claim.
+    pub fn file(&self) -> &File {
+        &self.flock
+    }
 }
 
 impl RunDir {
@@ -548,7 +574,7 @@ impl RunDir {
                 return Some(Claim {
                     name: name.clone(),
                     renames,
-                    _flock: file,
+                    flock: file,
                 });
             }
         }
@@ -569,13 +595,18 @@ impl RunDir {
         Ok(Claim {
             name: name.clone(),
             renames: 0,
-            _flock: file,
+            flock: file,
         })
     }
 
     /// Moves a leased database on; `false` where the run or the entry is gone.
     pub fn leave(&self, claim: Claim, to: Folder) -> bool {
-        let text = claim.name.to_string();
+        self.move_leased(&claim.name, to)
+    }
+
+    /// [`Self::leave`] for a claim that another process holds; that process gives up the claim when it sees this.
+    pub fn move_leased(&self, name: &DbName, to: Folder) -> bool {
+        let text = name.to_string();
         fs::rename(self.entry(Folder::Leased, &text), self.entry(to, &text)).is_ok()
     }
 

@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Flags become the top layer of the configuration.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -95,6 +96,18 @@ fn unknown_key(name: &str, origin: &str) -> String {
 pub enum Command {
     /// Get server and template ready; under nextest, also open the run
     Prepare(Prepare),
+    /// Open a run for any command, and end it with the command
+    Run(Run),
+    /// Wait until this project's runs on this host are over, teardown included
+    Wait {
+        /// Longest time to wait, in seconds
+        #[arg(long, default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Lease a database in the current run, for scripts and other languages
+    Acquire(Acquire),
+    /// Give a leased database back
+    Release(Release),
     /// Remove what dead runs left behind
     Sweep(Sweep),
     /// Show the server, templates, runs and connections
@@ -120,6 +133,8 @@ pub enum Command {
     },
     #[command(hide = true)]
     Keeper(Keeper),
+    #[command(hide = true)]
+    Hold(Hold),
 }
 
 #[derive(Debug, clap::Args)]
@@ -130,6 +145,47 @@ pub struct Prepare {
     /// Do without the background process: tests make and drop their databases by themselves
     #[arg(long)]
     pub no_keeper: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Do without the background process: tests make and drop their databases by themselves
+    #[arg(long)]
+    pub no_keeper: bool,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Acquire {
+    /// How to print the variables that lead to the database
+    #[arg(long, value_enum, default_value = "env")]
+    pub format: Format,
+    /// Process whose end gives the database back [default: the one that calls]
+    #[arg(long)]
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Release {
+    /// Name of the database, as in PGDATABASE
+    pub database: String,
+    /// The test failed: keep the database for a look
+    #[arg(long)]
+    pub failed: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Hold {
+    #[arg(long)]
+    pub dir: PathBuf,
+    #[arg(long)]
+    pub name: String,
+    #[arg(long)]
+    pub entry_fd: RawFd,
+    #[arg(long)]
+    pub watch: ProcessId,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

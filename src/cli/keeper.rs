@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::args::Keeper;
-use crate::run::keeper::{End, keep};
+use crate::run::keeper::keep;
 use crate::run::spawn::KeeperOrder;
+use crate::run::teardown::End;
 
 pub async fn run(args: Keeper) -> Result<ExitCode> {
     let order = KeeperOrder {

@@ -1,5 +1,6 @@
 //! The command line: arguments, one file per command, and output. Errors are printed once, here, and mapped to exit codes.
 
+mod acquire;
 mod args;
 mod completions;
 mod config;
@@ -9,11 +10,14 @@ mod init_command;
 mod keeper;
 mod output;
 mod prepare;
+mod run;
 mod status;
 mod stop;
 mod sweep;
+mod wait;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -25,8 +29,10 @@ use output::Printer;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let printer = Printer::new(args.global.quiet, args.global.verbose);
-    output::start_log(args.global.verbose);
-    match run(args, &printer) {
+    // The keeper's standard error is its log file, read when something went wrong.
+    let is_keeper = matches!(args.command, Command::Keeper(_));
+    output::start_log(args.global.verbose.max(u8::from(is_keeper)));
+    match start(args, &printer) {
         Ok(code) => code,
         Err(error) => {
             printer.error(&error);
@@ -35,7 +41,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
+fn start(args: Args, printer: &Printer) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -50,8 +56,16 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         }
         Command::Completions { shell } => completions::run(shell, printer),
         Command::Keeper(order) => keeper::run(order).await,
+        Command::Acquire(options) => acquire::acquire(options, printer).await,
+        Command::Release(options) => acquire::release(&options).await,
+        Command::Hold(order) => acquire::hold(order).await,
         Command::Config { json } => config::run(&global.config(printer)?, json, printer),
         Command::Prepare(options) => prepare::run(&global.config(printer)?, options, printer).await,
+        Command::Run(options) => run::run(&global.config(printer)?, options, printer).await,
+        Command::Wait { timeout } => {
+            let timeout = Duration::from_secs(timeout);
+            wait::run(&global.config(printer)?, timeout, printer).await
+        }
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
         Command::Stop => stop::run(&global.config(printer)?, printer),

@@ -10,7 +10,7 @@ use super::args::Prepare;
 use super::output::Printer;
 use crate::config::{Config, ExportUrl};
 use crate::run::{self, Identity, OpenRun, RunError, clone, spawn};
-use crate::{env, export, platform, template};
+use crate::{env, export, platform, sweep, template};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
     match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
@@ -44,6 +44,10 @@ async fn under_nextest(
     }
     if config.keeper && !args.no_keeper {
         spawn::spawn_keeper(&run, platform::nextest_ancestor(), config.template.keep)?;
+    } else {
+        // Nobody else will: the helpers only drop their own.
+        let report = sweep::sweep_local(&run.runtime, &run.file).await?;
+        printer.detail(&report.to_string());
     }
     let variables = export::for_run(&run.dir, &run.file, config.export_url);
     export::write_nextest(&nextest_env, &variables)?;
@@ -113,7 +117,7 @@ fn summary(run: &OpenRun, begun: Instant) -> String {
 }
 
 /// Tests that run at once: nextest's figure, else one per core.
-fn test_threads() -> usize {
+pub fn test_threads() -> usize {
     let told = std::env::var(env::NEXTEST_TEST_THREADS).ok();
     told.and_then(|t| t.parse().ok())
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(4, |n| n.get()))

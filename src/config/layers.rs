@@ -164,6 +164,11 @@ pub const KEYS: &[Key] = &[
         "true",
         "whether a run has a background process",
     ),
+    key(
+        "run.disk_budget_mb",
+        "what is free",
+        "most disk space, in MB, that a run's databases may take together",
+    ),
 ];
 
 impl Key {

@@ -113,6 +113,8 @@ pub struct Config {
     pub persistent: Option<String>,
     /// Whether a run has a keeper.
     pub keeper: bool,
+    /// Most disk space that a run's databases may take together, in MB.
+    pub disk_budget_mb: Option<u64>,
     /// Each key's value as written, and where: for `kapsel-testdb config`.
     pub origins: BTreeMap<&'static str, (String, Origin)>,
     /// Keys that nobody knows, with where they stand.

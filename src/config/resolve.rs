@@ -80,6 +80,10 @@ impl Resolver<'_> {
             },
             persistent: self.text("persistent.database")?,
             keeper: self.flag("run.keeper", true)?,
+            disk_budget_mb: match self.number("run.disk_budget_mb", 0, 1..=1 << 40)? {
+                0 => None,
+                n => Some(n),
+            },
             origins: self.origins(),
             unknown: self.unknown(),
         })

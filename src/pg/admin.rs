@@ -594,6 +594,39 @@ impl Admin {
         .await
     }
 
+    /// The size of a database in bytes.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn database_size(&mut self, name: &DbName) -> Result<u64, PgError> {
+        let doing = || format!("measure `{name}`");
+        let sql = format!(
+            "SELECT pg_database_size({}) AS bytes",
+            literal(&name.to_string())
+        );
+        let rows = self.rows(sql, "measure a database").await?;
+        let bytes: i64 = rows
+            .first()
+            .ok_or(Sqlx::RowNotFound)
+            .and_then(|row| row.try_get("bytes"))
+            .doing(doing)?;
+        Ok(bytes.unsigned_abs())
+    }
+
+    /// Where the server's data is. Superusers and members of `pg_read_all_settings` may know.
+    ///
+    /// # Errors
+    /// A failed statement: 42501 where we may not know.
+    pub async fn data_directory(&mut self) -> Result<String, PgError> {
+        let doing = "ask for the data directory";
+        let sql = "SELECT current_setting('data_directory') AS path".to_owned();
+        let rows = self.rows(sql, doing).await?;
+        rows.first()
+            .ok_or(Sqlx::RowNotFound)
+            .and_then(|row| row.try_get("path"))
+            .doing(|| doing.to_owned())
+    }
+
     /// Counts client sessions on the server.
     ///
     /// # Errors

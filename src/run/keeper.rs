@@ -12,17 +12,20 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::RunError;
+use super::budget::Budget;
 use super::clone;
 use super::keeper_plan::{Job, View, plan};
 use super::spawn::KeeperOrder;
+use super::teardown::{End, Ending};
 use crate::name::DbName;
 use crate::pg::admin::{Admin, Patience};
 use crate::pg::lock::LockKey;
 use crate::platform::{self, DirWatch, ProcessWatch};
 use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
-use crate::{sweep, template};
+use crate::sweep;
 
 /// Sessions that work at once, besides the one that holds the locks.
 const HANDS: usize = 3;
@@ -34,20 +37,6 @@ const IDLE: Duration = Duration::from_secs(2);
 const LIFE: Duration = Duration::from_secs(3600);
 /// How long the teardown waits for test processes that outlive nextest.
 const LINGER: Duration = Duration::from_secs(600);
-/// How long the teardown waits for killed clients' sessions to free the run lock.
-const LAST_SESSIONS: Duration = Duration::from_secs(10);
-
-/// How a keeper ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The run is over and nothing is left.
-    Clean,
-    /// Somebody else swept the run: nothing was dropped here.
-    FencedOff,
-    /// Test processes still live, or sessions still hold the run lock: the sweep will remove what is left.
-    LeftToSweep,
-}
-
 struct Keeper {
     runtime: Runtime,
     dir: RunDir,
@@ -61,6 +50,9 @@ struct Keeper {
     /// Databases that would not go away: left to the teardown, not tried again in a hot loop.
     stuck: HashSet<DbName>,
     failures: u32,
+    budget: Budget,
+    /// Whether the log says already that there is too little room.
+    complained: bool,
 }
 
 /// A finished job, and the session that did it if it is still good.
@@ -84,12 +76,15 @@ enum Stop {
 /// # Errors
 /// The run directory or the server cannot be used at all.
 pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
+    // First of all: who tells us to end this early must not kill us instead.
+    let told = signal(SignalKind::terminate()).map_err(RunError::Keeper)?;
     let lock = platform::inherit(order.lock_fd).map_err(RunError::Keeper)?;
     let _keeper_lock: File = platform::inherit(order.keeper_fd).map_err(RunError::Keeper)?;
     let dir = RunDir::inherit(&order.dir, lock);
     let file = dir.read()?;
     let runtime = Runtime::open()?;
-    let lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
+    let mut lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
+    let budget = Budget::measure(&mut lock, &file).await;
     let mut keeper = Keeper {
         runtime,
         dir,
@@ -102,8 +97,10 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         demand: false,
         stuck: HashSet::new(),
         failures: 0,
+        budget,
+        complained: false,
     };
-    let stop = keeper.work(order.watch.as_ref()).await;
+    let stop = keeper.work(order.watch.as_ref(), told).await;
     tracing::info!(?stop, "the working life ends");
     if stop == Stop::Fenced {
         return Ok(End::FencedOff);
@@ -117,7 +114,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
 }
 
 impl Keeper {
-    async fn work(&mut self, watched: Option<&platform::ProcessId>) -> Stop {
+    async fn work(&mut self, watched: Option<&platform::ProcessId>, mut told: Signal) -> Stop {
         let root = self.dir.path().to_path_buf();
         let folders = Folder::ALL.map(|folder| root.join(folder.as_str()));
         let mut watch_list: Vec<_> = folders.iter().map(std::path::PathBuf::as_path).collect();
@@ -125,11 +122,6 @@ impl Keeper {
         let dirs = DirWatch::open(&watch_list);
         let process = watched.map(ProcessWatch::open);
         let begun = Instant::now();
-        let mut told =
-            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-                Ok(signal) => signal,
-                Err(_) => return Stop::Told,
-            };
         let (runtime, file) = (self.runtime.clone(), self.file.clone());
         let mut sweep = std::pin::pin!(sweep::sweep_for_run(&runtime, &file));
         let mut swept = false;
@@ -235,15 +227,24 @@ impl Keeper {
             });
             names
         };
+        let leased = self.dir.list(Folder::Leased);
         let released = waiting(Folder::Released);
         let failed = waiting(Folder::Failed);
         self.demand |= !failed.is_empty()
-            || !self.dir.list(Folder::Leased).is_empty()
+            || !leased.is_empty()
             || released
                 .iter()
                 .any(|name| name.kind() == crate::name::Kind::Clone);
+        let ready = self.dir.list(Folder::Ready).len();
+        let existing = ready + leased.len() + released.len() + failed.len() + 1;
+        let room = self.budget.room(existing);
+        if room == 0 && !self.complained {
+            tracing::warn!("{}", self.budget.complaint());
+            self.complained = true;
+        }
         View {
-            ready: self.dir.list(Folder::Ready).len(),
+            ready,
+            room,
             creating: self.jobs.iter().filter(|j| **j == Job::Create).count(),
             released,
             failed,
@@ -313,68 +314,19 @@ impl Keeper {
         }
     }
 
-    /// Ends the run: waits for test processes that outlive nextest, wins both fences, preserves what failed, drops the rest,
-    /// removes the run directory, collects old templates.
+    /// Finishes what is being done, and ends the run.
     async fn end(mut self, patience: Duration) -> Result<End, RunError> {
         while let Some(done) = self.busy.next().await {
             self.finished(done);
         }
-        let begun = Instant::now();
-        let mut attempt = 0;
-        let dead = loop {
-            match self.dir.end() {
-                Ok(dead) => break dead,
-                Err(dir) if begun.elapsed() >= patience => {
-                    drop(dir);
-                    return Ok(End::LeftToSweep);
-                }
-                Err(dir) => self.dir = dir,
-            }
-            tokio::time::sleep(crate::pg::error::backoff(attempt)).await;
-            attempt += 1;
+        let end = Ending {
+            runtime: self.runtime,
+            dir: self.dir,
+            file: self.file,
+            admin: self.lock,
+            templates: self.templates,
         };
-        let run = LockKey::run(&self.file.namespace, &self.file.run);
-        if self.lock.verify().await.is_err() {
-            self.lock = clone::connect(&self.file, "keeper", Patience::RUNNING).await?;
-        } else {
-            self.lock.unlock_shared(run).await?;
-        }
-        let begun = Instant::now();
-        while !self.lock.try_lock(run).await? {
-            if begun.elapsed() > LAST_SESSIONS {
-                return Ok(End::LeftToSweep);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let left = sweep::drop_run(
-            &mut self.lock,
-            &self.file.namespace,
-            &self.file.run,
-            &dead,
-            true,
-        )
-        .await?;
-        for skipped in &left {
-            tracing::warn!("`{}` stays: {}", skipped.name, skipped.reason);
-        }
-        if left.is_empty() {
-            dead.remove(&self.runtime.gate()?)?;
-        }
-        self.lock.unlock(run).await?;
-        let namespace = self.file.namespace.clone();
-        if let Err(error) = template::mark_used(&mut self.lock, &self.file.template).await {
-            tracing::warn!("{error}");
-        }
-        self.lock
-            .unlock_shared(LockKey::template(&self.file.template))
-            .await?;
-        sweep::collect_templates(&mut self.lock, &namespace, self.templates).await?;
-        self.lock.close().await;
-        Ok(if left.is_empty() {
-            End::Clean
-        } else {
-            End::LeftToSweep
-        })
+        end.run(patience).await
     }
 }
 

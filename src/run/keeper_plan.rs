@@ -21,6 +21,8 @@ pub struct View {
     pub threads: usize,
     /// Hands that are free.
     pub free: usize,
+    /// Clones that the disk budget has room for.
+    pub room: usize,
 }
 
 /// A piece of work for one administrative session.
@@ -49,7 +51,9 @@ pub fn plan(view: &View) -> Vec<Job> {
         jobs.push(Job::Shared);
     }
     jobs.extend(view.failed.iter().cloned().map(Job::Preserve));
-    let missing = target(view.demand, view.threads).saturating_sub(view.ready + view.creating);
+    let missing = target(view.demand, view.threads)
+        .saturating_sub(view.ready + view.creating)
+        .min(view.room.saturating_sub(view.creating));
     let drops = view.released.iter().cloned().map(Job::Drop);
     let scarce = view.demand && view.ready < view.threads;
     let first_drop = if scarce { 1 } else { view.released.len() };
@@ -89,6 +93,7 @@ mod tests {
         let view = View {
             threads: 8,
             free: 3,
+            room: 100,
             ..View::default()
         };
         assert_eq!(plan(&view), [Job::Shared, Job::Create]);
@@ -103,6 +108,7 @@ mod tests {
             creating: 1,
             threads: 4,
             free: 10,
+            room: 100,
             ..View::default()
         };
         assert_eq!(plan(&view), [Job::Create, Job::Create]);
@@ -112,20 +118,21 @@ mod tests {
         #[test]
         fn no_more_than_the_target_and_no_more_than_the_hands(
             ready in 0..20usize, creating in 0..5usize, released in 0..30usize, failed in 0..3usize,
-            demand: bool, shared: bool, threads in 1..10usize, free in 0..5usize,
+            demand: bool, shared: bool, threads in 1..10usize, free in 0..5usize, room in 0..40usize,
         ) {
-            let view = View { ready, creating, released: names(released), failed: names(failed), demand, shared, threads, free };
+            let view = View { ready, creating, released: names(released), failed: names(failed), demand, shared, threads, free, room };
             let jobs = plan(&view);
             let creates = jobs.iter().filter(|j| **j == Job::Create).count();
             prop_assert!(jobs.len() <= free);
             prop_assert!(creates == 0 || ready + creating + creates <= target(demand, threads));
-            let wanted = target(demand, threads).saturating_sub(ready + creating) + released + failed + usize::from(!shared);
+            prop_assert!(creates == 0 || creating + creates <= room);
+            let wanted = target(demand, threads).saturating_sub(ready + creating).min(room.saturating_sub(creating)) + released + failed + usize::from(!shared);
             prop_assert_eq!(jobs.len(), wanted.min(free), "no hand is idle while there is work");
         }
 
         #[test]
         fn drops_go_on_even_while_clones_are_scarce(released in 1..30usize, threads in 1..10usize) {
-            let view = View { released: names(released), demand: true, shared: true, threads, free: 3, ..View::default() };
+            let view = View { released: names(released), demand: true, shared: true, threads, free: 3, room: 100, ..View::default() };
             let drops = plan(&view).iter().filter(|j| matches!(j, Job::Drop(_))).count();
             prop_assert_eq!(drops, 1);
         }

@@ -5,6 +5,8 @@
 //! that would need sweeping. A crash after the first leaves a directory with a free flock; after the third, databases that carry
 //! the run's id and that the next sweep removes.
 
+#[cfg(feature = "cli")]
+pub mod budget;
 pub mod clone;
 #[cfg(feature = "cli")]
 pub mod keeper;
@@ -12,6 +14,8 @@ pub mod keeper;
 pub mod keeper_plan;
 #[cfg(feature = "cli")]
 pub mod spawn;
+#[cfg(feature = "cli")]
+pub mod teardown;
 
 use std::time::SystemTime;
 
@@ -162,6 +166,7 @@ fn run_file(
         file_copy: uses_file_copy(&server.facts),
         settings: template.settings.clone(),
         threads,
+        disk_budget_mb: config.disk_budget_mb,
         pool: config.pool,
         keep: config.keep,
     }

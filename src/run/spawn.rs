@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::{OpenRun, RunError};
 use crate::platform;
@@ -28,6 +28,9 @@ pub struct KeeperOrder {
     pub templates: usize,
 }
 
+/// How many runs' keeper logs stay.
+const LOGS: usize = 20;
+
 /// Starts the run's keeper, unless it has one.
 ///
 /// # Errors
@@ -36,11 +39,13 @@ pub fn spawn_keeper(
     run: &OpenRun,
     watch: Option<platform::ProcessId>,
     templates: usize,
-) -> Result<(), RunError> {
+) -> Result<Option<Child>, RunError> {
     let Some(keeper_lock) = run.dir.lock_keeper()? else {
-        return Ok(());
+        return Ok(None);
     };
-    start(run, &keeper_lock, watch, templates).map_err(RunError::Keeper)
+    run.runtime.prune_logs(LOGS);
+    let child = start(run, &keeper_lock, watch, templates);
+    child.map(Some).map_err(RunError::Keeper)
 }
 
 fn start(
@@ -48,7 +53,7 @@ fn start(
     keeper_lock: &File,
     watch: Option<platform::ProcessId>,
     templates: usize,
-) -> std::io::Result<()> {
+) -> std::io::Result<Child> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -75,5 +80,5 @@ fn start(
     let child = command.spawn();
     // Whatever is started after this must not inherit them.
     platform::only_inherit(&[])?;
-    child.map(drop)
+    child
 }

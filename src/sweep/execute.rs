@@ -89,6 +89,26 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Report, RunError
 /// # Errors
 /// The server cannot be used.
 pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<Report, RunError> {
+    sweep_with(runtime, file, Options::full()).await
+}
+
+/// Sweeps this host's dead runs only, without watching anybody else's.
+///
+/// # Errors
+/// The server cannot be used.
+pub async fn sweep_local(runtime: &Runtime, file: &RunFile) -> Result<Report, RunError> {
+    let options = Options {
+        dry_run: false,
+        watch: None,
+    };
+    sweep_with(runtime, file, options).await
+}
+
+async fn sweep_with(
+    runtime: &Runtime,
+    file: &RunFile,
+    options: Options,
+) -> Result<Report, RunError> {
     let mut admin = clone::connect(file, "sweep", Patience::RUNNING).await?;
     let sweeper = Sweeper {
         runtime,
@@ -96,7 +116,7 @@ pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<Report, 
         address: file.admin.as_ref().unwrap_or(&file.server),
         namespace: &file.namespace,
         keep: file.keep,
-        options: Options::full(),
+        options,
         report: Report::default(),
     };
     let report = sweeper.run().await?;

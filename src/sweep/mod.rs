@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use execute::{Options, collect_templates, drop_run, sweep, sweep_for_run};
+pub use execute::{Options, collect_templates, drop_run, sweep, sweep_for_run, sweep_local};
 pub use plan::{Inputs, Plan, RunState, Verdict, plan};
 
 use crate::name::{DbName, RunId};

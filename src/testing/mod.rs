@@ -18,3 +18,6 @@ pub use error::TestDbError;
 pub use id::test_id;
 pub use runner::{Isolation, TestFn, TestOutcome, run};
 pub use transaction::TestTransaction;
+
+#[cfg(feature = "cli")]
+pub(crate) use session::lease_for_other_process;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -13,6 +14,10 @@ use crate::pg::admin::{Admin, Patience};
 use crate::run::{self, Identity, clone};
 use crate::run_dir::{Claim, Folder, RunDir, RunDirError, RunFile, Runtime};
 use crate::template::Quiet;
+
+/// How often a test process looks whether the run still has its keeper: well within the 30 s after which a silent run counts as
+/// dead on other hosts.
+const WATCH_KEEPER: Duration = Duration::from_secs(10);
 
 /// A run that this process is in.
 #[derive(Debug)]
@@ -71,7 +76,32 @@ impl Session {
     fn join(path: &Path) -> Result<Self, RunDirError> {
         let dir = RunDir::join(path)?;
         let file = dir.read()?;
-        Ok(Self::new(dir, file, None, None))
+        let session = Self::new(dir, file, None, None);
+        session.watch_keeper();
+        Ok(session)
+    }
+
+    /// Everybody alive in a run holds its lock; while the keeper does so for us, we need not. Where it is gone, this process takes
+    /// the lock itself and verifies it, so that a test that talks to no server for a while does not look dead to other hosts.
+    fn watch_keeper(&self) {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        let slot = self.inner().admin.clone();
+        let watch = move || {
+            loop {
+                std::thread::sleep(WATCH_KEEPER);
+                if has_keeper(&path) {
+                    continue;
+                }
+                let held = background::run_blocking(hold_lock(slot.clone(), file.clone()));
+                if let Err(error) = held {
+                    tracing::warn!("no keeper, and the run lock cannot be held: {error}");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("kapsel-testdb watch".to_owned());
+        if let Err(error) = thread.spawn(watch) {
+            tracing::warn!("the keeper is not watched: {error}");
+        }
     }
 
     /// The slow path: what `prepare` does, for this process alone.
@@ -272,6 +302,25 @@ impl Drop for Session {
     }
 }
 
+fn has_keeper(path: &Path) -> bool {
+    RunDir::join(path).is_ok_and(|dir| dir.has_keeper())
+}
+
+/// Makes sure that the session with the run lock is there.
+async fn hold_lock(
+    slot: Arc<tokio::sync::Mutex<Option<Admin>>>,
+    file: RunFile,
+) -> Result<(), TestDbError> {
+    let mut slot = slot.lock().await;
+    if let Some(admin) = slot.as_mut()
+        && admin.verify().await.is_ok()
+    {
+        return Ok(());
+    }
+    *slot = Some(clone::admin(&file, "test", Patience::RUNNING).await?);
+    Ok(())
+}
+
 /// Where to begin among the ready databases: processes that start at once begin at different ones.
 fn start() -> usize {
     let slot = std::env::var(env::NEXTEST_TEST_GLOBAL_SLOT).ok();
@@ -286,4 +335,12 @@ pub fn test_name() -> String {
         .ok()
         .or_else(thread)
         .unwrap_or_else(|| "test".to_owned())
+}
+
+/// A claim that is handed on to another process, with what `run.json` says.
+#[cfg(feature = "cli")]
+pub(crate) async fn lease_for_other_process(path: &Path) -> Result<(Claim, RunFile), TestDbError> {
+    let session = Session::join(path)?;
+    let claim = session.claim().await?;
+    Ok((claim, session.file.clone()))
 }

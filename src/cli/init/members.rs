@@ -8,6 +8,8 @@ use std::{
 
 use toml_edit::{Document, Item};
 
+use crate::name::Namespace;
+
 use super::{InitError, Project, SCRIPT, read, splice};
 
 const ALL: &str = "all()";
@@ -15,34 +17,14 @@ const ALL: &str = "all()";
 /// The workspace's default namespace and, if `with_filter`, the filterset of the packages that depend on us.
 pub(super) fn project(root: &Path, with_filter: bool) -> Result<Project, InitError> {
     let folder = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let namespace = namespace(&folder.file_name().unwrap_or_default().to_string_lossy());
+    let name = folder.file_name().unwrap_or_default();
+    let namespace = Namespace::from_folder(&name.to_string_lossy()).to_string();
     let filter = if with_filter {
         filter(&folder)?
     } else {
         ALL.to_owned()
     };
     Ok(Project { namespace, filter })
-}
-
-/// Lower case letters, digits and `_`, as names of databases need no quotes then.
-fn namespace(folder: &str) -> String {
-    let lower = folder.to_ascii_lowercase();
-    let name: String = lower
-        .chars()
-        .map(|char| {
-            if char.is_ascii_alphanumeric() {
-                char
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let name = name.trim_matches('_');
-    if name.is_empty() {
-        "app".to_owned()
-    } else {
-        name.to_owned()
-    }
 }
 
 fn filter(root: &Path) -> Result<String, InitError> {

@@ -22,7 +22,27 @@ fn template_is_valid_commented_and_unlocked_on_request() {
             line
         }
     });
-    assert_eq!(keys(&all.collect::<Vec<_>>().join("\n")), 21);
+    let all: toml::Table = toml::from_str(&all.collect::<Vec<_>>().join("\n")).expect("toml");
+    for key in crate::config::KEYS {
+        let found = match key.name.split_once('.') {
+            Some((table, name)) => all[table].get(name).is_some(),
+            None => all.contains_key(key.name),
+        };
+        assert!(
+            found,
+            "`{}` is not in the commented configuration",
+            key.name
+        );
+    }
+    let known = crate::config::KEYS.len();
+    let listed: usize = all
+        .values()
+        .map(|v| v.as_table().map_or(1, toml::Table::len))
+        .sum();
+    assert_eq!(
+        listed, known,
+        "the commented configuration lists unknown keys"
+    );
     let remote = settings::create("shop", true);
     assert_eq!(
         remote,

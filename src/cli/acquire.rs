@@ -1,0 +1,116 @@
+//! `kapsel-testdb acquire` and `release`: a lease for scripts and other languages.
+//!
+//! A lease lives as long as a process holds its entry's flock. `acquire` leaves that to a small holder process, which ends with the
+//! release or with the process that called `acquire`. A crash of the holder is the death of a claimant: the keeper drops the
+//! database.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::args::{Acquire, Hold, Release};
+use super::output::Printer;
+use crate::name::DbName;
+use crate::pg::admin::Patience;
+use crate::platform::{self, DirWatch, ProcessId, ProcessWatch};
+use crate::run::clone;
+use crate::run_dir::{Folder, RunDir};
+use crate::testing::lease_for_other_process;
+use crate::{env, export};
+
+/// How often the holder looks even if nobody tells it anything.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
+    let dir = run_dir()?;
+    let owner = match args.pid {
+        Some(pid) => ProcessId::of(pid).with_context(|| format!("there is no process {pid}"))?,
+        None => ProcessId::parent().context("the process that called has ended")?,
+    };
+    let (claim, file) = lease_for_other_process(&dir).await?;
+    let entry = claim.file();
+    platform::only_inherit(&[entry.as_fd()])?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("hold")
+        .arg("--dir")
+        .arg(&dir)
+        .args(["--name", &claim.name.to_string()])
+        .args(["--entry-fd", &entry.as_raw_fd().to_string()])
+        .args(["--watch", &owner.to_string()])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    platform::detach(&mut command);
+    command
+        .spawn()
+        .context("failed to start the holder of the lease")?;
+    let mut variables = export::for_database(&file.server, &claim.name.to_string());
+    if file.server.password.is_some() {
+        let passfile = dir.join("pgpass").to_string_lossy().into_owned();
+        variables.push(("PGPASSFILE".to_owned(), passfile));
+    }
+    printer.data(&export::format(&variables, args.format.into())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn release(args: &Release) -> Result<ExitCode> {
+    let name: DbName = args.database.parse()?;
+    let dir = RunDir::join(&run_dir()?)?;
+    let to = if args.failed {
+        Folder::Failed
+    } else {
+        Folder::Released
+    };
+    if !dir.move_leased(&name, to) {
+        bail!(
+            "`{name}` is not leased in this run; `acquire` prints the name in DATABASE_URL and PGDATABASE"
+        );
+    }
+    if !dir.has_keeper() {
+        let file = dir.read()?;
+        let mut admin = clone::admin(&file, "release", Patience::RUNNING).await?;
+        if args.failed {
+            clone::preserve(&mut admin, &name).await?;
+            dir.forget(to, &name);
+        } else {
+            clone::drop_released(&mut admin, &dir, &name).await?;
+        }
+        admin.close().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lives as long as the lease.
+pub async fn hold(args: Hold) -> Result<ExitCode> {
+    let _entry = platform::inherit(args.entry_fd)?;
+    let dir = RunDir::join(&args.dir)?;
+    let name: DbName = args.name.parse()?;
+    let leased = args.dir.join(Folder::Leased.as_str());
+    let changes = DirWatch::open(&[leased.as_path()]);
+    let Some(owner) = ProcessWatch::open(&args.watch) else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    while dir.list(Folder::Leased).contains(&name) {
+        tokio::select! {
+            () = owner.ended() => break,
+            () = changes.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_dir() -> Result<PathBuf> {
+    let path = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty());
+    path.map(PathBuf::from).with_context(|| {
+        format!(
+            "there is no run: {} is not set; call this from a test under nextest, or from `kapsel-testdb run -- COMMAND`",
+            env::RUN_DIR
+        )
+    })
+}

@@ -1,0 +1,45 @@
+//! `kapsel-testdb wait`: returns when no run of this project on this host is alive any more, teardown included.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::error::NOT_REMOVED;
+use super::output::Printer;
+use crate::config::Config;
+use crate::name::RunId;
+use crate::run_dir::{Presence, RunDir, Runtime};
+
+const LOOK: Duration = Duration::from_millis(10);
+
+pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Result<ExitCode> {
+    let runtime = Runtime::open()?;
+    let begun = Instant::now();
+    loop {
+        let alive = alive(&runtime, config)?;
+        if alive.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if begun.elapsed() >= timeout {
+            for run in alive {
+                printer.line(&format!(
+                    "run {run} is still alive after {} s",
+                    timeout.as_secs()
+                ));
+            }
+            return Ok(ExitCode::from(NOT_REMOVED));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn alive(runtime: &Runtime, config: &Config) -> Result<Vec<RunId>> {
+    let _gate = runtime.gate()?;
+    let ours = |run: &RunId| {
+        RunDir::peek(&runtime.run_path(run)).is_some_and(|f| f.namespace == config.namespace)
+    };
+    let mut runs = runtime.runs();
+    runs.retain(|run| ours(run) && runtime.presence(run) == Presence::Alive);
+    Ok(runs)
+}

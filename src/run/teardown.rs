@@ -1,0 +1,126 @@
+//! Ends a run: whoever opened it or keeps it calls this when its tests are over.
+//!
+//! Order: the run directory's flock exclusive (no process of the run lives on this host), the run lock exclusive (no session of it
+//! lives anywhere), then failed tests' databases are preserved, the rest is dropped, and the directory goes last. A crash at any
+//! step leaves the directory, and with it everything that the sweep needs to go on from there.
+
+use std::time::{Duration, Instant};
+
+use super::{RunError, clone};
+use crate::pg::admin::{Admin, Patience};
+use crate::pg::error::backoff;
+use crate::pg::lock::LockKey;
+use crate::run_dir::{DeadRunDir, RunDir, RunFile, Runtime};
+use crate::{sweep, template};
+
+/// How long the teardown waits for killed clients' sessions to free the run lock.
+const LAST_SESSIONS: Duration = Duration::from_secs(10);
+
+/// How a run's keeper ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The run is over and nothing is left.
+    Clean,
+    /// Somebody else swept the run: nothing was dropped here.
+    FencedOff,
+    /// Test processes still live, or sessions still hold the run lock: the sweep will remove what is left.
+    LeftToSweep,
+}
+
+/// A run that is about to end, and the session that holds its locks.
+#[derive(Debug)]
+pub struct Ending {
+    /// The runtime folder.
+    pub runtime: Runtime,
+    /// The run directory, held shared.
+    pub dir: RunDir,
+    /// What `run.json` says.
+    pub file: RunFile,
+    /// The session that holds the run lock and the template's lock shared.
+    pub admin: Admin,
+    /// How many templates stay.
+    pub templates: usize,
+}
+
+impl Ending {
+    /// Ends the run, waiting at most `patience` for test processes that outlive who started them.
+    ///
+    /// # Errors
+    /// The server or the run directory cannot be used; the sweep will remove what is left.
+    pub async fn run(self, patience: Duration) -> Result<End, RunError> {
+        let Self {
+            runtime,
+            dir,
+            file,
+            admin,
+            templates,
+        } = self;
+        let Some(dead) = last_on_this_host(dir, patience).await else {
+            return Ok(End::LeftToSweep);
+        };
+        let Some(mut admin) = last_on_the_server(admin, &file).await? else {
+            return Ok(End::LeftToSweep);
+        };
+        let left = sweep::drop_run(&mut admin, &file.namespace, &file.run, &dead, true).await?;
+        for skipped in &left {
+            tracing::warn!("`{}` stays: {}", skipped.name, skipped.reason);
+        }
+        if left.is_empty() {
+            dead.remove(&runtime.gate()?)?;
+        }
+        admin
+            .unlock(LockKey::run(&file.namespace, &file.run))
+            .await?;
+        tend_templates(&mut admin, &file, templates).await?;
+        admin.close().await;
+        Ok(if left.is_empty() {
+            End::Clean
+        } else {
+            End::LeftToSweep
+        })
+    }
+}
+
+/// Wins the run directory's lock exclusive, or gives up after `patience`.
+async fn last_on_this_host(mut dir: RunDir, patience: Duration) -> Option<DeadRunDir> {
+    let begun = Instant::now();
+    for attempt in 0.. {
+        match dir.end() {
+            Ok(dead) => return Some(dead),
+            Err(_) if begun.elapsed() >= patience => return None,
+            Err(back) => dir = back,
+        }
+        tokio::time::sleep(backoff(attempt)).await;
+    }
+    None
+}
+
+/// Turns the run lock from shared to exclusive, or gives up. Killed clients' sessions may need a moment to go.
+async fn last_on_the_server(mut admin: Admin, file: &RunFile) -> Result<Option<Admin>, RunError> {
+    let run = LockKey::run(&file.namespace, &file.run);
+    if admin.verify().await.is_ok() {
+        admin.unlock_shared(run).await?;
+    } else {
+        admin = clone::connect(file, "keeper", Patience::RUNNING).await?;
+    }
+    let begun = Instant::now();
+    while !admin.try_lock(run).await? {
+        if begun.elapsed() > LAST_SESSIONS {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(Some(admin))
+}
+
+/// Notes that the template was used, lets go of it, and collects the ones that nobody uses any more.
+async fn tend_templates(admin: &mut Admin, file: &RunFile, keep: usize) -> Result<(), RunError> {
+    if let Err(error) = template::mark_used(admin, &file.template).await {
+        tracing::warn!("{error}");
+    }
+    admin
+        .unlock_shared(LockKey::template(&file.template))
+        .await?;
+    sweep::collect_templates(admin, &file.namespace, keep).await?;
+    Ok(())
+}
