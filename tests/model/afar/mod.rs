@@ -2,13 +2,27 @@
 //!
 //! Modelled: the run lock shared and exclusive, sessions on clones, lost connections, server restarts and crash recovery (which
 //! ends every session, frees every lock and forgets the statistics but keeps `pg_postmaster_start_time`: tried on 15), a keeper
-//! that is suspended, deaths that leave a backend behind.
-//! Time is one rule: between the two sightings 30 s pass, in which whoever is awake has noticed a lost connection and is back.
-//! Not protected, and not modelled: a test process that is itself suspended until its sessions are gone (a laptop that sleeps in
-//! the middle of a run on another machine's server) looks like a dead one; it finds its database gone when it wakes.
-//! Abstracted away: entries other than `ready/` ([`super::lease`] has them), the keeper's own drops, more than one run. Between the
-//! last look at a database and its DROP (one round trip) no session is both opened and lost.
-//! Implemented in `src/sweep/` (sightings, drops), `src/run/` (keeper) and `src/pg/lock.rs`.
+//! that is suspended, deaths that leave a backend behind. The sweep as the code does it: one session for all looks, the fence and
+//! the drops (where it breaks, the sweep ends); a first look; looks every 0.5 s for 30 s; the fence; before each drop one more look
+//! at all of the run's databases. Any session, any counter that moved and any new database ends it for this run.
+//! Time is one rule: in the 30 s of looks whoever is awake has noticed a lost connection and is back. That a look sees what came
+//! back is the other: who is back stays back until the next look, 0.5 s later.
+//!
+//! Residual risks, and what closes them:
+//! - With the keeper dead, a lease whose only session was cut, and whose test touches no database for the whole 30 s, would look dead
+//!   to another host. [`Watch::WithoutKeeper`] closes it, and is what the code does: each test process looks for the keeper every
+//!   10 s, and where there is none takes the run lock itself and verifies it as often (`watch_keeper` in `src/testing/session.rs`).
+//! - The same with the keeper alive but suspended (stopped, or on a host that sleeps): the helper finds a keeper and does nothing.
+//!   Accepted. Only [`Watch::Always`] closes it, which is what "all safeguards" means here.
+//! - A test process that is itself suspended until its sessions are gone (a laptop that sleeps in the middle of a run on another
+//!   machine's server) looks like a dead one; it finds its database gone when it wakes. Not modelled.
+//!
+//! Abstracted away: entries other than `ready/` ([`super::lease`] has them), the keeper's own drops, more than one run, the
+//! sweep's probes of the run lock (it takes it exclusive for one round trip at each look). Between the last look at a database and
+//! its DROP (one round trip) no session is both opened and lost. Counters are taken to be current: before PostgreSQL 15 they may
+//! lag by up to 0.5 s.
+//! Implemented in `src/sweep/execute.rs` (`settle_quiet`, `remove_elsewhere`, `drop_quiet`), `src/sweep/plan.rs` (`still_quiet`),
+//! `src/run/keeper.rs` (`verify`, `lock_again`), `src/run/clone.rs` (`admin`: fallback) and `src/pg/lock.rs`.
 
 mod members;
 mod sweeper;
@@ -24,14 +38,23 @@ pub(super) const AWAKE: &str = "a run whose keeper is awake loses nothing";
 pub(super) const NOT_STALE: &str = "a keeper that holds its lock offers no lost clone";
 pub(super) const REMOVABLE: &str = "whatever the dead leave can be removed";
 
-/// How the sweeper knows that both sightings are of one uninterrupted server.
+/// How the sweeper knows that all its looks are of one uninterrupted server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Restart {
     Unchecked,
     /// The postmaster's start time is the same.
     StartTime,
-    /// Both sightings were made on one session, which survives neither a restart nor a crash recovery.
+    /// All looks are made on one session, which survives neither a restart nor a crash recovery; the sweep ends with it.
     SameSession,
+}
+
+/// Who notices that a lease's only session is lost while its test touches no database.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Watch {
+    Nobody,
+    /// The helper process, while it finds no keeper.
+    WithoutKeeper,
+    Always,
 }
 
 #[derive(Clone, Debug)]
@@ -41,11 +64,12 @@ pub(super) struct Safeguards {
     /// DROP runs on the session that holds the fence.
     pub drop_inside_fence: bool,
     pub looks_for_sessions: bool,
-    pub two_sightings: bool,
-    /// ... and looks all the time between the two: any sign of life starts the 30 s again.
+    /// 30 s pass between the first look and the fence.
+    pub waits: bool,
+    /// ... with looks all the time: any sign of life ends the sweep of this run.
     pub keeps_looking: bool,
     pub restart: Restart,
-    /// `pg_stat_database.sessions` of each clone stands still from the first sighting to its drop.
+    /// `pg_stat_database.sessions` of all clones stands still from the first look to right before each drop, and none is new.
     pub session_counts: bool,
     /// Plain DROP, which a session prevents.
     pub plain_drop: bool,
@@ -53,8 +77,8 @@ pub(super) struct Safeguards {
     pub reverify: bool,
     /// ... and then looks which of its clones still exist.
     pub relist: bool,
-    /// A lease's session is watched and opened again, not only when the test happens to use it.
-    pub lease_watched: bool,
+    /// A lost session of a lease is noticed, not only when the test happens to use it.
+    pub lease_watched: Watch,
 }
 
 impl Safeguards {
@@ -63,14 +87,14 @@ impl Safeguards {
             fence: true,
             drop_inside_fence: true,
             looks_for_sessions: true,
-            two_sightings: true,
+            waits: true,
             keeps_looking: true,
             restart: Restart::SameSession,
             session_counts: true,
             plain_drop: true,
             reverify: true,
             relist: true,
-            lease_watched: true,
+            lease_watched: Watch::Always,
         }
     }
 }
@@ -121,8 +145,8 @@ pub(super) enum Test {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) struct Sighting {
     start: u8,
-    session: u8,
-    counts: [u8; CLONES],
+    /// `None`: the clone did not exist.
+    counts: [Option<u8>; CLONES],
     /// The keeper was suspended at some time since: it may be fenced off. Not the sweeper's knowledge, only the property's.
     slept: bool,
 }
@@ -130,9 +154,11 @@ pub(super) struct Sighting {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) enum Sweeper {
     Idle,
+    /// Looks all the time.
     Seen(Sighting),
+    /// The 30 s are over; the fence is next.
     Waited(Sighting),
-    /// Drops what it listed; `next` has been looked at for the last time.
+    /// Drops what its first look listed; `next` has been looked at for the last time.
     Dropping {
         seen: Sighting,
         list: [bool; CLONES],
@@ -150,9 +176,8 @@ pub(super) struct State {
     leases_left: u8,
     sweeper: Sweeper,
     left: Faults,
-    /// Server starts, and interruptions of any kind, so far.
+    /// Server starts so far.
     start: u8,
-    session: u8,
     live_dropped: bool,
     awake_lost: bool,
 }
@@ -176,7 +201,7 @@ pub(super) enum Action {
     TestDies,
     Look,
     Wait,
-    LookAgain,
+    Fence,
     LastLook(usize),
     Drop,
     SweepEnds,
@@ -205,7 +230,6 @@ impl State {
 
     /// Every session ends and every advisory lock is free; who has a lease does not notice by itself.
     fn interrupt(&mut self, g: &Safeguards) {
-        self.session += 1;
         members::cut_keeper(self);
         members::cut_test(self);
         sweeper::interrupted(self, g);
@@ -232,7 +256,6 @@ impl Model for Afar {
             sweeper: Sweeper::Idle,
             left: self.faults,
             start: 0,
-            session: 0,
             live_dropped: false,
             awake_lost: false,
         }]
@@ -259,7 +282,7 @@ impl Model for Afar {
             Action::TestDies,
             Action::Look,
             Action::Wait,
-            Action::LookAgain,
+            Action::Fence,
             Action::Drop,
             Action::SweepEnds,
         ]);
@@ -310,7 +333,7 @@ impl Model for Afar {
             Action::TestDies => members::test_dies(&mut s),
             Action::Look => sweeper::look(&mut s, g),
             Action::Wait => sweeper::wait(&mut s, g),
-            Action::LookAgain => sweeper::look_again(&mut s, g),
+            Action::Fence => sweeper::fence(&mut s, g),
             Action::LastLook(d) => sweeper::last_look(&mut s, g, d),
             Action::Drop => sweeper::drop_next(&mut s, g),
             Action::SweepEnds => sweeper::end(&mut s),

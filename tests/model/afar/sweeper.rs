@@ -1,55 +1,56 @@
 //! The sweep from another host. Its own death needs no step: it only stops, and its locks go (`end`).
 
-use super::{Afar, CLONES, Keeper, Restart, Safeguards, Sighting, State, Sweeper, Test};
+use super::{Afar, CLONES, Keeper, Restart, Safeguards, Sighting, State, Sweeper, Test, Watch};
 
 pub(super) fn look(s: &mut State, g: &Safeguards) -> Option<()> {
-    if s.sweeper != Sweeper::Idle || !looks_dead(s, g) {
+    if s.sweeper != Sweeper::Idle || s.run_lock_held() || in_use(s, g) {
         return None;
     }
     let seen = Sighting {
         start: s.start,
-        session: s.session,
         counts: counts(s),
         slept: matches!(s.keeper, Keeper::Suspended { .. }),
     };
-    s.sweeper = if g.two_sightings {
+    s.sweeper = if g.waits {
         Sweeper::Seen(seen)
     } else {
-        dropping(s, g, seen)
+        Sweeper::Waited(seen)
     };
     Some(())
 }
 
-fn looks_dead(s: &State, g: &Safeguards) -> bool {
-    let used = g.looks_for_sessions && (0..CLONES).any(|d| s.session_on(d));
-    !used && !s.run_lock_held()
+fn in_use(s: &State, g: &Safeguards) -> bool {
+    g.looks_for_sessions && (0..CLONES).any(|d| s.session_on(d))
 }
 
-fn counts(s: &State) -> [u8; CLONES] {
-    [s.clones[0].sessions, s.clones[1].sessions]
+fn counts(s: &State) -> [Option<u8>; CLONES] {
+    let count = |d: usize| s.clones[d].exists.then_some(s.clones[d].sessions);
+    [count(0), count(1)]
 }
 
-/// Under the fence from here on: what exists now is the list.
-fn dropping(s: &State, g: &Safeguards, seen: Sighting) -> Sweeper {
-    Sweeper::Dropping {
-        seen,
-        list: [s.clones[0].exists, s.clones[1].exists],
-        next: None,
-        fence: g.fence,
-    }
+/// No session, no counter that moved, no new database; one that is gone is no sign of life.
+fn still_quiet(s: &State, g: &Safeguards, seen: &Sighting) -> bool {
+    let mut pairs = counts(s).into_iter().zip(seen.counts);
+    !in_use(s, g) && (!g.session_counts || pairs.all(|(now, then)| now.is_none() || now == then))
 }
 
-/// 30 s: nobody who is awake is without a session for that long.
+/// 30 s of looks: nobody who is awake is without a session for that long.
 pub(super) fn wait(s: &mut State, g: &Safeguards) -> Option<()> {
     let Sweeper::Seen(seen) = s.sweeper else {
         return None;
     };
     let keeper_late = s.keeper == Keeper::Cut && g.reverify;
-    let test_late = matches!(s.test, Test::Cut(_)) && g.lease_watched;
+    let watched = match g.lease_watched {
+        Watch::Nobody => false,
+        Watch::WithoutKeeper => matches!(s.keeper, Keeper::Dead | Keeper::FencedOff),
+        Watch::Always => true,
+    };
+    let test_late = matches!(s.test, Test::Cut(_)) && watched;
     if keeper_late || test_late {
         return None;
     }
-    s.sweeper = if looks_dead(s, g) || !g.keeps_looking {
+    let quiet = still_quiet(s, g, &seen) && !s.run_lock_held();
+    s.sweeper = if quiet || !g.keeps_looking {
         Sweeper::Waited(seen)
     } else {
         Sweeper::Idle
@@ -57,36 +58,42 @@ pub(super) fn wait(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-pub(super) fn look_again(s: &mut State, g: &Safeguards) -> Option<()> {
+/// Wins the run lock, or gives the run up.
+pub(super) fn fence(s: &mut State, g: &Safeguards) -> Option<()> {
     let Sweeper::Waited(seen) = s.sweeper else {
         return None;
     };
-    let one_server = match g.restart {
-        Restart::Unchecked => true,
-        Restart::StartTime => seen.start == s.start,
-        Restart::SameSession => seen.session == s.session,
-    };
-    let still = !g.session_counts || seen.counts == counts(s);
-    s.sweeper = if looks_dead(s, g) && one_server && still {
-        dropping(s, g, seen)
+    let one_server = g.restart != Restart::StartTime || seen.start == s.start;
+    s.sweeper = if one_server && !s.run_lock_held() {
+        Sweeper::Dropping {
+            seen,
+            list: seen.counts.map(|count| count.is_some()),
+            next: None,
+            fence: g.fence,
+        }
     } else {
         Sweeper::Idle
     };
     Some(())
 }
 
+/// Right before each drop: all of the run's databases, once more.
 pub(super) fn last_look(s: &mut State, g: &Safeguards, d: usize) -> Option<()> {
-    let sessions = s.clones[d].sessions;
     let Sweeper::Dropping {
         seen, list, next, ..
-    } = &mut s.sweeper
+    } = s.sweeper
     else {
         return None;
     };
-    if next.is_some() || !std::mem::take(&mut list[d]) {
+    if next.is_some() || !list[d] {
         return None;
     }
-    if !g.session_counts || seen.counts[d] == sessions {
+    if !still_quiet(s, g, &seen) {
+        s.sweeper = Sweeper::Idle;
+        return Some(());
+    }
+    if let Sweeper::Dropping { list, next, .. } = &mut s.sweeper {
+        list[d] = false;
         *next = Some(d);
     }
     Some(())
@@ -116,13 +123,18 @@ pub(super) fn end(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// The fence is gone with its session. Where drops run elsewhere, they go on.
+/// The sweep ends with its session. Where looks or drops run elsewhere, they go on.
 pub(super) fn interrupted(s: &mut State, g: &Safeguards) {
-    if let Sweeper::Dropping { fence, .. } = &mut s.sweeper {
-        *fence = false;
-        if g.fence && g.drop_inside_fence {
-            s.sweeper = Sweeper::Idle;
+    let one_session = g.restart == Restart::SameSession;
+    match &mut s.sweeper {
+        Sweeper::Dropping { fence, .. } => {
+            *fence = false;
+            if g.fence && g.drop_inside_fence {
+                s.sweeper = Sweeper::Idle;
+            }
         }
+        _ if one_session => s.sweeper = Sweeper::Idle,
+        _ => {}
     }
 }
 
@@ -136,7 +148,7 @@ pub(super) fn removes_all(model: &Afar, s: &State) -> bool {
     s.sweeper = Sweeper::Idle;
     let _ = look(&mut s, g);
     let _ = wait(&mut s, g);
-    let _ = look_again(&mut s, g);
+    let _ = fence(&mut s, g);
     for d in 0..CLONES {
         let _ = last_look(&mut s, g, d);
         let _ = drop_next(&mut s, g);

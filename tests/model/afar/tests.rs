@@ -1,6 +1,6 @@
 //! What holds with every safeguard, and what breaks without each.
 
-use super::{AWAKE, Afar, Faults, NOT_DROPPED, NOT_STALE, Restart, Safeguards};
+use super::{AWAKE, Afar, Faults, NOT_DROPPED, NOT_STALE, Restart, Safeguards, Watch};
 use crate::check::{assert_holds, assert_violates};
 
 const FAULTS: Faults = Faults {
@@ -46,11 +46,11 @@ fn without_looking_for_sessions_a_live_database_is_dropped() {
 }
 
 #[test]
-fn without_the_second_sighting_a_live_database_is_dropped() {
-    assert_violates(without(|g| g.two_sightings = false), &[AWAKE, NOT_DROPPED]);
+fn without_the_30_seconds_a_live_database_is_dropped() {
+    assert_violates(without(|g| g.waits = false), &[AWAKE, NOT_DROPPED]);
 }
 
-/// A restart right before the first sighting, a cut right before the second, the keeper well and back in between.
+/// A restart right before the first look, a cut right before the last, the keeper well and back in between.
 #[test]
 fn without_looking_in_between_a_live_run_loses_clones() {
     assert_violates(without(|g| g.keeps_looking = false), &[AWAKE]);
@@ -63,11 +63,11 @@ fn without_the_restart_check_a_live_database_is_dropped() {
 
 /// Crash recovery (one backend killed by the kernel is enough) keeps the postmaster and its start time.
 #[test]
-fn without_one_session_for_both_sightings_a_crash_goes_unseen() {
+fn without_one_session_for_all_looks_a_crash_goes_unseen() {
     assert_violates(without(|g| g.restart = Restart::StartTime), &[NOT_DROPPED]);
 }
 
-/// A lease taken between the sightings whose session is lost at the second one: neither sighting sees it.
+/// A lease taken between two looks whose session is lost at the second one: neither look sees it.
 #[test]
 fn without_session_counts_a_live_database_is_dropped() {
     assert_violates(without(|g| g.session_counts = false), &[NOT_DROPPED]);
@@ -91,7 +91,21 @@ fn without_looking_again_a_keeper_offers_lost_clones() {
 /// The keeper is dead, the server restarts, a test computes for a minute without a query: nobody has a session.
 #[test]
 fn without_a_watched_lease_a_live_database_is_dropped() {
-    assert_violates(without(|g| g.lease_watched = false), &[NOT_DROPPED]);
+    assert_violates(without(|g| g.lease_watched = Watch::Nobody), &[NOT_DROPPED]);
+}
+
+#[test]
+fn with_leases_watched_only_without_a_keeper_it_holds_while_no_keeper_is_suspended() {
+    let mut model = without(|g| g.lease_watched = Watch::WithoutKeeper);
+    model.faults.suspensions = 0;
+    assert_violates(model, &[]);
+}
+
+/// The helper finds a keeper, but the keeper does nothing: nobody has a session.
+#[test]
+fn with_leases_watched_only_without_a_keeper_a_suspended_one_costs_a_live_database() {
+    let model = without(|g| g.lease_watched = Watch::WithoutKeeper);
+    assert_violates(model, &[NOT_DROPPED]);
 }
 
 /// Statistics survive a clean restart, so the session counts tell; only crash recovery needs more.

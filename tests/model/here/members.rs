@@ -79,10 +79,9 @@ pub(super) fn spawn(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-pub(super) fn exit(s: &mut State, g: &Safeguards) -> Option<()> {
-    let keeper = s.members[KEEPER];
-    let taken_over = keeper.lock || !g.handover_overlaps || keeper.stage == Stage::Dead;
-    if !s.spawned || !taken_over || !matches!(s.members[PREPARE].stage, Stage::Joined(_)) {
+/// Does not wait until the keeper has a session of its own: until then the inherited flock alone says that the run lives.
+pub(super) fn exit(s: &mut State) -> Option<()> {
+    if !s.spawned || !matches!(s.members[PREPARE].stage, Stage::Joined(_)) {
         return None;
     }
     s.members[PREPARE] = DEAD;

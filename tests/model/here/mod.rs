@@ -5,7 +5,10 @@
 //! process that joins late, the keeper's end, the sweep step by step, a server restart that frees every advisory lock.
 //! Abstracted away: leases and sessions (the promise here is stronger: a live run loses nothing), plain DROP against FORCE (a run
 //! dead beyond doubt has only orphaned backends), `prepare` run twice.
-//! Implemented in `src/run_dir.rs`, `src/run/` (handover, teardown), `src/sweep/` and `src/pg/lock.rs`.
+//! Not modelled: a run without a keeper (`--no-keeper`). Between `prepare`'s exit and its first test process, and between two test
+//! processes, nobody holds its flock: a sweep may take the directory then, and the tests after it take the slow path.
+//! Implemented in `src/run_dir.rs` (directory, flock, gate), `src/run/mod.rs` (opening), `src/run/spawn.rs` (handover),
+//! `src/run/teardown.rs` (end), `src/sweep/execute.rs` (`remove_here`) and `src/pg/lock.rs`.
 
 mod members;
 mod sweeper;
@@ -22,7 +25,8 @@ pub(super) const REMOVABLE: &str = "whatever a dead run leaves can be removed fr
 
 #[derive(Clone, Debug)]
 pub(super) struct Safeguards {
-    /// The keeper inherits `prepare`'s descriptor and has its own run lock before `prepare` exits.
+    /// The keeper inherits `prepare`'s descriptor. It takes its own run lock when it is up, perhaps after `prepare`'s exit: in
+    /// between, the flock alone says here that the run lives ([`super::afar`]: elsewhere, the 30 s).
     pub handover_overlaps: bool,
     /// Who gets the flock looks whether the lock file is still in place.
     pub join_checks_directory: bool,
@@ -215,7 +219,7 @@ impl Model for Here {
             Action::TakeRunLock(m) => members::take_run_lock(&mut s, g, m),
             Action::Make(d) => members::make(&mut s, d),
             Action::Spawn => members::spawn(&mut s, g),
-            Action::Exit => members::exit(&mut s, g),
+            Action::Exit => members::exit(&mut s),
             Action::Die(m) => members::die(&mut s, m),
             Action::End => members::end(&mut s, g),
             Action::Restart => {

@@ -4,7 +4,10 @@
 //! inode), death between any two of them, fallback clones, recycling (once), orphaned backends of killed clients, the keeper's death.
 //! Abstracted away: directories other than `ready/`, `leased/`, `released/`; time; failing system calls; the server's own faults
 //! ([`super::afar`] has those); who may sweep when nobody is left ([`super::here`]).
-//! Implemented in `src/run_dir.rs` (entries), `src/testing/` (claim, fallback, release) and `src/run/` (keeper).
+//! More than the code does today: recycling (every released clone is dropped), and a reclaimed entry that stays in `leased/` while its
+//! database is dropped (the code renames it to `released/` under the flock and drops it from there).
+//! Implemented in `src/run_dir.rs` (entries: `offer`, `claim`, `enter_leased`, `leave`, `release_abandoned`), `src/testing/session.rs`
+//! (claim, fallback, release) and `src/run/clone.rs` and `src/run/keeper.rs` (keeper).
 
 mod helper;
 mod keeper;

@@ -1,10 +1,18 @@
-//! Templates: two runs that want one template, the collector that may drop it, the sweep that clears up after dead builders.
+//! Templates: two runs that want one template, a build that starts from it, the collector that may drop it, the sweep that clears
+//! up after dead builders.
 //!
-//! Modelled: build lock and template lock, lookups, a build in steps (create, migrate, seal, rename), death between any two, a
-//! build lock lost with its connection (once), collection in steps.
-//! Abstracted away: fingerprints (there is one), prefix templates, seeds, failing migrations (a death leaves the same), how the sweep
-//! knows that a run is dead ([`super::here`], [`super::afar`]).
-//! Implemented in `src/template/` (build, publish, collect), `src/sweep/` and `src/pg/lock.rs`.
+//! Modelled: build lock and template lock, lookups, a build in steps (drop a wreck, create, migrate, seal, rename), the handover from
+//! `prepare` to the keeper, death between any two steps, a session lost with its locks (once), collection in steps.
+//! The collector works in place: it holds the build lock, and the template's lock exclusively, unseals, then drops. What a crash
+//! leaves in between stands unsealed under the template's name (a wreck); no lookup takes it for a template, the next builder,
+//! under the build lock, or the next collection drops it.
+//! Abstracted away: fingerprints (there is one), how many prefixes there are, seeds, failing migrations (a death leaves the same),
+//! how the sweep knows that a run is dead ([`super::here`], [`super::afar`]), which templates the collector chooses.
+//! Not protected, and not modelled: a run whose keeper was killed, or that has none, holds the template's lock only while one of its
+//! test processes has an administrative session; a template that is collected in between is missing for the next clone.
+//! Implemented in `src/template/mod.rs` (lookup), `src/template/build.rs` (second look, build, publish), `src/sweep/execute.rs`
+//! (`collect_templates`, sweep), `src/pg/admin.rs` (`drop_database`), `src/pg/lock.rs`; the handover in `src/cli/prepare.rs` and
+//! `src/run/spawn.rs`.
 
 mod steps;
 mod tests;
@@ -13,7 +21,9 @@ use stateright::{Model, Property};
 
 pub(super) const BUILDERS: usize = 2;
 
-pub(super) const WHOLE: &str = "a template's name leads to a whole template or to nothing";
+pub(super) const WHOLE: &str = "a template's name leads to a whole template, a wreck or nothing";
+pub(super) const USED_SEALED: &str = "no run uses a wreck";
+pub(super) const NOT_BLOCKED: &str = "nothing left behind stops a build";
 pub(super) const IN_USE: &str = "no template is dropped between its lookup and the end of its use";
 pub(super) const ONE_BUILD: &str = "there is one build at a time";
 pub(super) const NOT_REBUILT: &str = "what is published is not built again";
@@ -36,10 +46,16 @@ pub(super) struct Safeguards {
     pub lookup_wants_sealed: bool,
     /// A run holds the template lock shared before it looks.
     pub lock_before_lookup: bool,
+    /// The builder's statements, migrations excepted, run on the session that holds its locks: who lost them cannot go on.
+    pub one_session: bool,
+    /// Under the build lock the builder drops what stands unsealed under the template's name.
+    pub clears_wrecks: bool,
+    /// The keeper has the template lock before `prepare` gives its own up. (The code does not wait for it yet.)
+    pub handover_overlaps: bool,
+    /// The collector holds the build lock: no build starts from what it drops.
+    pub collector_build_lock: bool,
     /// The collector wins the template lock exclusively.
     pub collector_locks: bool,
-    /// The collector renames the template to a private name of its run before it unseals and drops it.
-    pub collector_renames: bool,
     /// The sweep unsets `is_template` first: a sealed database cannot be dropped.
     pub sweep_unseals: bool,
 }
@@ -55,8 +71,11 @@ impl Safeguards {
             seal_before_rename: true,
             lookup_wants_sealed: true,
             lock_before_lookup: true,
+            one_session: true,
+            clears_wrecks: true,
+            handover_overlaps: true,
+            collector_build_lock: true,
             collector_locks: true,
-            collector_renames: true,
             sweep_unseals: true,
         }
     }
@@ -66,6 +85,15 @@ impl Safeguards {
 pub(super) struct Database {
     migrated: bool,
     sealed: bool,
+    /// A collector has unsealed it.
+    condemned: bool,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq)]
+pub(super) enum Holder {
+    Builder(usize),
+    Borrower,
+    Collector,
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
@@ -76,11 +104,17 @@ pub(super) enum Builder {
     Missing,
     /// Won the build lock.
     Building,
+    /// Saw a wreck under the build lock.
+    Clearing,
     Created,
     Migrated,
     /// Sealed, or renamed where the order is turned round.
     Nearly,
+    /// `prepare` has it.
     Found,
+    /// `prepare` is gone, the keeper has no session yet (only where the safeguard is out).
+    HandingOver,
+    /// The keeper has it, and clones are made from it.
     Using,
     Done,
     Dead,
@@ -90,11 +124,12 @@ pub(super) enum Builder {
 pub(super) enum Collector {
     Idle,
     Chosen,
+    /// Holds the build lock, where the safeguard says so.
+    Alone,
     /// Holds the template lock exclusively, where the safeguard says so.
     Locked,
-    /// Renamed or unsealed; DROP is next.
+    /// Unsealed; DROP is next.
     Condemned,
-    Dead,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq)]
@@ -102,13 +137,15 @@ pub(super) struct State {
     template: Option<Database>,
     /// Private names, one per builder.
     private: [Option<Database>; BUILDERS],
-    /// The collector's private name.
-    condemned: Option<Database>,
     builders: [Builder; BUILDERS],
-    build_lock: Option<usize>,
+    /// Whose session, and with it every lock, is lost.
+    cut: [bool; BUILDERS],
+    build_lock: Option<Holder>,
+    borrowing: bool,
+    borrows_left: u8,
     collector: Collector,
     collections_left: u8,
-    lock_lost: bool,
+    blocked: bool,
     rebuilt: bool,
     disturbed: bool,
 }
@@ -116,12 +153,12 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
     Build(usize),
-    LoseBuildLock,
+    Cut(usize),
     BuilderDies(usize),
+    Borrow,
     Collect,
     CollectorDies,
     Sweep(usize),
-    SweepCondemned,
 }
 
 pub(super) struct Templates {
@@ -130,11 +167,13 @@ pub(super) struct Templates {
 
 impl State {
     fn template_locked_shared(&self, g: &Safeguards) -> bool {
-        self.builders.iter().any(|b| match b {
-            Builder::Start | Builder::Done | Builder::Dead => false,
+        let holds = |b: &Builder| match b {
+            Builder::Start | Builder::HandingOver | Builder::Done | Builder::Dead => false,
             Builder::Using => true,
             _ => g.lock_before_lookup,
-        })
+        };
+        let mut builders = self.builders.iter().zip(self.cut);
+        builders.any(|(b, cut)| holds(b) && !cut)
     }
 
     fn template_locked_exclusive(&self, g: &Safeguards) -> bool {
@@ -146,7 +185,11 @@ impl Builder {
     fn builds(self) -> bool {
         matches!(
             self,
-            Builder::Building | Builder::Created | Builder::Migrated | Builder::Nearly
+            Builder::Building
+                | Builder::Clearing
+                | Builder::Created
+                | Builder::Migrated
+                | Builder::Nearly
         )
     }
 }
@@ -159,12 +202,14 @@ impl Model for Templates {
         vec![State {
             template: None,
             private: [None; BUILDERS],
-            condemned: None,
             builders: [Builder::Start; BUILDERS],
+            cut: [false; BUILDERS],
             build_lock: None,
+            borrowing: false,
+            borrows_left: 1,
             collector: Collector::Idle,
             collections_left: 2,
-            lock_lost: false,
+            blocked: false,
             rebuilt: false,
             disturbed: false,
         }]
@@ -176,14 +221,14 @@ impl Model for Templates {
             return;
         }
         for b in 0..BUILDERS {
-            actions.extend([Action::Build(b), Action::BuilderDies(b), Action::Sweep(b)]);
+            actions.extend([
+                Action::Build(b),
+                Action::Cut(b),
+                Action::BuilderDies(b),
+                Action::Sweep(b),
+            ]);
         }
-        actions.extend([
-            Action::LoseBuildLock,
-            Action::Collect,
-            Action::CollectorDies,
-            Action::SweepCondemned,
-        ]);
+        actions.extend([Action::Borrow, Action::Collect, Action::CollectorDies]);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -191,12 +236,12 @@ impl Model for Templates {
         let g = &self.guards;
         match action {
             Action::Build(b) => steps::build(&mut s, g, b),
-            Action::LoseBuildLock => steps::lose_build_lock(&mut s),
+            Action::Cut(b) => steps::cut(&mut s, g, b),
             Action::BuilderDies(b) => steps::builder_dies(&mut s, b),
+            Action::Borrow => steps::borrow(&mut s, g),
             Action::Collect => steps::collect(&mut s, g),
             Action::CollectorDies => steps::collector_dies(&mut s),
             Action::Sweep(b) => steps::sweep(&mut s, g, b),
-            Action::SweepCondemned => steps::sweep_condemned(&mut s, g),
         }?;
         Some(s)
     }
@@ -205,11 +250,17 @@ impl Model for Templates {
         vec![
             Property::always(WHOLE, whole),
             Property::always(IN_USE, |_, s: &State| {
-                s.template.is_some() || !s.builders.contains(&Builder::Using)
+                let used = |b: &Builder| matches!(b, Builder::HandingOver | Builder::Using);
+                s.template.is_some_and(|t| !t.condemned)
+                    || !(s.borrowing || s.builders.iter().any(used))
             }),
-            // A lost build lock costs a second build, no more.
+            Property::always(USED_SEALED, |_, s: &State| {
+                s.template.is_none_or(|t| t.sealed) || !s.builders.contains(&Builder::Found)
+            }),
+            Property::always(NOT_BLOCKED, |_, s: &State| !s.blocked),
+            // A cut session costs a second build, no more.
             Property::always(ONE_BUILD, |_, s: &State| {
-                s.lock_lost || s.builders.iter().filter(|b| b.builds()).count() <= 1
+                s.cut.contains(&true) || s.builders.iter().filter(|b| b.builds()).count() <= 1
             }),
             Property::always(NOT_REBUILT, |_, s: &State| !s.rebuilt),
             Property::always(UNDISTURBED, |_, s: &State| !s.disturbed),
@@ -221,8 +272,14 @@ impl Model for Templates {
                 "a second look finds the template",
                 |_, s: &State| matches!(s.builders, [Builder::Building, _] if s.template.is_some()),
             ),
-            Property::sometimes("two builds race to the rename", |_, s: &State| {
-                s.builders == [Builder::Nearly; BUILDERS]
+            Property::sometimes("a builder meets a wreck", |_, s: &State| {
+                s.builders.contains(&Builder::Clearing)
+            }),
+            Property::sometimes("a collector meets a wreck", |_, s: &State| {
+                s.collector == Collector::Locked && s.template.is_some_and(|t| t.condemned)
+            }),
+            Property::sometimes("a cut builder's place is taken", |_, s: &State| {
+                s.cut[0] && s.builders[1] == Builder::Using
             }),
             Property::sometimes("a sealed leftover waits for the sweep", |_, s: &State| {
                 s.builders[0] == Builder::Dead && s.private[0].is_some_and(|d| d.sealed)
@@ -234,8 +291,8 @@ impl Model for Templates {
     }
 }
 
-/// A collector at work may have unsealed it: nobody looks meanwhile. One that died must not have.
+/// What a collector has unsealed counts as a wreck, whether it is about to drop it or dead.
 fn whole(_: &Templates, s: &State) -> bool {
     s.template
-        .is_none_or(|t| t.migrated && (t.sealed || s.collector == Collector::Condemned))
+        .is_none_or(|t| t.migrated && (t.sealed || t.condemned))
 }

@@ -1,6 +1,6 @@
-//! The steps of builders, collector and sweep; one statement each.
+//! The steps of builders, borrower, collector and sweep; one statement each.
 
-use super::{BUILDERS, Builder, Collector, Database, Safeguards, State, Templates};
+use super::{BUILDERS, Builder, Collector, Database, Holder, Safeguards, State, Templates};
 
 pub(super) fn build(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
     s.builders[b] = match s.builders[b] {
@@ -8,8 +8,15 @@ pub(super) fn build(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
         Builder::Start => Builder::Looking,
         Builder::Looking if sees_template(s, g) => Builder::Found,
         Builder::Looking => Builder::Missing,
-        Builder::Missing => take_build_lock(s, g, b)?,
-        Builder::Building => create(s, g, b),
+        Builder::Missing => {
+            take_build_lock(s, g, Holder::Builder(b))?;
+            Builder::Building
+        }
+        Builder::Building => look_again(s, g, b),
+        Builder::Clearing => {
+            s.template = None;
+            create(s, g, b)
+        }
         Builder::Created => with_database(s, g, b, |d| d.migrated = true, Builder::Migrated),
         Builder::Migrated if g.seal_before_rename => {
             with_database(s, g, b, |d| d.sealed = true, Builder::Nearly)
@@ -17,16 +24,19 @@ pub(super) fn build(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
         Builder::Migrated => rename(s, g, b, Builder::Nearly),
         Builder::Nearly if g.seal_before_rename => {
             let published = rename(s, g, b, Builder::Found);
-            free_build_lock(s, b);
+            free_build_lock(s, Holder::Builder(b));
             published
         }
         Builder::Nearly => {
             s.template = s.template.map(|t| Database { sealed: true, ..t });
-            free_build_lock(s, b);
+            free_build_lock(s, Holder::Builder(b));
             Builder::Found
         }
         Builder::Found if s.template_locked_exclusive(g) => return None,
-        Builder::Found => Builder::Using,
+        Builder::Found if g.handover_overlaps => Builder::Using,
+        Builder::Found => Builder::HandingOver,
+        Builder::HandingOver if s.template_locked_exclusive(g) => return None,
+        Builder::HandingOver => Builder::Using,
         Builder::Using => Builder::Done,
         Builder::Done | Builder::Dead => return None,
     };
@@ -38,28 +48,35 @@ fn sees_template(s: &State, g: &Safeguards) -> bool {
         .is_some_and(|t| t.sealed || !g.lookup_wants_sealed)
 }
 
-fn take_build_lock(s: &mut State, g: &Safeguards, b: usize) -> Option<Builder> {
+fn take_build_lock(s: &mut State, g: &Safeguards, holder: Holder) -> Option<()> {
     if g.build_lock {
         if s.build_lock.is_some() {
             return None;
         }
-        s.build_lock = Some(b);
+        s.build_lock = Some(holder);
     }
-    Some(Builder::Building)
+    Some(())
 }
 
-fn free_build_lock(s: &mut State, b: usize) {
-    if s.build_lock == Some(b) {
+fn free_build_lock(s: &mut State, holder: Holder) {
+    if s.build_lock == Some(holder) {
         s.build_lock = None;
     }
 }
 
-fn create(s: &mut State, g: &Safeguards, b: usize) -> Builder {
+fn look_again(s: &mut State, g: &Safeguards, b: usize) -> Builder {
     if g.second_look && sees_template(s, g) {
-        free_build_lock(s, b);
+        free_build_lock(s, Holder::Builder(b));
         return Builder::Found;
     }
-    s.rebuilt |= s.template.is_some();
+    if s.template.is_some_and(|t| !t.sealed) && g.clears_wrecks {
+        return Builder::Clearing;
+    }
+    create(s, g, b)
+}
+
+fn create(s: &mut State, g: &Safeguards, b: usize) -> Builder {
+    s.rebuilt |= s.template.is_some_and(|t| t.sealed);
     if g.private_name {
         s.private[b] = Some(Database::default());
     } else if s.template.is_none() {
@@ -86,14 +103,17 @@ fn with_database(
         .map_or(Builder::Dead, |()| then)
 }
 
-/// A rename to a name that exists fails: who came second uses what is there and drops its own.
+/// A rename to a name that exists fails: who came second drops its own and gives up.
 fn rename(s: &mut State, g: &Safeguards, b: usize, then: Builder) -> Builder {
     if !g.private_name {
         return then;
     }
     match (s.private[b].take(), s.template) {
         (None, _) => Builder::Dead,
-        (Some(_), Some(_)) => Builder::Found,
+        (Some(_), Some(_)) => {
+            s.blocked = true;
+            Builder::Dead
+        }
         (built, None) => {
             s.template = built;
             then
@@ -101,10 +121,15 @@ fn rename(s: &mut State, g: &Safeguards, b: usize, then: Builder) -> Builder {
     }
 }
 
-pub(super) fn lose_build_lock(s: &mut State) -> Option<()> {
-    s.build_lock.take()?;
-    if std::mem::replace(&mut s.lock_lost, true) {
+/// The connection is lost, and with it every lock. The server, or whoever has another connection, notices nothing.
+pub(super) fn cut(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
+    if s.cut.contains(&true) || !s.builders[b].builds() {
         return None;
+    }
+    s.cut[b] = true;
+    free_build_lock(s, Holder::Builder(b));
+    if g.one_session {
+        s.builders[b] = Builder::Dead;
     }
     Some(())
 }
@@ -113,8 +138,24 @@ pub(super) fn builder_dies(s: &mut State, b: usize) -> Option<()> {
     if matches!(s.builders[b], Builder::Dead | Builder::Done) {
         return None;
     }
-    free_build_lock(s, b);
+    free_build_lock(s, Holder::Builder(b));
     s.builders[b] = Builder::Dead;
+    Some(())
+}
+
+/// A build of another template that starts from this one: it holds the build lock, but not this template's.
+pub(super) fn borrow(s: &mut State, g: &Safeguards) -> Option<()> {
+    if s.borrowing {
+        s.borrowing = false;
+        s.borrows_left -= 1;
+        free_build_lock(s, Holder::Borrower);
+        return Some(());
+    }
+    if s.borrows_left == 0 || !s.template.is_some_and(|t| t.sealed) {
+        return None;
+    }
+    take_build_lock(s, g, Holder::Borrower)?;
+    s.borrowing = true;
     Some(())
 }
 
@@ -125,34 +166,48 @@ pub(super) fn collect(s: &mut State, g: &Safeguards) -> Option<()> {
             s.collections_left -= 1;
             Collector::Chosen
         }
-        Collector::Chosen if g.collector_locks && s.template_locked_shared(g) => Collector::Idle,
-        Collector::Chosen => Collector::Locked,
-        Collector::Locked if g.collector_renames => {
-            s.condemned = s.template.take();
-            Collector::Condemned
+        Collector::Chosen if g.collector_build_lock => {
+            match take_build_lock(s, g, Holder::Collector) {
+                Some(()) => Collector::Alone,
+                None => Collector::Idle,
+            }
+        }
+        Collector::Chosen => Collector::Alone,
+        Collector::Alone if g.collector_locks && s.template_locked_shared(g) => {
+            free_build_lock(s, Holder::Collector);
+            Collector::Idle
+        }
+        Collector::Alone => Collector::Locked,
+        // Gone meanwhile: the statement fails.
+        Collector::Locked if s.template.is_none() => {
+            free_build_lock(s, Holder::Collector);
+            Collector::Idle
         }
         Collector::Locked => {
-            s.template = s.template.map(|t| Database { sealed: false, ..t });
+            let unsealed = |t| Database {
+                sealed: false,
+                condemned: true,
+                ..t
+            };
+            s.template = s.template.map(unsealed);
             Collector::Condemned
         }
         Collector::Condemned => {
-            if g.collector_renames {
-                s.condemned = None;
-            } else {
-                s.template = None;
-            }
+            s.template = None;
+            free_build_lock(s, Holder::Collector);
             Collector::Idle
         }
-        Collector::Dead => return None,
     };
     Some(())
 }
 
+/// Its process or its session ends, and another collector may come later.
 pub(super) fn collector_dies(s: &mut State) -> Option<()> {
-    if s.collector == Collector::Dead {
+    if s.collector == Collector::Idle {
         return None;
     }
-    s.collector = Collector::Dead;
+    free_build_lock(s, Holder::Collector);
+    s.collector = Collector::Idle;
     Some(())
 }
 
@@ -168,25 +223,17 @@ pub(super) fn sweep(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
     Some(())
 }
 
-pub(super) fn sweep_condemned(s: &mut State, g: &Safeguards) -> Option<()> {
-    let removable = s.condemned.is_some_and(|d| g.sweep_unseals || !d.sealed);
-    if s.collector != Collector::Dead || !removable {
-        return None;
-    }
-    s.condemned = None;
-    Some(())
-}
-
-/// Once nobody builds or collects, sweeps run to the end must leave no private database.
+/// Once nobody builds or collects, sweeps and one more collection must leave neither a private database nor a wreck.
 pub(super) fn can_remove_all(model: &Templates, s: &State) -> bool {
     let over = |b: &Builder| matches!(b, Builder::Dead | Builder::Done);
-    if !s.builders.iter().all(over) || s.collector != Collector::Dead {
+    if !s.builders.iter().all(over) || s.collector != Collector::Idle || s.borrowing {
         return true;
     }
-    let mut s = s.clone();
+    let (mut s, g) = (s.clone(), &model.guards);
     for b in 0..BUILDERS {
-        let _ = sweep(&mut s, &model.guards, b);
+        let _ = sweep(&mut s, g, b);
     }
-    let _ = sweep_condemned(&mut s, &model.guards);
-    s.private.iter().all(Option::is_none) && s.condemned.is_none()
+    s.collections_left = 1;
+    while collect(&mut s, g).is_some() {}
+    s.private.iter().all(Option::is_none) && s.template.is_none()
 }

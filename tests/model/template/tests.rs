@@ -1,6 +1,9 @@
 //! What holds with every safeguard, and what breaks without each.
 
-use super::{IN_USE, NOT_REBUILT, ONE_BUILD, REMOVABLE, Safeguards, Templates, UNDISTURBED, WHOLE};
+use super::{
+    IN_USE, NOT_BLOCKED, NOT_REBUILT, ONE_BUILD, REMOVABLE, Safeguards, Templates, UNDISTURBED,
+    USED_SEALED, WHOLE,
+};
 use crate::check::{assert_holds, assert_violates};
 
 fn without(take_out: impl FnOnce(&mut Safeguards)) -> Templates {
@@ -16,12 +19,18 @@ fn holds_with_all_safeguards() {
 
 #[test]
 fn without_the_build_lock_two_build_at_a_time() {
-    assert_violates(without(|g| g.build_lock = false), &[ONE_BUILD]);
+    assert_violates(
+        without(|g| g.build_lock = false),
+        &[ONE_BUILD, IN_USE, NOT_BLOCKED],
+    );
 }
 
 #[test]
 fn without_the_second_look_a_published_template_is_built_again() {
-    assert_violates(without(|g| g.second_look = false), &[NOT_REBUILT]);
+    assert_violates(
+        without(|g| g.second_look = false),
+        &[NOT_REBUILT, NOT_BLOCKED],
+    );
 }
 
 #[test]
@@ -44,26 +53,53 @@ fn without_seal_before_rename_an_unsealed_template_is_visible() {
     assert_violates(without(|g| g.seal_before_rename = false), &[WHOLE]);
 }
 
-/// The name alone says it: it is given last and taken away first.
+/// What a crashed collector leaves is neither.
 #[test]
-fn without_a_lookup_that_wants_sealed_is_redundant() {
-    assert_holds(without(|g| g.lookup_wants_sealed = false), 2_000);
+fn without_a_lookup_that_wants_sealed_a_wreck_is_used() {
+    assert_violates(
+        without(|g| g.lookup_wants_sealed = false),
+        &[USED_SEALED, IN_USE],
+    );
 }
 
 #[test]
 fn without_the_template_lock_before_the_lookup_it_is_dropped_in_use() {
-    assert_violates(without(|g| g.lock_before_lookup = false), &[IN_USE]);
+    assert_violates(
+        without(|g| g.lock_before_lookup = false),
+        &[IN_USE, USED_SEALED],
+    );
 }
 
 #[test]
-fn without_the_collectors_lock_a_template_is_dropped_in_use() {
-    assert_violates(without(|g| g.collector_locks = false), &[IN_USE]);
+fn without_one_session_who_lost_its_locks_goes_on() {
+    assert_violates(
+        without(|g| g.one_session = false),
+        &[USED_SEALED, IN_USE, NOT_BLOCKED],
+    );
 }
 
 /// An unsealed database under the template's name: no lookup finds it, no build can be renamed over it.
 #[test]
-fn without_the_collectors_rename_a_crash_blocks_the_name() {
-    assert_violates(without(|g| g.collector_renames = false), &[WHOLE]);
+fn without_clearing_wrecks_a_crashed_collection_blocks_the_name() {
+    assert_violates(without(|g| g.clears_wrecks = false), &[NOT_BLOCKED]);
+}
+
+#[test]
+fn without_an_overlapping_handover_a_template_is_dropped_in_use() {
+    assert_violates(without(|g| g.handover_overlaps = false), &[IN_USE]);
+}
+
+#[test]
+fn without_the_build_lock_the_collector_drops_what_a_build_starts_from() {
+    assert_violates(without(|g| g.collector_build_lock = false), &[IN_USE]);
+}
+
+#[test]
+fn without_the_collectors_lock_a_template_is_dropped_in_use() {
+    assert_violates(
+        without(|g| g.collector_locks = false),
+        &[IN_USE, USED_SEALED],
+    );
 }
 
 #[test]
