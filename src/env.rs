@@ -18,6 +18,9 @@ pub const RUNTIME_DIR: &str = "KAPSEL_TESTDB_RUNTIME_DIR";
 /// How long, in seconds, a run of another host is watched for signs of life before it is swept; default 30, less only in tests.
 pub const WATCH_SECS: &str = "KAPSEL_TESTDB_WATCH_SECS";
 
+/// Our variables that set no configuration key.
+pub const OTHERS: &[&str] = &[RUN_DIR, ALLOW_REMOTE, CONFIG, RUNTIME_DIR, WATCH_SECS];
+
 /// The PostgreSQL URL that Rust projects commonly use.
 pub const DATABASE_URL: &str = "DATABASE_URL";
 

@@ -97,8 +97,6 @@ pub struct RunFile {
     pub admin: Option<Address>,
     /// Where administrative sessions and their locks live.
     pub maintenance_database: String,
-    /// When the server was started, in microseconds since 1970.
-    pub server_started_at: i64,
     /// What clones are made from.
     pub template: DbName,
     /// Whether clones are made with `STRATEGY FILE_COPY`.
@@ -226,6 +224,19 @@ impl Runtime {
             .filter(|run| run.has_key(key))
             .find_map(|run| RunDir::join(&self.run_path(&run)).ok())
             .filter(|dir| dir.read().is_ok())
+    }
+
+    /// The runs that live on this host, with what their `run.json` says.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn alive(&self) -> Result<Vec<RunFile>, RunDirError> {
+        let _gate = self.gate()?;
+        let alive = |run: &RunId| self.presence(run) == Presence::Alive;
+        let runs = self.runs().into_iter().filter(alive);
+        Ok(runs
+            .filter_map(|run| RunDir::peek(&self.run_path(&run)))
+            .collect())
     }
 
     /// Whether processes of a run live on this host, or whether it has a directory at all.
@@ -670,6 +681,20 @@ impl RunDir {
     /// The operating system refused.
     pub fn lock_keeper(&self) -> Result<Option<File>, RunDirError> {
         self.try_lock_file("keeper.lock")
+    }
+
+    /// Says which process the keeper is: from now on it ends cleanly when it gets SIGTERM.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn set_keeper_pid(&self, pid: u32) -> Result<(), RunDirError> {
+        write_atomically(&self.path.join("keeper.pid"), &format!("{pid}\n"))
+    }
+
+    /// The keeper's process id, once it listens to SIGTERM.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.path.join("keeper.pid")).ok()?;
+        text.trim().parse().ok()
     }
 
     fn try_lock_file(&self, name: &str) -> Result<Option<File>, RunDirError> {

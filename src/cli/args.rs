@@ -81,7 +81,9 @@ impl Global {
 }
 
 fn unknown_key(name: &str, origin: &str) -> String {
-    let distance = |key: &config::Key| strsim::damerau_levenshtein(key.name, name);
+    // A variable's underscores may stand for dots.
+    let plain = |text: &str| text.replace('.', "_");
+    let distance = |key: &config::Key| strsim::damerau_levenshtein(&plain(key.name), &plain(name));
     let nearest = config::KEYS
         .iter()
         .min_by_key(|key| distance(key))
@@ -117,7 +119,11 @@ pub enum Command {
         json: bool,
     },
     /// Stop the managed server
-    Stop,
+    Stop {
+        /// Stop it under live runs, too
+        #[arg(long)]
+        force: bool,
+    },
     /// Show the resolved configuration and where each value comes from
     Config {
         /// Print JSON

@@ -68,6 +68,6 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         }
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
-        Command::Stop => stop::run(&global.config(printer)?, printer),
+        Command::Stop { force } => stop::run(&global.config(printer)?, force, printer),
     }
 }

@@ -14,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::template::{Event, Observer};
 
+/// What there is to say where nothing may be started.
+pub const NOT_RUNNING: &str = "the managed server does not run; `kapsel-testdb prepare` starts it";
+
 /// Prints for people and for programs.
 #[derive(Debug)]
 pub struct Printer {
@@ -129,7 +132,8 @@ impl Observer for Printer {
                     0 => String::new(),
                     n => format!(" on top of {n} migrations that have not changed"),
                 };
-                self.line(&format!("building the template: {steps} files{from}"));
+                let files = if *steps == 1 { "file" } else { "files" };
+                self.line(&format!("building the template: {steps} {files}{from}"));
                 for reason in *why {
                     self.line(&format!("  because {reason}"));
                 }

@@ -76,6 +76,9 @@ async fn by_hand(config: &Config, args: &Prepare, printer: &Printer) -> Result<(
             .persistent
             .as_deref()
             .unwrap_or(&server.maintenance_database);
+        if server.address.password.is_some() {
+            printer.warn("no password is ever printed: set PGPASSWORD or a passfile beside this");
+        }
         let variables = export::for_database(&server.address, database);
         printer.data(&export::format(&variables[..1].to_vec(), format.into())?);
     }

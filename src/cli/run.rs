@@ -16,11 +16,9 @@ use super::prepare::test_threads;
 use crate::config::{Config, ExportUrl, Origin};
 use crate::export::{self, Variables};
 use crate::platform::{self, ProcessId};
+use crate::run::keeper::STRAGGLERS;
 use crate::run::teardown::{End, Ending};
 use crate::run::{self, Identity, OpenRun, clone, spawn};
-
-/// How long processes that the command left behind may go on before the run's end is left to the sweep.
-const STRAGGLERS: Duration = Duration::from_secs(10);
 
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -37,8 +35,19 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
     let variables = export::for_run(&run.dir, &run.file, url);
     let status = command(&args.command, &variables, &mut signals).await;
     end(run, keeper, config.template.keep, printer).await;
-    Ok(exit_code(status?))
+    match status {
+        Ok(status) => Ok(exit_code(status)),
+        Err(error) => {
+            printer.error(&error);
+            Ok(ExitCode::from(CANNOT_RUN))
+        }
+    }
 }
+
+/// How often we look whether the keeper listens.
+const LOOK: Duration = Duration::from_millis(2);
+/// As a shell reports a command that it cannot start.
+const CANNOT_RUN: u8 = 127;
 
 /// A command that knows nothing of us needs a database to be led to, so `off` must be said.
 fn export_url(config: &Config) -> ExportUrl {
@@ -77,15 +86,7 @@ async fn command(
 /// Ends the run: tells the keeper to, or does it here.
 async fn end(run: OpenRun, keeper: Option<Child>, templates: usize, printer: &Printer) {
     let ended = match keeper {
-        Some(mut keeper) => {
-            // The keeper ends the run once nobody else holds it.
-            drop(run.dir);
-            run.admin.close().await;
-            let told = platform::signal(keeper.id(), platform::Signal::TERM);
-            told.and_then(|()| keeper.wait())
-                .map(|status| status.success())
-                .map_err(anyhow::Error::from)
-        }
+        Some(keeper) => end_by_keeper(run, keeper).await,
         None => {
             let ending = Ending {
                 runtime: run.runtime,
@@ -106,6 +107,17 @@ async fn end(run: OpenRun, keeper: Option<Child>, templates: usize, printer: &Pr
         }
         Err(error) => printer.warn(&format!("the run's end is left to the next sweep: {error}")),
     }
+}
+
+/// Lets go of the run and tells the keeper, as soon as it listens, that this is the end.
+async fn end_by_keeper(run: OpenRun, mut keeper: Child) -> Result<bool> {
+    while run.dir.keeper_pid().is_none() && keeper.try_wait()?.is_none() {
+        tokio::time::sleep(LOOK).await;
+    }
+    drop(run.dir);
+    run.admin.close().await;
+    platform::signal(keeper.id(), platform::Signal::TERM)?;
+    Ok(keeper.wait()?.success())
 }
 
 /// As a shell reports it: 128 and the signal's number for a command that a signal ended.

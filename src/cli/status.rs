@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::output::Printer;
+use super::output::{NOT_RUNNING, Printer};
 use crate::config::Config;
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::admin::{DatabaseRow, Strategy};
-use crate::run_dir::{Presence, Runtime};
+use crate::run_dir::{Presence, RunDir, Runtime};
 use crate::server::Server;
 use crate::template::{self, TemplateInfo};
 
@@ -40,6 +40,7 @@ struct ServerStatus {
 struct TemplateStatus {
     name: DbName,
     usable: bool,
+    owner: String,
     migrations: usize,
     /// Seconds since 1970.
     built_at: Option<u64>,
@@ -58,7 +59,13 @@ struct RunStatus {
 }
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
-    let status = look(config).await?;
+    let Some(status) = look(config).await? else {
+        printer.line(NOT_RUNNING);
+        if json {
+            printer.data("{\"schema\": 1, \"server\": null}\n");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
     if json {
         printer.data(&format!("{:#}\n", serde_json::to_value(&status)?));
     } else {
@@ -67,13 +74,15 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-async fn look(config: &Config) -> Result<Status> {
-    let (server, mut admin) = Server::locate(config, "status").await?;
+async fn look(config: &Config) -> Result<Option<Status>> {
+    let Some((server, mut admin)) = Server::find(config, "status").await? else {
+        return Ok(None);
+    };
     let rows = admin.databases(&config.namespace).await?;
     let connections = admin.count_connections().await?;
     admin.close().await;
     let facts = &server.facts;
-    Ok(Status {
+    Ok(Some(Status {
         schema: 1,
         namespace: config.namespace.to_string(),
         server: ServerStatus {
@@ -92,9 +101,9 @@ async fn look(config: &Config) -> Result<Status> {
         templates: of_kind(&rows, Kind::Template)
             .map(template_status)
             .collect(),
-        runs: runs(&rows)?,
+        runs: runs(config, &rows)?,
         kept: of_kind(&rows, Kind::Kept).map(|r| r.name.clone()).collect(),
-    })
+    }))
 }
 
 fn of_kind(rows: &[DatabaseRow], kind: Kind) -> impl Iterator<Item = &DatabaseRow> {
@@ -107,6 +116,7 @@ fn template_status(row: &DatabaseRow) -> TemplateStatus {
     TemplateStatus {
         name: row.name.clone(),
         usable: row.is_usable_template(),
+        owner: row.owner.clone(),
         migrations: migrations
             .filter(|input| input.label.starts_with("migration "))
             .count(),
@@ -115,12 +125,16 @@ fn template_status(row: &DatabaseRow) -> TemplateStatus {
     }
 }
 
-fn runs(rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
+fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
     let runtime = Runtime::open()?;
     let _gate = runtime.gate()?;
     let live = rows.iter().filter(|row| row.name.kind() != Kind::Kept);
     let mut runs: Vec<RunId> = live.clone().filter_map(|r| r.name.run().cloned()).collect();
-    runs.extend(runtime.runs());
+    let ours = |run: &RunId| {
+        let file = RunDir::peek(&runtime.run_path(run));
+        file.is_none_or(|file| file.namespace == config.namespace)
+    };
+    runs.extend(runtime.runs().into_iter().filter(ours));
     runs.sort();
     runs.dedup();
     let status = |run: RunId| {
@@ -155,7 +169,11 @@ fn say(status: &Status, printer: &Printer) {
     text.push_str(&format!("namespace  {}\n", status.namespace));
     for template in &status.templates {
         let used = template.used_at.map_or("never".to_owned(), ago);
-        let broken = if template.usable { "" } else { ", not usable" };
+        let broken = if template.usable {
+            String::new()
+        } else {
+            format!(", not usable; it belongs to `{}`", template.owner)
+        };
         text.push_str(&format!(
             "template   {} ({} migrations, used {used}{broken})\n",
             template.name, template.migrations

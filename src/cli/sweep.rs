@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::args::Sweep;
 use super::error::NOT_REMOVED;
-use super::output::Printer;
+use super::output::{NOT_RUNNING, Printer};
 use crate::config::Config;
 use crate::sweep::{Options, Report, sweep};
 
@@ -16,7 +16,10 @@ pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<Exit
         dry_run: args.dry_run,
         watch: full.watch.filter(|_| !args.no_wait),
     };
-    let report = sweep(config, options).await?;
+    let Some(report) = sweep(config, options).await? else {
+        printer.line(NOT_RUNNING);
+        return Ok(ExitCode::SUCCESS);
+    };
     if args.json {
         let json = serde_json::to_value(&report)?;
         let mut with_schema = serde_json::json!({ "schema": 1 });

@@ -9,7 +9,7 @@ use super::error::NOT_REMOVED;
 use super::output::Printer;
 use crate::config::Config;
 use crate::name::RunId;
-use crate::run_dir::{Presence, RunDir, Runtime};
+use crate::run_dir::Runtime;
 
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -35,11 +35,7 @@ pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Resul
 }
 
 fn alive(runtime: &Runtime, config: &Config) -> Result<Vec<RunId>> {
-    let _gate = runtime.gate()?;
-    let ours = |run: &RunId| {
-        RunDir::peek(&runtime.run_path(run)).is_some_and(|f| f.namespace == config.namespace)
-    };
-    let mut runs = runtime.runs();
-    runs.retain(|run| ours(run) && runtime.presence(run) == Presence::Alive);
-    Ok(runs)
+    let mut alive = runtime.alive()?;
+    alive.retain(|file| file.namespace == config.namespace);
+    Ok(alive.into_iter().map(|file| file.run).collect())
 }

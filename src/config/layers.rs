@@ -269,7 +269,6 @@ fn from_variable(key: &Key, text: &str) -> Value {
         return Value::Array(items.map(|i| Value::String(i.to_owned())).collect());
     }
     match (text.parse::<i64>(), text) {
-        _ if key.name == "namespace" => Value::String(text.to_owned()),
         (Ok(number), _) => Value::Integer(number),
         (_, "true") => Value::Boolean(true),
         (_, "false") => Value::Boolean(false),
@@ -277,12 +276,33 @@ fn from_variable(key: &Key, text: &str) -> Value {
     }
 }
 
+/// Variables that look like ours and set nothing.
+pub(super) fn unknown_variables() -> Vec<(String, Origin)> {
+    let ours = |name: &String| {
+        name.starts_with(env::CONFIG_PREFIX)
+            && !env::OTHERS.contains(&name.as_str())
+            && KEYS.iter().all(|key| key.variable() != *name)
+    };
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let as_key = |name: &str| name[env::CONFIG_PREFIX.len()..].to_ascii_lowercase();
+    names
+        .filter(ours)
+        .map(|name| (as_key(&name), Origin::Environment(name)))
+        .collect()
+}
+
 /// `DATABASE_URL` of the workspace's `.env` file, which sqlx's own tools read too.
 fn dotenv_url(root: &Path) -> Option<(PathBuf, String)> {
     let path = root.join(".env");
     let entries = dotenvy::from_path_iter(&path).ok()?;
-    entries
-        .flatten()
-        .find(|(name, value)| name == env::DATABASE_URL && !value.is_empty())
-        .map(|(_, value)| (path, value))
+    for entry in entries {
+        match entry {
+            Ok((name, value)) if name == env::DATABASE_URL && !value.is_empty() => {
+                return Some((path, value));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("ignored a line of `{}`: {error}", path.display()),
+        }
+    }
+    None
 }

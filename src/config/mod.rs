@@ -15,7 +15,7 @@ pub use layers::{KEYS, Key, Layer, Origin};
 pub use resolve::{load, load_with};
 pub use root::find_root;
 
-use crate::name::{NameError, Namespace};
+use crate::name::Namespace;
 use crate::pg::address::{Address, AddressError};
 
 /// Where the configuration file is, below the workspace root.
@@ -65,9 +65,6 @@ pub enum ConfigError {
         "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"
     )]
     NoUrl,
-    /// The namespace is wrong.
-    #[error(transparent)]
-    Namespace(#[from] NameError),
 }
 
 /// How the server is found.

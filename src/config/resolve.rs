@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::layers::{KEYS, Layer, Origin};
+use super::layers::{KEYS, Layer, Origin, unknown_variables};
 use super::{
     Config, ConfigError, ExportUrl, KeepConfig, PoolConfig, ServerConfig, ServerMode,
     TemplateConfig,
@@ -42,6 +42,8 @@ pub fn load_with(
     Resolver { root, values }.config()
 }
 
+const NAMESPACE_RULE: &str = "1 to 16 of a-z and 0-9, beginning with a letter";
+
 struct Resolver<'a> {
     root: &'a Path,
     values: BTreeMap<String, (Value, Origin)>,
@@ -50,7 +52,9 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn config(&self) -> Result<Config, ConfigError> {
         let namespace = match self.text("namespace")? {
-            Some(text) => Namespace::new(&text)?,
+            Some(text) => {
+                Namespace::new(&text).map_err(|_| self.wrong("namespace", NAMESPACE_RULE))?
+            }
             None => {
                 Namespace::from_folder(&self.root.file_name().unwrap_or_default().to_string_lossy())
             }
@@ -159,6 +163,10 @@ impl Resolver<'_> {
         match self.values.get(name) {
             None => Ok(None),
             Some((Value::String(text), _)) => Ok(Some(text.clone())),
+            // A variable of digits only was taken for a number.
+            Some((value @ (Value::Integer(_) | Value::Boolean(_)), Origin::Environment(_))) => {
+                Ok(Some(value.to_string()))
+            }
             Some(_) => Err(self.wrong(name, "a string")),
         }
     }
@@ -185,7 +193,7 @@ impl Resolver<'_> {
             None => Ok(default),
             Some((Value::Boolean(flag), _)) => Ok(*flag),
             Some((Value::Integer(n @ 0..=1), Origin::Environment(_))) => Ok(*n == 1),
-            Some(_) => Err(self.wrong(name, "true or false")),
+            Some(_) => Err(self.wrong(name, "true or false (in the environment also 1 or 0)")),
         }
     }
 
@@ -253,6 +261,7 @@ impl Resolver<'_> {
             .iter()
             .filter(|(name, _)| KEYS.iter().all(|key| key.name != *name))
             .map(|(name, (_, origin))| (name.clone(), origin.clone()))
+            .chain(unknown_variables())
             .collect()
     }
 }

@@ -175,6 +175,12 @@ impl Address {
         }
     }
 
+    /// Whether this is the same server, whoever logs in and whatever the loopback interface is called.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        let loopback = |address: &Self| matches!(address.host, Host::Tcp(_)) && address.is_local();
+        self.port == other.port && (self.host == other.host || (loopback(self) && loopback(other)))
+    }
+
     /// Whether the server is on this machine: a unix socket or a loopback address.
     pub fn is_local(&self) -> bool {
         match &self.host {

@@ -51,8 +51,6 @@ pub struct ServerFacts {
     pub fsync: bool,
     /// `max_connections` of the server.
     pub max_connections: i64,
-    /// When the server was started, in microseconds since 1970; a restart changes it.
-    pub started_at: i64,
     /// Encoding, collation, character type and collation version of the database that templates are made from.
     pub base_locale: String,
 }
@@ -112,15 +110,22 @@ pub struct Admin {
 
 /// Options of a session that may hold locks: no time-out may end it, and keepalives notice a dead peer within about a minute.
 fn lock_session(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
+    quiet(options).options([
         ("statement_timeout", "0"),
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
-        ("client_min_messages", "error"),
     ])
+}
+
+/// Keeps what is normal here out of the log: builds and waits for locks are slow, and VACUUM warns of every catalog that is not
+/// ours.
+pub fn quiet(options: PgConnectOptions) -> PgConnectOptions {
+    options
+        .options([("client_min_messages", "error")])
+        .disable_statement_logging()
 }
 
 /// Connects, waiting out what passes within `patience`. A database that does not exist comes back as a statement error with
@@ -235,7 +240,6 @@ impl Admin {
              SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
              (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
              current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int8 AS max_connections, \
-             (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS started_at, \
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
                coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
@@ -255,7 +259,6 @@ impl Admin {
                 superuser: row.try_get("superuser")?,
                 fsync: row.try_get("fsync")?,
                 max_connections: row.try_get("max_connections")?,
-                started_at: row.try_get("started_at")?,
                 base_locale: row
                     .try_get::<Option<String>, _>("base_locale")?
                     .unwrap_or_default(),

@@ -14,6 +14,8 @@ pub mod code {
     pub const OBJECT_IN_USE: &str = "55006";
     /// The role may not do that.
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// The script cannot be parsed.
+    pub const SYNTAX_ERROR: &str = "42601";
     /// Too many connections.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     /// The server is starting up, shutting down or in recovery.

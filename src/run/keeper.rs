@@ -35,6 +35,8 @@ const VERIFY: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(2);
 /// The longest life of a keeper that has nobody to watch.
 const LIFE: Duration = Duration::from_secs(3600);
+/// How long it does so when it was told to end: after that the run's end is left to the sweep.
+pub const STRAGGLERS: Duration = Duration::from_secs(10);
 /// How long the teardown waits for test processes that outlive nextest.
 const LINGER: Duration = Duration::from_secs(600);
 struct Keeper {
@@ -82,6 +84,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
     let _keeper_lock: File = platform::inherit(order.keeper_fd).map_err(RunError::Keeper)?;
     let dir = RunDir::inherit(&order.dir, lock);
     let file = dir.read()?;
+    dir.set_keeper_pid(std::process::id())?;
     let runtime = Runtime::open()?;
     let mut lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
     let budget = Budget::measure(&mut lock, &file).await;
@@ -106,7 +109,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         return Ok(End::FencedOff);
     }
     let patience = if stop == Stop::Told {
-        Duration::ZERO
+        STRAGGLERS
     } else {
         LINGER
     };

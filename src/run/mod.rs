@@ -93,7 +93,10 @@ pub async fn open(
     let template = match built {
         Ok(template) => template,
         Err(error) => {
-            if !joined {
+            // A build that lost its session may have left a database: then the directory stays, for the sweep to find it by.
+            let rows = admin.databases(&config.namespace).await;
+            let clean = rows.is_ok_and(|rows| rows.iter().all(|row| row.name.run() != Some(&id)));
+            if clean && !joined {
                 close(&runtime, dir);
             }
             return Err(error.into());
@@ -161,7 +164,6 @@ fn run_file(
         server: server.address.clone(),
         admin: (server.admin_address != server.address).then(|| server.admin_address.clone()),
         maintenance_database: server.maintenance_database.clone(),
-        server_started_at: server.facts.started_at,
         template: template.name.clone(),
         file_copy: uses_file_copy(&server.facts),
         settings: template.settings.clone(),

@@ -71,7 +71,7 @@ impl Ending {
         admin
             .unlock(LockKey::run(&file.namespace, &file.run))
             .await?;
-        tend_templates(&mut admin, &file, templates).await?;
+        tend_templates(&mut admin, &runtime, &file, templates).await?;
         admin.close().await;
         Ok(if left.is_empty() {
             End::Clean
@@ -114,13 +114,18 @@ async fn last_on_the_server(mut admin: Admin, file: &RunFile) -> Result<Option<A
 }
 
 /// Notes that the template was used, lets go of it, and collects the ones that nobody uses any more.
-async fn tend_templates(admin: &mut Admin, file: &RunFile, keep: usize) -> Result<(), RunError> {
+async fn tend_templates(
+    admin: &mut Admin,
+    runtime: &Runtime,
+    file: &RunFile,
+    keep: usize,
+) -> Result<(), RunError> {
     if let Err(error) = template::mark_used(admin, &file.template).await {
         tracing::warn!("{error}");
     }
     admin
         .unlock_shared(LockKey::template(&file.template))
         .await?;
-    sweep::collect_templates(admin, &file.namespace, keep).await?;
+    sweep::collect_templates(admin, runtime, &file.namespace, keep, false).await?;
     Ok(())
 }

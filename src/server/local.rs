@@ -57,8 +57,16 @@ pub enum LocalError {
         source: io::Error,
     },
     /// Somebody else's folder is in the place of ours.
-    #[error(transparent)]
-    Folder(#[from] RunDirError),
+    #[error(
+        "`{}` is not a private folder of the server's user ({why}); remove it, or set `server.state_dir` to another place",
+        path.display()
+    )]
+    NotPrivate {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The socket's path is too long.
     #[error(
         "the path of the socket, `{}`, is longer than the {SOCKET_PATH_MAX} bytes that a unix socket may have; set `server.state_dir` to a shorter one",
@@ -196,6 +204,7 @@ impl Local {
         }
         self.make_dir(&self.dir())?;
         self.make_dir(&self.dir().join("s"))?;
+        self.wait_for_the_last_one(deadline)?;
         if !self.data().join("PG_VERSION").is_file() {
             self.initdb()?;
         }
@@ -203,6 +212,33 @@ impl Local {
         let child = self.spawn()?;
         self.wait_until_ready(child, deadline)?;
         Ok(self.address())
+    }
+
+    /// A server that is going down listens no more, but holds its data until it is gone.
+    fn wait_for_the_last_one(&self, deadline: Instant) -> Result<(), LocalError> {
+        while let Some(pid) = self
+            .pid_in_file()
+            .filter(|pid| platform::is_running(*pid, "postgres"))
+        {
+            if Instant::now() > deadline {
+                return Err(self.failed(format!(
+                    "process {pid} has its data directory, but does not answer and does not end; stop it"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn pid_in_file(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    fn failed(&self, reason: String) -> LocalError {
+        let log = self.log();
+        let tail = last_lines(&fs::read_to_string(&log).unwrap_or_default(), 5);
+        LocalError::Start { reason, log, tail }
     }
 
     fn lock(&self) -> Result<File, LocalError> {
@@ -229,10 +265,21 @@ impl Local {
                 if self.owner.switch.is_some() && check_private(path, 0).is_ok() {
                     self.owner.own(path).at("change the owner of", path)?;
                 }
-                Ok(check_private(path, self.owner.uid)?)
+                self.check_dir(path)
             }
             Err(source) => Err(source).at("make", path),
         }
+    }
+
+    fn check_dir(&self, path: &Path) -> Result<(), LocalError> {
+        check_private(path, self.owner.uid).map_err(|error| match error {
+            RunDirError::NotPrivate { path, why } => LocalError::NotPrivate { path, why },
+            error => LocalError::Io {
+                doing: "look at",
+                path: path.to_path_buf(),
+                source: io::Error::other(error),
+            },
+        })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -306,11 +353,6 @@ impl Local {
     }
 
     fn wait_until_ready(&self, mut child: Child, deadline: Instant) -> Result<(), LocalError> {
-        let failed = |reason: String| LocalError::Start {
-            reason,
-            log: self.log(),
-            tail: last_lines(&fs::read_to_string(self.log()).unwrap_or_default(), 5),
-        };
         // The postmaster writes "ready" as the status of its pid file once it accepts connections (since version 10).
         let pid_file = self.data().join("postmaster.pid");
         let pid = child.id().to_string();
@@ -321,12 +363,12 @@ impl Local {
                 return Ok(());
             }
             if let Some(status) = child.try_wait().at("wait for", &pid_file)? {
-                return Err(failed(format!("it ended with {status}")));
+                return Err(self.failed(format!("it ended with {status}")));
             }
             if Instant::now() > deadline {
                 let _ = platform::signal(child.id(), platform::Signal::QUIT);
                 let _ = child.wait();
-                return Err(failed("it was not ready in time".to_owned()));
+                return Err(self.failed("it was not ready in time".to_owned()));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -334,9 +376,7 @@ impl Local {
 
     /// The postmaster's process id, if it runs.
     pub fn pid(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        let pid = text.lines().next()?.trim().parse().ok()?;
-        self.answers().then_some(pid)
+        self.pid_in_file().filter(|_| self.answers())
     }
 
     /// Stops it, ending every session; `false` where it did not run. The data stays, and is found again by the next start.
@@ -355,11 +395,8 @@ impl Local {
         let deadline = Instant::now() + timeout;
         while self.data().join("postmaster.pid").exists() {
             if Instant::now() > deadline {
-                return Err(LocalError::Start {
-                    reason: format!("process {pid} did not end within {} s", timeout.as_secs()),
-                    log: self.log(),
-                    tail: last_lines(&fs::read_to_string(self.log()).unwrap_or_default(), 5),
-                });
+                let seconds = timeout.as_secs();
+                return Err(self.failed(format!("process {pid} did not end within {seconds} s")));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -3,6 +3,8 @@
 pub mod binaries;
 pub mod local;
 
+use std::time::{Duration, Instant};
+
 use crate::config::Config;
 use crate::pg::admin::{Admin, Patience, ServerFacts};
 use crate::pg::error::code;
@@ -81,19 +83,58 @@ impl Server {
     /// [`ServerError`] with the remedy.
     pub async fn locate(config: &Config, purpose: &str) -> Result<(Self, Admin), ServerError> {
         let settings = &config.server;
-        let (address, admin_address, managed, absent) = match &settings.adopted {
-            Some((address, _)) => {
-                let admin = settings.admin.clone().unwrap_or_else(|| address.clone());
-                allow(settings.allow_remote, [address, &admin])?;
-                (address.clone(), admin, false, settings.wait)
+        if let Some((address, _)) = &settings.adopted {
+            return Self::adopt(config, address, purpose).await;
+        }
+        let deadline = Instant::now() + settings.start_timeout;
+        loop {
+            let address = local::ensure(settings).await?;
+            match Self::connect(config, address.clone(), address, purpose).await {
+                // It was going down when we looked: `ensure` waits until it is gone and starts it again.
+                Err(ServerError::Pg(PgError::Unreachable { .. })) if Instant::now() < deadline => {}
+                result => return result,
             }
-            None => {
-                let address = local::ensure(settings).await?;
-                (address.clone(), address, true, settings.start_timeout)
-            }
-        };
+        }
+    }
+
+    /// [`Self::locate`] without starting anything: `None` where the managed server does not run.
+    ///
+    /// # Errors
+    /// [`ServerError`] with the remedy.
+    pub async fn find(
+        config: &Config,
+        purpose: &str,
+    ) -> Result<Option<(Self, Admin)>, ServerError> {
+        let settings = &config.server;
+        if settings.adopted.is_none() && !local::Local::open(settings)?.answers() {
+            return Ok(None);
+        }
+        Self::locate(config, purpose).await.map(Some)
+    }
+
+    async fn adopt(
+        config: &Config,
+        address: &Address,
+        purpose: &str,
+    ) -> Result<(Self, Admin), ServerError> {
+        let settings = &config.server;
+        let admin = settings.admin.as_ref().unwrap_or(address);
+        allow(settings.allow_remote, [address, admin])?;
+        Self::connect(config, address.clone(), admin.clone(), purpose).await
+    }
+
+    async fn connect(
+        config: &Config,
+        address: Address,
+        admin_address: Address,
+        purpose: &str,
+    ) -> Result<(Self, Admin), ServerError> {
+        let settings = &config.server;
         let patience = Patience {
-            absent,
+            absent: match settings.adopted {
+                Some(_) => settings.wait,
+                None => Duration::ZERO,
+            },
             busy: Patience::RUNNING.busy,
         };
         let database = &settings.maintenance_database;
@@ -105,13 +146,12 @@ impl Server {
             },
             _ => error.into(),
         })?;
-        let facts = admin.facts(&config.template.base).await?;
         let server = Self {
             address,
             admin_address,
             maintenance_database: database.clone(),
-            managed,
-            facts,
+            managed: settings.adopted.is_none(),
+            facts: admin.facts(&config.template.base).await?,
         };
         server.verify()?;
         Ok((server, admin))
@@ -165,7 +205,6 @@ mod tests {
                 superuser: false,
                 fsync: true,
                 max_connections: 100,
-                started_at: 0,
                 base_locale: String::new(),
             },
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::plan::{Inputs, RunState, Verdict, plan, still_quiet};
+use super::templates::collect_templates;
 use super::{Report, Skipped};
 use crate::config::{Config, KeepConfig};
 use crate::env;
@@ -15,7 +16,6 @@ use crate::pg::{Address, PgError};
 use crate::run::{RunError, clone};
 use crate::run_dir::{DeadRunDir, Presence, RunDir, RunFile, Runtime};
 use crate::server::Server;
-use crate::template::TemplateInfo;
 
 /// How long a run of another host must show no sign of life.
 const WATCH: Duration = Duration::from_secs(30);
@@ -57,13 +57,15 @@ struct Sweeper<'a> {
     report: Report,
 }
 
-/// Sweeps a server in the foreground.
+/// Sweeps a server in the foreground. `None`: the managed server does not run, and a sweep is no reason to start it.
 ///
 /// # Errors
 /// The server cannot be used; what cannot be dropped is in the report instead.
-pub async fn sweep(config: &Config, options: Options) -> Result<Report, RunError> {
+pub async fn sweep(config: &Config, options: Options) -> Result<Option<Report>, RunError> {
     let runtime = Runtime::open()?;
-    let (server, mut admin) = Server::locate(config, "sweep").await?;
+    let Some((server, mut admin)) = Server::find(config, "sweep").await? else {
+        return Ok(None);
+    };
     let sweeper = Sweeper {
         runtime: &runtime,
         admin: &mut admin,
@@ -76,12 +78,17 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Report, RunError
             ..Report::default()
         },
     };
-    let report = sweeper.run().await?;
-    if !options.dry_run {
-        collect_templates(&mut admin, &config.namespace, config.template.keep).await?;
-    }
+    let mut report = sweeper.run().await?;
+    let templates = collect_templates(
+        &mut admin,
+        &runtime,
+        &config.namespace,
+        config.template.keep,
+        options.dry_run,
+    );
+    report.dropped.extend(templates.await?);
     admin.close().await;
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// Sweeps for a keeper, in the background of its run.
@@ -127,7 +134,7 @@ async fn sweep_with(
 impl Sweeper<'_> {
     async fn run(mut self) -> Result<Report, RunError> {
         let databases = self.admin.databases(self.namespace).await?;
-        let directories = self.directories()?;
+        let directories = self.directories(&databases)?;
         let plan = plan(&Inputs {
             databases: &databases,
             directories: &directories,
@@ -154,20 +161,25 @@ impl Sweeper<'_> {
         Ok(self.report)
     }
 
-    /// The run directories of this host that belong to this server and namespace, or came to nothing before they said so.
-    fn directories(&self) -> Result<BTreeMap<RunId, Presence>, RunError> {
+    /// The run directories of this host that belong to this server and namespace, or came to nothing before they said so. A run
+    /// with databases here is this server's, however its address was spelled.
+    fn directories(
+        &self,
+        databases: &[DatabaseRow],
+    ) -> Result<BTreeMap<RunId, Presence>, RunError> {
         let _gate = self.runtime.gate()?;
         let ours = |run: &RunId| match RunDir::peek(&self.runtime.run_path(run)) {
             None => true,
             Some(file) => {
                 let address = file.admin.as_ref().unwrap_or(&file.server);
-                file.namespace == *self.namespace && address.to_string() == self.address.to_string()
+                file.namespace == *self.namespace
+                    && (address.is_same_server(self.address)
+                        || databases.iter().any(|row| row.name.run() == Some(run)))
             }
         };
         let runs = self.runtime.runs().into_iter().filter(ours);
-        Ok(runs
-            .map(|run| (run.clone(), self.runtime.presence(&run)))
-            .collect())
+        let present = |run: RunId| (run.clone(), self.runtime.presence(&run));
+        Ok(runs.map(present).collect())
     }
 
     /// Watches quiet runs of other hosts and removes those that stay quiet. All looks, the fence and the drops are on one session:
@@ -209,14 +221,11 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    /// Whether somebody holds the run lock. Only to report: what drops must hold the lock itself.
+    /// Whether somebody holds the run lock. Looks without taking it, which could fence off a keeper that is just coming back; what
+    /// drops must hold the lock itself.
     async fn is_locked(&mut self, run: &RunId) -> Result<bool, RunError> {
         let key = LockKey::run(self.namespace, run);
-        let won = self.admin.try_lock(key).await?;
-        if won {
-            self.admin.unlock(key).await?;
-        }
-        Ok(!won)
+        Ok(!self.admin.lock_holders(key).await?.is_empty())
     }
 
     async fn remove_here(&mut self, state: &RunState) -> Result<(), RunError> {
@@ -396,7 +405,10 @@ async fn drop_row(
         )));
     }
     if row.prepared > 0 {
-        admin.roll_back_prepared(&row.name).await?;
+        match admin.roll_back_prepared(&row.name).await {
+            Err(error) if error.code().is_some() => return Ok(Some(error.to_string())),
+            result => result?,
+        }
     }
     match admin.drop_database(&row.name, row.is_template, force).await {
         Ok(()) => Ok(None),
@@ -405,45 +417,4 @@ async fn drop_row(
         }
         Err(error) => Err(error),
     }
-}
-
-/// Drops the least recently used templates beyond `keep`. Each needs its lock exclusive, so no run uses it, and the build lock, so
-/// no build starts from it.
-///
-/// # Errors
-/// The server cannot be used.
-pub async fn collect_templates(
-    admin: &mut Admin,
-    namespace: &Namespace,
-    keep: usize,
-) -> Result<Vec<DbName>, PgError> {
-    let mut templates: Vec<(u64, DatabaseRow)> = admin
-        .databases(namespace)
-        .await?
-        .into_iter()
-        .filter(|row| row.name.kind() == Kind::Template && row.owned)
-        .map(|row| {
-            let info = TemplateInfo::parse(row.comment.as_deref());
-            (info.map_or(0, |info| info.used_at), row)
-        })
-        .collect();
-    if templates.len() <= keep || !admin.try_lock(LockKey::build()).await? {
-        return Ok(Vec::new());
-    }
-    templates.sort_by_key(|(used_at, _)| std::cmp::Reverse(*used_at));
-    let mut dropped = Vec::new();
-    for (_, row) in templates.into_iter().skip(keep) {
-        let key = LockKey::template(&row.name);
-        if !admin.try_lock(key).await? {
-            continue;
-        }
-        let result = admin.drop_database(&row.name, true, false).await;
-        admin.unlock(key).await?;
-        match result {
-            Ok(()) => dropped.push(row.name),
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-    admin.unlock(LockKey::build()).await?;
-    Ok(dropped)
 }

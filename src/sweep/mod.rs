@@ -8,13 +8,15 @@
 
 mod execute;
 mod plan;
+mod templates;
 
 use std::fmt;
 
 use serde::Serialize;
 
-pub use execute::{Options, collect_templates, drop_run, sweep, sweep_for_run, sweep_local};
+pub use execute::{Options, drop_run, sweep, sweep_for_run, sweep_local};
 pub use plan::{Inputs, Plan, RunState, Verdict, plan};
+pub use templates::collect_templates;
 
 use crate::name::{DbName, RunId};
 

@@ -11,7 +11,7 @@ use super::{Event, Input, Observer, Plan, Template, TemplateError, TemplateInfo,
 use crate::config::Config;
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::admin::{self, Admin, DatabaseRow, Patience};
-use crate::pg::error::Doing;
+use crate::pg::error::{Doing, code, code_of};
 use crate::server::Server;
 use crate::template::fingerprint::Link;
 
@@ -188,8 +188,7 @@ impl Builder<'_> {
 
     async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
         let address = &self.server.admin_address;
-        let options = address
-            .options(&building.to_string())
+        let options = admin::quiet(address.options(&building.to_string()))
             .application_name("kapsel-testdb build");
         Ok(admin::connect(address, &options, Patience::RUNNING).await?)
     }
@@ -235,7 +234,8 @@ impl Builder<'_> {
         let statement = statement.map_or(String::new(), |n| format!(" in statement {n}"));
         match error {
             MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
-                failed(&file, &statement, sql, error)
+                let statement = if is_syntax(error) { "" } else { &statement };
+                failed(&file, statement, sql, error)
             }
             error => TemplateError::Failed {
                 file,
@@ -251,7 +251,9 @@ impl Builder<'_> {
             self.observer.event(&Event::Step { file });
             let ran = admin::run_script(&mut connection, sql).await;
             ran.map_err(|(done, error)| {
-                failed(file, &format!(" in statement {}", done + 1), sql, &error)
+                let statement = format!(" in statement {}", done + 1);
+                let statement = if is_syntax(&error) { "" } else { &statement };
+                failed(file, statement, sql, &error)
             })?;
         }
         settle(connection).await
@@ -279,6 +281,11 @@ async fn failing_statement(connection: &mut PgConnection, migration: &Migration)
     let result = admin::run_script(&mut transaction, migration.sql.as_str()).await;
     let _ = transaction.rollback().await;
     result.err().map(|(done, _)| done + 1)
+}
+
+/// The server parses a script as a whole: a syntax error in any statement comes before the first one runs.
+fn is_syntax(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some(code::SYNTAX_ERROR)
 }
 
 fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> TemplateError {

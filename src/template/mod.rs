@@ -34,7 +34,7 @@ pub enum TemplateError {
     Pg(#[from] PgError),
     /// There is no such directory.
     #[error(
-        "found no migrations at `{}`; create the directory, name another one with `template.migrations`, or set that to \"\" for a database without migrations",
+        "found no migrations at `{}`; create the directory, name another one with `template.migrations` (\"\" for none), or say with --root where the workspace is",
         .0.display()
     )]
     NoMigrations(PathBuf),

@@ -6,10 +6,12 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::session::{Session, current};
+use super::session::{Session, current, own};
 use super::{TestDbError, TestTransaction, report};
 use crate::name::DbName;
 use crate::pg::admin::is_missing_database;
+use crate::pg::error::code;
+use crate::run::RunError;
 use crate::run_dir::Claim;
 
 /// How long a release waits for connections that the test still uses.
@@ -41,8 +43,15 @@ impl TestDb {
     /// # Errors
     /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
     pub async fn lease() -> Result<Self, TestDbError> {
-        let session = current().await?;
-        let mut claim = session.claim().await?;
+        let mut session = current().await?;
+        let mut claim = match session.claim().await {
+            Err(error) if error.is_missing_template() => {
+                report::lost_template(&error);
+                session = own().await?;
+                session.claim().await?
+            }
+            result => result?,
+        };
         let pool = match session.connect(&claim.name, None).await {
             Err(error) if error.is_missing_database() => {
                 // Swept or lost with the server: the entry outlived its database.
@@ -82,8 +91,7 @@ impl TestDb {
     /// # Errors
     /// See [`Self::lease`].
     pub async fn shared() -> Result<Self, TestDbError> {
-        let session = current().await?;
-        let (name, pool) = session.connect_shared(None).await?;
+        let (session, name, pool) = connect_shared(None).await?;
         Ok(Self {
             pool,
             text: name.to_string(),
@@ -106,8 +114,7 @@ impl TestDb {
     /// # Errors
     /// See [`Self::lease`].
     pub async fn begin() -> Result<TestTransaction, TestDbError> {
-        let session = current().await?;
-        let (name, pool) = session.connect_shared(Some(1)).await?;
+        let (session, name, pool) = connect_shared(Some(1)).await?;
         TestTransaction::begin(session, pool, &name).await
     }
 
@@ -178,12 +185,12 @@ impl Session {
         server.options(&name.to_string()).application_name(&label)
     }
 
-    /// A pool with one open connection, which stays: a leased database always has a session.
+    /// A pool with one open connection, which stays because nothing ends idle ones: a leased database always has a session.
+    /// (`min_connections` would open a second one: sqlx's maintenance races with the connect.)
     async fn connect(&self, name: &DbName, most: Option<u32>) -> Result<PgPool, TestDbError> {
         let settings = &self.file.pool;
         PgPoolOptions::new()
             .max_connections(most.unwrap_or(settings.max_connections))
-            .min_connections(1)
             .acquire_timeout(Duration::from_secs(settings.acquire_timeout_secs))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -208,7 +215,31 @@ impl Session {
     }
 }
 
+/// A pool on the shared clone of the exported run, or of our own where that one's template is gone.
+async fn connect_shared(most: Option<u32>) -> Result<(Arc<Session>, DbName, PgPool), TestDbError> {
+    let mut session = current().await?;
+    let connected = match session.connect_shared(most).await {
+        Err(error) if error.is_missing_template() => {
+            report::lost_template(&error);
+            session = own().await?;
+            session.connect_shared(most).await
+        }
+        result => result,
+    };
+    connected.map(|(name, pool)| (session, name, pool))
+}
+
 impl TestDbError {
+    /// A statement of ours, not a connect, met a database that does not exist: only cloning names one.
+    fn is_missing_template(&self) -> bool {
+        match self {
+            Self::Pg(error) | Self::Run(RunError::Pg(error)) => {
+                error.is(code::INVALID_CATALOG_NAME)
+            }
+            _ => false,
+        }
+    }
+
     fn is_missing_database(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if is_missing_database(source))
     }

@@ -6,7 +6,7 @@ use crate::run::RunError;
 use crate::run_dir::RunDirError;
 
 /// Why a test got no database. Every message names the thing and the remedy.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TestDbError {
     /// The run directory cannot be used.
@@ -32,4 +32,11 @@ pub enum TestDbError {
     /// The helper's background thread is gone.
     #[error("the helper's background thread has ended: {0}")]
     Background(String),
+}
+
+/// The message, because tests `unwrap`, and what they print is all that a person sees.
+impl std::fmt::Debug for TestDbError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }

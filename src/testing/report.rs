@@ -33,6 +33,11 @@ pub fn stale_run(error: &dyn Display) {
     eprintln!("kapsel-testdb: {error}; this test makes its own database meanwhile (slower)");
 }
 
+/// The run's template was dropped under it.
+pub fn lost_template(error: &dyn Display) {
+    eprintln!("kapsel-testdb: {error}; this test builds its own template meanwhile (slower)");
+}
+
 /// Connections that the test has not given back.
 pub fn still_in_use(name: &DbName) {
     eprintln!(

@@ -63,6 +63,20 @@ pub async fn current() -> Result<Arc<Session>, TestDbError> {
             Err(error) => return Err(error.into()),
         }
     }
+    open_own().await
+}
+
+/// A run of this process's own, where the exported one cannot go on: its template is gone.
+pub async fn own() -> Result<Arc<Session>, TestDbError> {
+    let _one_at_a_time = OPENING.lock().await;
+    let open = lock(&OWN).upgrade();
+    match open {
+        Some(session) => Ok(session),
+        None => open_own().await,
+    }
+}
+
+async fn open_own() -> Result<Arc<Session>, TestDbError> {
     let session = Arc::new(background::run(Session::open_own()).await?);
     *lock(&OWN) = Arc::downgrade(&session);
     Ok(session)

@@ -1,0 +1,73 @@
+//! Collects templates that nobody has used for long: switching branches should rebuild nothing, but every branch leaves one.
+//!
+//! A template is dropped only under its own lock, exclusive, so that no run uses it, and under the build lock, so that no build
+//! starts from it. A crash after the unsealing leaves a database that is no template any more: the next build of the same
+//! fingerprint or the next collection drops it.
+
+use crate::name::{DbName, Kind, Namespace};
+use crate::pg::admin::{Admin, DatabaseRow};
+use crate::pg::lock::LockKey;
+use crate::run::RunError;
+use crate::run_dir::Runtime;
+use crate::template::TemplateInfo;
+
+/// Drops the least recently used templates beyond `keep`, and what an interrupted collection left. The live runs of this host are
+/// asked besides the locks, because a run holds its template's lock through its keeper, which may have only just started or
+/// may have died.
+///
+/// # Errors
+/// The server cannot be used.
+pub async fn collect_templates(
+    admin: &mut Admin,
+    runtime: &Runtime,
+    namespace: &Namespace,
+    keep: usize,
+    dry_run: bool,
+) -> Result<Vec<DbName>, RunError> {
+    let rows = admin.databases(namespace).await?;
+    let used: Vec<DbName> = runtime
+        .alive()?
+        .into_iter()
+        .map(|run| run.template)
+        .collect();
+    let surplus = surplus(rows, keep, &used);
+    if dry_run {
+        return Ok(surplus.into_iter().map(|row| row.name).collect());
+    }
+    if surplus.is_empty() || !admin.try_lock(LockKey::build()).await? {
+        return Ok(Vec::new());
+    }
+    let mut dropped = Vec::new();
+    for row in surplus {
+        let key = LockKey::template(&row.name);
+        if !admin.try_lock(key).await? {
+            continue;
+        }
+        match admin.drop_database(&row.name, row.is_template, false).await {
+            Ok(()) => dropped.push(row.name),
+            Err(error) if error.code().is_some() => tracing::warn!("{error}"),
+            Err(error) => return Err(error.into()),
+        }
+        admin.unlock(key).await?;
+    }
+    admin.unlock(LockKey::build()).await?;
+    Ok(dropped)
+}
+
+/// The templates that may go: all that cannot be cloned, and the least recently used ones beyond `keep` that no run here uses.
+fn surplus(rows: Vec<DatabaseRow>, keep: usize, used: &[DbName]) -> Vec<DatabaseRow> {
+    let ours = |row: &DatabaseRow| row.name.kind() == Kind::Template && row.owned;
+    let rows = rows.into_iter().filter(ours);
+    let (mut usable, wrecks): (Vec<_>, Vec<_>) = rows.partition(DatabaseRow::is_usable_template);
+    let used_at = |row: &DatabaseRow| {
+        let info = TemplateInfo::parse(row.comment.as_deref());
+        std::cmp::Reverse(info.map_or(0, |info| info.used_at))
+    };
+    usable.sort_by_key(used_at);
+    let old = usable.into_iter().skip(keep);
+    wrecks
+        .into_iter()
+        .chain(old)
+        .filter(|row| !used.contains(&row.name))
+        .collect()
+}
