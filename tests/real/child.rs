@@ -1,0 +1,169 @@
+//! A test process of a user's: this test binary, started again with one ignored test, which does as its environment says.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use kapsel_testdb::TestDb;
+
+use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
+
+/// What the child does.
+const DO: &str = "KT_DO";
+/// Where it writes its database's name.
+const NAME: &str = "KT_NAME";
+
+#[test]
+#[ignore = "a child process of the other tests"]
+fn child() {
+    let Ok(task) = std::env::var(DO) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        match task.as_str() {
+            "once" => once(TestDb::lease().await.expect("a lease")).await,
+            "shared" => once(TestDb::shared().await.expect("the shared clone")).await,
+            "begin" => begin().await,
+            "panic" => panic_with_a_lease().await,
+            "touch" => touch().await,
+            "hold" => hold().await,
+            "many" => many().await,
+            other => unreachable!("{other}"),
+        }
+    });
+}
+
+/// Reads an empty table, writes a row and gives the database back.
+async fn once(db: TestDb) {
+    if std::env::var(DO).is_ok_and(|task| task == "once") {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users")
+            .fetch_one(db.pool())
+            .await
+            .expect("the table of the first migration");
+        assert_eq!(count, 0, "a lease is a fresh clone");
+    }
+    let id = std::process::id().cast_signed();
+    sqlx::query("INSERT INTO users VALUES ($1)")
+        .bind(id)
+        .execute(db.pool())
+        .await
+        .expect("a row");
+    tell(db.name());
+    db.release().await;
+}
+
+async fn begin() {
+    let mut tx = TestDb::begin().await.expect("a transaction");
+    sqlx::query("INSERT INTO users VALUES (7)")
+        .execute(&mut *tx)
+        .await
+        .expect("a row that nobody else sees");
+}
+
+async fn panic_with_a_lease() {
+    let db = TestDb::lease().await.expect("a lease");
+    sqlx::query("INSERT INTO users VALUES (42)")
+        .execute(db.pool())
+        .await
+        .expect("a row");
+    panic!("as a failing test does");
+}
+
+/// One statement: sqlx's pool may open a second connection for a second one, before the first is given back.
+async fn touch() {
+    let db = TestDb::lease().await.expect("a lease");
+    let answer: i32 = sqlx::query_scalar("SELECT 1")
+        .fetch_one(db.pool())
+        .await
+        .expect("an answer");
+    assert_eq!(answer, 1);
+}
+
+/// Holds a lease until standard input ends, then uses it once more.
+async fn hold() {
+    let db = TestDb::lease().await.expect("a lease");
+    tell(db.name());
+    let wait = || std::io::stdin().read_to_end(&mut Vec::new());
+    let waited = tokio::task::spawn_blocking(wait).await;
+    waited.expect("no panic").expect("standard input");
+    sqlx::query("INSERT INTO users VALUES (1)")
+        .execute(db.pool())
+        .await
+        .expect("the database is still there");
+    db.release().await;
+}
+
+/// Many leases one after the other, as a property test takes them.
+async fn many() {
+    for _ in 0..8 {
+        let db = TestDb::lease().await.expect("a lease");
+        let inserted = sqlx::query("INSERT INTO users VALUES (1)")
+            .execute(db.pool())
+            .await;
+        inserted.expect("a fresh clone each time");
+    }
+}
+
+fn tell(name: &str) {
+    if let Some(path) = std::env::var_os(NAME).map(PathBuf::from) {
+        let new = path.with_extension("new");
+        std::fs::write(&new, name).expect("the name");
+        std::fs::rename(new, path).expect("the name");
+    }
+}
+
+/// The child as a command of a project; `exported` are the variables of a run, none for the slow path.
+pub fn command(project: &Project, exported: &str, task: &str) -> Tool {
+    let binary = std::env::current_exe().expect("this test binary");
+    let tool = project
+        .program(binary)
+        .args(["child::child", "--exact", "--ignored", "--nocapture"])
+        .env(DO, task);
+    let variables = exported.lines().filter_map(|line| line.split_once('='));
+    variables.fold(tool, |tool, (name, value)| tool.env(name, value))
+}
+
+/// Runs the child to its end.
+pub fn run(project: &Project, exported: &str, task: &str) -> Outcome {
+    command(project, exported, task).run()
+}
+
+/// A child that holds a lease until it is told to end, or killed.
+pub struct Holder {
+    child: Child,
+    /// The database that it holds.
+    pub database: String,
+}
+
+impl Holder {
+    /// Starts it and waits until it has its database.
+    pub fn start(project: &Project, exported: &str) -> Self {
+        let told = project.beside(&format!("name-{}", kapsel_testdb::test_id()));
+        let mut command: Command = command(project, exported, "hold")
+            .env(NAME, &told)
+            .into_command();
+        let piped = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = piped.spawn().expect("a child");
+        let database = poll_until("the child has a database", PATIENCE, || {
+            std::fs::read_to_string(&told).map_err(|e| e.to_string())
+        });
+        Self { child, database }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child to kill");
+        self.child.wait().expect("a killed child");
+    }
+
+    /// Lets it use its database once more and end as a test that passes.
+    #[track_caller]
+    pub fn end(mut self) {
+        drop(self.child.stdin.take());
+        Outcome::of(self.child).code(0);
+    }
+}

@@ -1,0 +1,352 @@
+//! A throwaway PostgreSQL: a copy of a cluster that initdb made once, on a unix socket and on request on a loopback port.
+//!
+//! The copy's folder and process go with the value, whether the test passes or panics.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use kapsel_testdb::platform::{self, Signal};
+use kapsel_testdb::server::binaries::Binaries;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+use super::{PATIENCE, Session, poll_until, short_temp_dir, try_poll_until};
+
+/// The role that tests' projects log in as: it may create databases and nothing else.
+pub const ROLE: &str = "app";
+const SUPERUSER: &str = "postgres";
+
+/// A running server.
+pub struct Server {
+    dir: TempDir,
+    launcher: Launcher,
+    child: Option<Child>,
+    port: u16,
+    tcp: bool,
+}
+
+impl Server {
+    /// On a unix socket; everybody is trusted.
+    pub fn start() -> Self {
+        Self::launch(false, None)
+    }
+
+    /// On a unix socket and a loopback port; everybody is trusted.
+    pub fn start_tcp() -> Self {
+        Self::launch(true, None)
+    }
+
+    /// On a loopback port where [`ROLE`] needs this password; only the superuser is let in through the socket.
+    pub fn start_scram(password: &str) -> Self {
+        Self::launch(true, Some(password))
+    }
+
+    fn launch(tcp: bool, password: Option<&str>) -> Self {
+        let launcher = Launcher::new();
+        let dir = short_temp_dir();
+        launcher.own(dir.path());
+        launcher.copy_cluster(&dir.path().join("data"));
+        let (locally, over_tcp) = match password {
+            None => ("all", "trust"),
+            Some(_) => (SUPERUSER, "scram-sha-256"),
+        };
+        let hba = format!("local all {locally} trust\nhost all all 127.0.0.1/32 {over_tcp}\n");
+        fs::write(dir.path().join("data/pg_hba.conf"), hba).expect("pg_hba.conf");
+        let mut server = Self {
+            dir,
+            launcher,
+            child: None,
+            port: 5432,
+            tcp,
+        };
+        server.go_on();
+        let password = password.map_or(String::new(), |p| format!("PASSWORD '{p}'"));
+        server.execute(&format!("CREATE ROLE {ROLE} LOGIN CREATEDB {password}"));
+        server
+    }
+
+    /// Starts it (again). A port that somebody else took meanwhile is replaced by another one.
+    pub fn go_on(&mut self) {
+        for attempt in 0.. {
+            if self.tcp && (self.port == 5432 || attempt > 0) {
+                self.port = free_port();
+            }
+            match self.try_start() {
+                Ok(child) => {
+                    self.child = Some(child);
+                    return;
+                }
+                Err(log) if attempt == 4 || !self.tcp => panic!("no server: {log}"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn try_start(&self) -> Result<Child, String> {
+        let data = self.dir.path().join("data");
+        let log = self.dir.path().join("log");
+        let file = File::create(&log).expect("a log file");
+        let mut command = self.launcher.command("postgres");
+        command.arg("-D").arg(&data).arg("-k").arg(self.dir.path());
+        command.args(["-p", &self.port.to_string()]);
+        let listen = if self.tcp { "127.0.0.1" } else { "" };
+        command.args(["-c", &format!("listen_addresses={listen}")]);
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        command.stdout(Stdio::null()).stderr(file);
+        let mut child = command.spawn().expect("postgres starts");
+        let pid = child.id().to_string();
+        let ready = poll_until("the server is ready", PATIENCE, || {
+            let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            if lines.first() == Some(&pid.as_str()) && lines.get(7) == Some(&"ready") {
+                return Ok(true);
+            }
+            match child.try_wait().expect("a child to wait for") {
+                Some(_) => Ok(false),
+                None => Err(text),
+            }
+        });
+        if ready {
+            Ok(child)
+        } else {
+            Err(fs::read_to_string(log).unwrap_or_default())
+        }
+    }
+
+    /// Stops it as an administrator would; the data stays.
+    pub fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let _ = platform::signal(child.id(), signal);
+        let gone = try_poll_until(PATIENCE, || match child.try_wait() {
+            Ok(None) => Err("it still runs".to_owned()),
+            _ => Ok(()),
+        });
+        if gone.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The URL that leads [`ROLE`] here, without password.
+    pub fn url(&self) -> String {
+        self.url_of(ROLE)
+    }
+
+    /// The URL that leads a role here; its password may follow a colon.
+    pub fn url_of(&self, role: &str) -> String {
+        let host = if self.tcp {
+            "127.0.0.1".to_owned()
+        } else {
+            self.dir.path().to_string_lossy().replace('/', "%2F")
+        };
+        format!("postgres://{role}@{host}:{}/postgres", self.port)
+    }
+
+    /// The loopback port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn options(&self, database: &str, role: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.dir.path())
+            .port(self.port)
+            .username(role)
+            .database(database)
+    }
+
+    /// A session of the superuser.
+    pub fn session(&self, database: &str) -> Session {
+        Session::open(&self.options(database, SUPERUSER))
+    }
+
+    /// A session of [`ROLE`].
+    pub fn session_of_role(&self, database: &str) -> Session {
+        Session::open(&self.options(database, ROLE))
+    }
+
+    /// [`Self::session`], or why there is none.
+    pub fn try_session(&self, database: &str) -> Result<Session, String> {
+        Session::try_open(&self.options(database, SUPERUSER)).map_err(|e| e.to_string())
+    }
+
+    /// What it has logged since it was started last.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Runs SQL as superuser in the database `postgres`.
+    pub fn execute(&self, sql: &str) {
+        let mut session = self.session(SUPERUSER);
+        session.execute(sql);
+        session.close();
+    }
+
+    /// Runs SQL as superuser in a database and comes back when the session is gone from the server.
+    pub fn execute_in(&self, database: &str, sql: &str) {
+        let mut session = self.session(database);
+        session.execute(sql);
+        session.close();
+        self.wait_for_sessions(database, 0);
+    }
+
+    /// Waits until so many client sessions are on a database.
+    pub fn wait_for_sessions(&self, database: &str, count: usize) {
+        let mut session = self.session(SUPERUSER);
+        let sql = format!("SELECT pid::text FROM pg_stat_activity WHERE datname = '{database}'");
+        poll_until(
+            "the sessions are as many as expected",
+            PATIENCE,
+            || match session.column(&sql).len() {
+                n if n == count => Ok(()),
+                n => Err(format!("{n} sessions on {database}")),
+            },
+        );
+        session.close();
+    }
+
+    /// The first column of what a query as superuser finds in a database.
+    pub fn column_in(&self, database: &str, sql: &str) -> Vec<String> {
+        let mut session = self.session(database);
+        let found = session.column(sql);
+        session.close();
+        found
+    }
+
+    /// All databases by name.
+    pub fn databases(&self) -> Vec<String> {
+        let sql = "SELECT datname::text FROM pg_database ORDER BY 1";
+        self.column_in(SUPERUSER, sql)
+    }
+
+    /// The databases of one kind, whatever their namespace.
+    pub fn databases_of(&self, kind: &str) -> Vec<String> {
+        let infix = format!("_{kind}_");
+        let mut names = self.databases();
+        names.retain(|name| name.contains(&infix));
+        names
+    }
+
+    /// Creates empty databases that belong to [`ROLE`].
+    pub fn create<T: AsRef<str>>(&self, names: &[T]) {
+        for name in names {
+            let name = name.as_ref();
+            self.execute(&format!("CREATE DATABASE \"{name}\" OWNER {ROLE}"));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end(Signal::QUIT);
+    }
+}
+
+const SETTINGS: &[&str] = &[
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "shared_buffers=16MB",
+    "max_connections=60",
+    "max_prepared_transactions=5",
+    "autovacuum=off",
+];
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Runs PostgreSQL's programs, as `postgres` when we are root: they refuse to run as root.
+struct Launcher {
+    binaries: Binaries,
+    switch_to: Option<(u32, u32)>,
+}
+
+impl Launcher {
+    fn new() -> Self {
+        let binaries = Binaries::find(None).expect("PostgreSQL's server programs");
+        let root = rustix::process::geteuid().is_root();
+        let postgres = || platform::user_ids(SUPERUSER).expect("the user `postgres`");
+        Self {
+            binaries,
+            switch_to: root.then(postgres),
+        }
+    }
+
+    fn own(&self, path: &Path) {
+        if let Some((uid, gid)) = self.switch_to {
+            chown(path, Some(uid), Some(gid)).expect("a folder given to postgres");
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.program(program));
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        command.env("LC_ALL", "C").current_dir("/");
+        command.stdin(Stdio::null()).process_group(0);
+        if let Some((uid, gid)) = self.switch_to {
+            command.gid(gid).uid(uid);
+        }
+        command
+    }
+
+    fn copy_cluster(&self, to: &Path) {
+        let from = self.cluster();
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(to).status();
+        assert!(copied.is_ok_and(|s| s.success()), "copied {from:?}");
+    }
+
+    /// The cluster that copies are made from; initdb makes it once per version of PostgreSQL and user.
+    fn cluster(&self) -> PathBuf {
+        let output = self.command("postgres").arg("--version").output();
+        let version = String::from_utf8_lossy(&output.expect("its version").stdout).into_owned();
+        let word: String = version
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .collect();
+        let uid = rustix::process::geteuid().as_raw();
+        let base = PathBuf::from(format!("/tmp/kapsel-testdb-tests-{uid}"));
+        let _ = fs::DirBuilder::new().mode(0o711).create(&base);
+        let owner = fs::metadata(&base).expect("the cache").uid();
+        assert_eq!(owner, uid, "somebody else's `{}`", base.display());
+        let lock = base.join("lock");
+        let lock = OpenOptions::new().create(true).append(true).open(lock);
+        let lock = lock.expect("the cache's lock");
+        lock.lock().expect("the cache's lock");
+        let folder = base.join(word);
+        let cluster = folder.join("data");
+        if !cluster.is_dir() {
+            self.initdb(&folder);
+        }
+        cluster
+    }
+
+    fn initdb(&self, folder: &Path) {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir(folder).expect("a folder");
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("its mode");
+        self.own(folder);
+        let mut command = self.command("initdb");
+        command.args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        command.args(["--no-sync", "--wal-segsize=1", "--username", SUPERUSER]);
+        command.arg("--pgdata").arg(folder.join("new"));
+        let output = command.output().expect("initdb runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "initdb failed: {text}");
+        fs::rename(folder.join("new"), folder.join("data")).expect("renamed");
+    }
+}
