@@ -25,11 +25,11 @@ require_rust() {
     export PATH
 }
 
-# Debian keeps server binaries off the PATH, and so does Homebrew for versioned formulas. KAPSEL_TESTDB_BIN_DIR names others.
+# Debian keeps server binaries off the PATH, and so does Homebrew for versioned formulas. KAPSEL_TESTDB_SERVER_BIN_DIR names others.
 has_postgres() {
     local dir
     has initdb && return 0
-    for dir in ${KAPSEL_TESTDB_BIN_DIR:+"$KAPSEL_TESTDB_BIN_DIR"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+    for dir in ${KAPSEL_TESTDB_SERVER_BIN_DIR:+"$KAPSEL_TESTDB_SERVER_BIN_DIR"} /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
         /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
         [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && return 0
     done
@@ -45,9 +45,21 @@ require_postgres() {
     elif has brew; then
         brew install postgresql@16
     else
-        die "the PostgreSQL server's binaries are missing: install the package that has \`initdb\`, or set KAPSEL_TESTDB_BIN_DIR"
+        die "the PostgreSQL server's binaries are missing: install the package that has \`initdb\`, or set KAPSEL_TESTDB_SERVER_BIN_DIR"
     fi
-    has_postgres || die "no \`initdb\` after the installation: set KAPSEL_TESTDB_BIN_DIR to the folder that has it"
+    has_postgres || die "no \`initdb\` after the installation: set KAPSEL_TESTDB_SERVER_BIN_DIR to the folder that has it"
+}
+
+# Rust links with the system's C compiler.
+require_linker() {
+    has cc && return 0
+    step "installing a C compiler"
+    if has apt-get; then
+        as_root apt-get update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev
+    else
+        die "a C compiler is missing, which Rust links with: install one that is called \`cc\`"
+    fi
 }
 
 require_nextest() {
@@ -58,6 +70,7 @@ require_nextest() {
 
 require_all() {
     require_rust
+    require_linker
     require_postgres
     require_nextest
 }

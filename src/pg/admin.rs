@@ -161,6 +161,19 @@ pub async fn connect(
     unreachable!("the loop ends by returning")
 }
 
+/// Opens a session on a database and ends it.
+///
+/// # Errors
+/// See [`connect`].
+pub async fn connect_once(address: &Address, database: &str) -> Result<(), PgError> {
+    let options = quiet(address.options(database)).application_name("kapsel-testdb keeper");
+    let connection = connect(address, &options, Patience::RUNNING).await?;
+    connection
+        .close()
+        .await
+        .doing(|| format!("end a session on `{database}`"))
+}
+
 fn is_absent(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Io;
     matches!(error.kind(), Io::ConnectionRefused | Io::NotFound)

@@ -5,7 +5,7 @@
 
 use crate::name::{DbName, Kind};
 use crate::pg::PgError;
-use crate::pg::admin::{Admin, Patience, Strategy};
+use crate::pg::admin::{Admin, Patience, Strategy, connect_once};
 use crate::pg::error::code;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{Folder, RunDir, RunFile};
@@ -72,6 +72,16 @@ pub async fn create_new(admin: &mut Admin, file: &RunFile, kind: Kind) -> Result
             result => return result.map(|()| name),
         }
     }
+}
+
+/// Connects once to a new clone: the first session of a database writes its catalog cache file, which takes longer than a later
+/// connect, and no test should pay for it.
+///
+/// # Errors
+/// No connection.
+pub async fn warm(file: &RunFile, name: &DbName) -> Result<(), PgError> {
+    let address = file.admin.as_ref().unwrap_or(&file.server);
+    connect_once(address, &name.to_string()).await
 }
 
 /// The run's shared clone, made by whoever needs it first. `lost` is the name of one that turned out to be gone.

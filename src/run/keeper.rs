@@ -7,12 +7,14 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use super::RunError;
 use super::budget::Budget;
@@ -27,8 +29,8 @@ use crate::platform::{self, DirWatch, ProcessWatch};
 use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
 use crate::sweep;
 
-/// Sessions that work at once, besides the one that holds the locks.
-const HANDS: usize = 3;
+/// Sessions that work at once, besides the one that holds the locks and the spare one, which warms clones or sweeps.
+const HANDS: usize = 2;
 /// How often the locks are verified while nothing happens.
 const VERIFY: Duration = Duration::from_secs(10);
 /// How long idle hands stay connected.
@@ -53,6 +55,8 @@ struct Keeper {
     stuck: HashSet<DbName>,
     failures: u32,
     budget: Budget,
+    /// The session that is not a hand's.
+    spare: Arc<Semaphore>,
     /// Whether the log says already that there is too little room.
     complained: bool,
 }
@@ -101,6 +105,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         stuck: HashSet::new(),
         failures: 0,
         budget,
+        spare: Arc::new(Semaphore::new(1)),
         complained: false,
     };
     let stop = keeper.work(order.watch.as_ref(), told).await;
@@ -126,7 +131,11 @@ impl Keeper {
         let process = watched.map(ProcessWatch::open);
         let begun = Instant::now();
         let (runtime, file) = (self.runtime.clone(), self.file.clone());
-        let mut sweep = std::pin::pin!(sweep::sweep_for_run(&runtime, &file));
+        let spare = self.spare.clone();
+        let mut sweep = std::pin::pin!(async {
+            let _session = spare.acquire().await;
+            sweep::sweep_for_run(&runtime, &file).await
+        });
         let mut swept = false;
         loop {
             if !self.verify().await {
@@ -267,6 +276,7 @@ impl Keeper {
             self.jobs.push(job.clone());
             let admin = self.idle.pop();
             let (dir, file) = (self.dir.path().to_path_buf(), self.file.clone());
+            let spare = self.spare.clone();
             let delay = crate::pg::error::backoff(self.failures) * u32::from(self.failures > 0);
             self.busy.push(Box::pin(async move {
                 tokio::time::sleep(delay).await;
@@ -280,7 +290,7 @@ impl Keeper {
                         };
                     }
                 };
-                do_job(job, admin, &dir, &file).await
+                do_job(job, admin, &dir, &file, &spare).await
             }));
         }
     }
@@ -341,7 +351,13 @@ async fn ended(process: Option<&Option<ProcessWatch>>) {
     }
 }
 
-async fn do_job(job: Job, admin: Option<Admin>, dir: &RunDir, file: &RunFile) -> Done {
+async fn do_job(
+    job: Job,
+    admin: Option<Admin>,
+    dir: &RunDir,
+    file: &RunFile,
+    spare: &Semaphore,
+) -> Done {
     let connected = match admin {
         Some(admin) => Ok(admin),
         None => clone::connect(file, "keeper", Patience::RUNNING).await,
@@ -360,10 +376,7 @@ async fn do_job(job: Job, admin: Option<Admin>, dir: &RunDir, file: &RunFile) ->
         Job::Shared => clone::ensure_shared(&mut admin, dir, file, None)
             .await
             .map(Some),
-        Job::Create => clone::create_new(&mut admin, file, crate::name::Kind::Clone)
-            .await
-            .map(Some)
-            .map_err(RunError::from),
+        Job::Create => create_and_warm(&mut admin, file, spare).await.map(Some),
         Job::Preserve(name) => match clone::preserve(&mut admin, name).await {
             Ok(kept) => {
                 dir.forget(Folder::Failed, name);
@@ -378,4 +391,19 @@ async fn do_job(job: Job, admin: Option<Admin>, dir: &RunDir, file: &RunFile) ->
     };
     let admin = result.is_ok().then_some(admin);
     Done { job, admin, result }
+}
+
+/// Makes a clone and, where the spare session is free, connects to it once.
+async fn create_and_warm(
+    admin: &mut Admin,
+    file: &RunFile,
+    spare: &Semaphore,
+) -> Result<DbName, RunError> {
+    let name = clone::create_new(admin, file, crate::name::Kind::Clone).await?;
+    if let Ok(_session) = spare.try_acquire()
+        && let Err(error) = clone::warm(file, &name).await
+    {
+        tracing::info!("`{name}` is offered cold: {error}");
+    }
+    Ok(name)
 }
