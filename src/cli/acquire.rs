@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::args::{Acquire, Hold, Release};
 use super::output::Printer;
 use crate::name::DbName;
-use crate::pg::admin::Patience;
+use crate::pg::connect::Patience;
 use crate::platform::{self, DirWatch, ProcessId, ProcessWatch};
 use crate::run::clone;
 use crate::run_dir::{Folder, RunDir};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{NOT_RUNNING, Printer};
 use crate::config::Config;
 use crate::name::{DbName, Kind, RunId};
-use crate::pg::admin::{DatabaseRow, Strategy};
+use crate::pg::databases::{DatabaseRow, Strategy};
 use crate::run_dir::{Presence, RunDir, Runtime};
 use crate::server::Server;
 use crate::template::{self, TemplateInfo};

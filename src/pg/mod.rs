@@ -2,8 +2,12 @@
 
 pub mod address;
 pub mod admin;
+pub mod connect;
+pub mod databases;
 pub mod error;
 pub mod lock;
+mod settings;
+pub mod sql;
 
 pub use address::Address;
 pub use admin::{Admin, ServerFacts};

@@ -5,7 +5,9 @@
 
 use crate::name::{DbName, Kind};
 use crate::pg::PgError;
-use crate::pg::admin::{Admin, Patience, Strategy, connect_once};
+use crate::pg::admin::Admin;
+use crate::pg::connect::{Patience, connect_once};
+use crate::pg::databases::Strategy;
 use crate::pg::error::code;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{Folder, RunDir, RunFile};

@@ -21,7 +21,8 @@ use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::name::{RunId, RunKey, random_word};
-use crate::pg::admin::{Admin, Strategy};
+use crate::pg::admin::Admin;
+use crate::pg::databases::Strategy;
 use crate::pg::{PgError, ServerFacts};
 use crate::run_dir::{PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
 use crate::server::{Server, ServerError};

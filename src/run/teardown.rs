@@ -7,7 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::{RunError, clone};
-use crate::pg::admin::{Admin, Patience};
+use crate::pg::admin::Admin;
+use crate::pg::connect::Patience;
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{DeadRunDir, RunDir, RunFile, Runtime};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::name::{Fingerprint, Kind};
+use crate::name::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
 use std::sync::Barrier;
 use std::time::SystemTime;
 

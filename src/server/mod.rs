@@ -6,7 +6,8 @@ pub mod local;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::pg::admin::{Admin, Patience, ServerFacts};
+use crate::pg::admin::{Admin, ServerFacts};
+use crate::pg::connect::Patience;
 use crate::pg::error::code;
 use crate::pg::{Address, PgError};
 

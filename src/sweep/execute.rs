@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::drop::{drop_rows, drop_run, of_run, rows_of};
 use super::plan::{Inputs, RunState, Verdict, plan, still_quiet};
 use super::templates::collect_templates;
 use super::{Report, Skipped};
 use crate::config::{Config, KeepConfig};
 use crate::env;
-use crate::name::{DbName, Kind, Namespace, RunId};
-use crate::pg::admin::{Admin, DatabaseRow, Patience};
-use crate::pg::error::code;
+use crate::name::{DbName, Namespace, RunId};
+use crate::pg::Address;
+use crate::pg::admin::Admin;
+use crate::pg::connect::Patience;
+use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
-use crate::pg::{Address, PgError};
 use crate::run::{RunError, clone};
-use crate::run_dir::{DeadRunDir, Presence, RunDir, RunFile, Runtime};
+use crate::run_dir::{Presence, RunDir, RunFile, Runtime};
 use crate::server::Server;
 
 /// How long a run of another host must show no sign of life.
@@ -329,92 +331,5 @@ impl Sweeper<'_> {
         }
         self.report.skipped.extend(skipped);
         Ok(())
-    }
-}
-
-async fn rows_of(
-    admin: &mut Admin,
-    namespace: &Namespace,
-    run: &RunId,
-) -> Result<Vec<DatabaseRow>, PgError> {
-    Ok(of_run(&admin.databases(namespace).await?, run))
-}
-
-fn of_run(rows: &[DatabaseRow], run: &RunId) -> Vec<DatabaseRow> {
-    rows.iter()
-        .filter(|row| row.name.run() == Some(run) && row.name.kind() != Kind::Kept)
-        .cloned()
-        .collect()
-}
-
-/// Drops everything of a run whose fences the caller holds, failed tests' databases excepted, which are preserved. `force` is for
-/// the run's own keeper only.
-///
-/// # Errors
-/// The server cannot be used. What could not be dropped comes back with the reason.
-pub async fn drop_run(
-    admin: &mut Admin,
-    namespace: &Namespace,
-    run: &RunId,
-    dead: &DeadRunDir,
-    force: bool,
-) -> Result<Vec<Skipped>, PgError> {
-    let failed = dead.failed();
-    for name in failed.iter().filter(|name| name.run() == Some(run)) {
-        if let Err(error) = clone::preserve(admin, name).await
-            && !error.is(code::INVALID_CATALOG_NAME)
-        {
-            tracing::warn!("could not keep `{name}`: {error}");
-        }
-    }
-    let rows = rows_of(admin, namespace, run).await?;
-    drop_rows(admin, rows, force).await
-}
-
-async fn drop_rows(
-    admin: &mut Admin,
-    rows: Vec<DatabaseRow>,
-    force: bool,
-) -> Result<Vec<Skipped>, PgError> {
-    let mut skipped = Vec::new();
-    for row in rows {
-        if let Some(reason) = drop_row(admin, &row, force).await? {
-            let name = row.name;
-            skipped.push(Skipped { name, reason });
-        }
-    }
-    Ok(skipped)
-}
-
-/// Drops a database, or says why not. Looks for sessions first: a DROP that has to wait for them blocks new ones for 5 s.
-async fn drop_row(
-    admin: &mut Admin,
-    row: &DatabaseRow,
-    force: bool,
-) -> Result<Option<String>, PgError> {
-    if !row.owned {
-        let owner = &row.owner;
-        return Ok(Some(format!(
-            "it belongs to the role `{owner}`; only that role may drop it"
-        )));
-    }
-    if row.sessions > 0 && !force {
-        let sessions = row.sessions;
-        return Ok(Some(format!(
-            "{sessions} sessions are connected; it goes with a later sweep"
-        )));
-    }
-    if row.prepared > 0 {
-        match admin.roll_back_prepared(&row.name).await {
-            Err(error) if error.code().is_some() => return Ok(Some(error.to_string())),
-            result => result?,
-        }
-    }
-    match admin.drop_database(&row.name, row.is_template, force).await {
-        Ok(()) => Ok(None),
-        Err(error @ PgError::Statement { .. }) if error.code().is_some() => {
-            Ok(Some(error.to_string()))
-        }
-        Err(error) => Err(error),
     }
 }

@@ -6,6 +6,7 @@
 //! sessions of the living too. A crash in the middle leaves the rest for the next sweep; an interrupted DROP leaves a database
 //! that can only be dropped again.
 
+mod drop;
 mod execute;
 mod plan;
 mod templates;
@@ -14,7 +15,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use execute::{Options, drop_run, sweep, sweep_for_run, sweep_local};
+pub use drop::drop_run;
+pub use execute::{Options, sweep, sweep_for_run, sweep_local};
 pub use plan::{Inputs, Plan, RunState, Verdict, plan};
 pub use templates::collect_templates;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::KeepConfig;
 use crate::name::{DbName, Kind, RunId};
-use crate::pg::admin::DatabaseRow;
+use crate::pg::databases::DatabaseRow;
 use crate::run_dir::Presence;
 
 /// What is known when the plan is made.

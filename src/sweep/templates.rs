@@ -5,7 +5,8 @@
 //! fingerprint or the next collection drops it.
 
 use crate::name::{DbName, Kind, Namespace};
-use crate::pg::admin::{Admin, DatabaseRow};
+use crate::pg::admin::Admin;
+use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
 use crate::run::RunError;
 use crate::run_dir::Runtime;

@@ -10,8 +10,12 @@ use super::source::Seed;
 use super::{Event, Input, Observer, Plan, Template, TemplateError, TemplateInfo, usable, why};
 use crate::config::Config;
 use crate::name::{DbName, Kind, RunId};
-use crate::pg::admin::{self, Admin, DatabaseRow, Patience};
+use crate::pg::admin::Admin;
+use crate::pg::connect;
+use crate::pg::connect::Patience;
+use crate::pg::databases::DatabaseRow;
 use crate::pg::error::{Doing, code, code_of};
+use crate::pg::sql;
 use crate::server::Server;
 use crate::template::fingerprint::Link;
 
@@ -188,9 +192,9 @@ impl Builder<'_> {
 
     async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
         let address = &self.server.admin_address;
-        let options = admin::quiet(address.options(&building.to_string()))
+        let options = connect::quiet(address.options(&building.to_string()))
             .application_name("kapsel-testdb build");
-        Ok(admin::connect(address, &options, Patience::RUNNING).await?)
+        Ok(connect::connect(address, &options, Patience::RUNNING).await?)
     }
 
     async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
@@ -198,9 +202,9 @@ impl Builder<'_> {
         for extension in &self.config.template.extensions {
             let sql = format!(
                 "CREATE EXTENSION IF NOT EXISTS {} CASCADE",
-                admin::identifier(extension)
+                sql::identifier(extension)
             );
-            let ran = admin::run_script(&mut connection, &sql).await;
+            let ran = connect::run_script(&mut connection, &sql).await;
             ran.map_err(|(_, error)| failed("template.extensions", "", &sql, &error))?;
         }
         if self.config.template.migrations.is_some() {
@@ -249,7 +253,7 @@ impl Builder<'_> {
         let mut connection = self.connect(building).await?;
         for Seed { file, sql, .. } in &self.plan.source.seeds {
             self.observer.event(&Event::Step { file });
-            let ran = admin::run_script(&mut connection, sql).await;
+            let ran = connect::run_script(&mut connection, sql).await;
             ran.map_err(|(done, error)| {
                 let statement = format!(" in statement {}", done + 1);
                 let statement = if is_syntax(&error) { "" } else { &statement };
@@ -278,7 +282,7 @@ async fn failing_statement(connection: &mut PgConnection, migration: &Migration)
         return None;
     }
     let mut transaction = connection.begin().await.ok()?;
-    let result = admin::run_script(&mut transaction, migration.sql.as_str()).await;
+    let result = connect::run_script(&mut transaction, migration.sql.as_str()).await;
     let _ = transaction.rollback().await;
     result.err().map(|(done, _)| done + 1)
 }

@@ -21,7 +21,8 @@ pub use why::why;
 
 use crate::config::Config;
 use crate::name::{DbName, RunId};
-use crate::pg::admin::{Admin, DatabaseRow, Strategy};
+use crate::pg::admin::Admin;
+use crate::pg::databases::{DatabaseRow, Strategy};
 use crate::pg::lock::LockKey;
 use crate::pg::{PgError, ServerFacts};
 use crate::server::Server;

@@ -7,7 +7,9 @@ use sqlx::migrate::{MigrateError, Migrator};
 use super::TemplateError;
 use super::source::Source;
 use crate::config::Config;
-use crate::pg::admin::{self, Admin, Patience};
+use crate::pg::admin::Admin;
+use crate::pg::connect;
+use crate::pg::connect::Patience;
 use crate::pg::error::Doing;
 use crate::server::Server;
 
@@ -26,7 +28,8 @@ pub async fn keep_current(
         admin.create_plain_database(name).await?;
     }
     let address = &server.admin_address;
-    let mut connection = admin::connect(address, &address.options(name), Patience::RUNNING).await?;
+    let mut connection =
+        connect::connect(address, &address.options(name), Patience::RUNNING).await?;
     let before = applied(&mut connection).await;
     let migrator = Migrator::with_migrations(source.migrations.clone());
     let migrated = migrator.run_direct(None, &mut connection, false).await;

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use super::session::{Session, current, own};
 use super::{TestDbError, TestTransaction, report};
 use crate::name::DbName;
-use crate::pg::admin::is_missing_database;
+use crate::pg::connect::is_missing_database;
 use crate::pg::error::code;
 use crate::run::RunError;
 use crate::run_dir::Claim;

@@ -7,7 +7,7 @@
 //! dead beyond doubt has only orphaned backends), `prepare` run twice.
 //! Not modelled: a run without a keeper (`--no-keeper`). Between `prepare`'s exit and its first test process, and between two test
 //! processes, nobody holds its flock: a sweep may take the directory then, and the tests after it take the slow path.
-//! Implemented in `src/run_dir.rs` (directory, flock, gate), `src/run/mod.rs` (opening), `src/run/spawn.rs` (handover),
+//! Implemented in `src/run_dir/` (directory, flock, gate), `src/run/mod.rs` (opening), `src/run/spawn.rs` (handover),
 //! `src/run/teardown.rs` (end), `src/sweep/execute.rs` (`remove_here`) and `src/pg/lock.rs`.
 
 mod members;

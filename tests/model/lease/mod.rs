@@ -6,7 +6,7 @@
 //! ([`super::afar`] has those); who may sweep when nobody is left ([`super::here`]).
 //! More than the code does today: recycling (every released clone is dropped), and a reclaimed entry that stays in `leased/` while its
 //! database is dropped (the code renames it to `released/` under the flock and drops it from there).
-//! Implemented in `src/run_dir.rs` (entries: `offer`, `claim`, `enter_leased`, `leave`, `release_abandoned`), `src/testing/session.rs`
+//! Implemented in `src/run_dir/` (entries: `offer`, `claim`, `enter_leased`, `leave`, `release_abandoned`), `src/testing/session.rs`
 //! (claim, fallback, release) and `src/run/clone.rs` and `src/run/keeper.rs` (keeper).
 
 mod helper;

@@ -10,8 +10,8 @@
 //! how the sweep knows that a run is dead ([`super::here`], [`super::afar`]), which templates the collector chooses.
 //! Not protected, and not modelled: a run whose keeper was killed, or that has none, holds the template's lock only while one of its
 //! test processes has an administrative session; a template that is collected in between is missing for the next clone.
-//! Implemented in `src/template/mod.rs` (lookup), `src/template/build.rs` (second look, build, publish), `src/sweep/execute.rs`
-//! (`collect_templates`, sweep), `src/pg/admin.rs` (`drop_database`), `src/pg/lock.rs`; the handover in `src/cli/prepare.rs` and
+//! Implemented in `src/template/mod.rs` (lookup), `src/template/build.rs` (second look, build, publish), `src/sweep/templates.rs`
+//! (`collect_templates`), `src/pg/databases.rs` (`drop_database`), `src/pg/lock.rs`; the handover in `src/cli/prepare.rs` and
 //! `src/run/spawn.rs`.
 
 mod steps;

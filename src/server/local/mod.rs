@@ -7,113 +7,30 @@
 //! What a crash leaves: a `data.new` of an interrupted initdb (removed by the next start), or a data directory with a stale
 //! `postmaster.pid` (PostgreSQL clears it by itself when it starts).
 
+mod error;
+mod places;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use self::error::At;
+use self::places::{Owner, default_state, major_version};
 use super::binaries::Binaries;
 use crate::config::ServerConfig;
 use crate::pg::Address;
 use crate::platform;
 use crate::run_dir::{RunDirError, check_private};
 
+pub use self::error::LocalError;
+
 const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
 /// `sun_path` has 108 bytes on Linux and 104 on macOS, the final zero included.
 const SOCKET_PATH_MAX: usize = 103;
-/// What the data directory may need, in bytes: a cluster takes 40 MB, its WAL 64 to 256 MB, each clone 8 MB.
-const ROOM_ON_TMPFS: u64 = 1 << 30;
-
-/// Why the managed server cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum LocalError {
-    /// There are no binaries.
-    #[error(
-        "found no PostgreSQL server binaries (`initdb`, `postgres`); looked in {}; install PostgreSQL (Debian: `apt-get install postgresql`, \
-         macOS: `brew install postgresql`), set `server.bin_dir`, or set DATABASE_URL to a running server",
-        looked_in.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ")
-    )]
-    NoBinaries {
-        /// Where.
-        looked_in: Vec<PathBuf>,
-    },
-    /// PostgreSQL refuses to run as root, and there is no other user to be.
-    #[error(
-        "PostgreSQL refuses to run as root and there is no user `{0}` to run it as; set `server.run_as` to an existing user"
-    )]
-    NoUser(String),
-    /// The operating system refused.
-    #[error("failed to {doing} `{}`: {source}", path.display())]
-    Io {
-        /// As in "failed to …".
-        doing: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Somebody else's folder is in the place of ours.
-    #[error(
-        "`{}` is not a private folder of the server's user ({why}); remove it, or set `server.state_dir` to another place",
-        path.display()
-    )]
-    NotPrivate {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The socket's path is too long.
-    #[error(
-        "the path of the socket, `{}`, is longer than the {SOCKET_PATH_MAX} bytes that a unix socket may have; set `server.state_dir` to a shorter one",
-        .0.display()
-    )]
-    PathTooLong(PathBuf),
-    /// initdb failed.
-    #[error("`initdb` failed ({status}): {output}")]
-    InitDb {
-        /// How it ended.
-        status: String,
-        /// The end of what it printed.
-        output: String,
-    },
-    /// The server did not come up.
-    #[error("the managed server did not start: {reason}; its log, `{}`, ends: {tail}", log.display())]
-    Start {
-        /// It ended, or time ran out.
-        reason: String,
-        /// The log.
-        log: PathBuf,
-        /// The last lines of it.
-        tail: String,
-    },
-}
-
-trait At<T> {
-    fn at(self, doing: &'static str, path: &Path) -> Result<T, LocalError>;
-}
-
-impl<T> At<T> for io::Result<T> {
-    fn at(self, doing: &'static str, path: &Path) -> Result<T, LocalError> {
-        self.map_err(|source| LocalError::Io {
-            doing,
-            path: path.to_path_buf(),
-            source,
-        })
-    }
-}
-
-/// The user that the server runs as: ourselves, or the configured one when we are root.
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    uid: u32,
-    /// Set when we must become the owner first.
-    switch: Option<u32>,
-}
 
 /// The managed server's places, whether it runs or not.
 #[derive(Debug)]
@@ -427,88 +344,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log_min_messages", "'log'"),
     ("log_min_error_statement", "'fatal'"),
 ];
-
-impl Owner {
-    fn find(run_as: &str) -> Result<Self, LocalError> {
-        let me = rustix::process::geteuid();
-        if !me.is_root() {
-            return Ok(Self {
-                uid: me.as_raw(),
-                switch: None,
-            });
-        }
-        let (uid, gid) =
-            platform::user_ids(run_as).ok_or_else(|| LocalError::NoUser(run_as.to_owned()))?;
-        Ok(Self {
-            uid,
-            switch: Some(gid),
-        })
-    }
-
-    fn own(self, path: &Path) -> io::Result<()> {
-        match self.switch {
-            Some(gid) => std::os::unix::fs::lchown(path, Some(self.uid), Some(gid)),
-            None => Ok(()),
-        }
-    }
-
-    fn become_owner(self, command: &mut Command) {
-        if let Some(gid) = self.switch {
-            // std drops the supplementary groups with the uid when it is root.
-            command.gid(gid).uid(self.uid);
-        }
-    }
-}
-
-/// `<tmpfs or temp dir>/kapsel-testdb-<uid>-pg`: the first place where this version's cluster is, else the first with room.
-fn default_state(major: &str) -> PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
-    let name = format!("kapsel-testdb-{uid}-pg");
-    let tmpfs = Path::new("/dev/shm").join(&name);
-    let disk = std::env::temp_dir().join(&name);
-    let has_cluster = |dir: &Path| dir.join(format!("pg{major}")).join("data").exists();
-    let room = || platform::tmpfs_room(Path::new("/dev/shm")) >= ROOM_ON_TMPFS;
-    if has_cluster(&tmpfs) || (!has_cluster(&disk) && room()) {
-        tmpfs
-    } else {
-        disk
-    }
-}
-
-/// The binaries' major version: from the folder's name, where packages put it, else by asking the program (5 ms).
-fn major_version(binaries: &Binaries) -> Result<String, LocalError> {
-    let program = binaries.program("postgres");
-    let resolved = fs::canonicalize(&program).at("find", &program)?;
-    let from_path = resolved
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .filter_map(|dir| dir.file_name()?.to_str())
-        .find_map(|name| {
-            let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-            let number: u32 = digits.split('.').next()?.parse().ok()?;
-            (9..100).contains(&number).then(|| number.to_string())
-        });
-    match from_path {
-        Some(major) => Ok(major),
-        None => ask_version(&program),
-    }
-}
-
-fn ask_version(program: &Path) -> Result<String, LocalError> {
-    let output = Command::new(program)
-        .arg("--version")
-        .output()
-        .at("run", program)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.split_whitespace()
-        .find_map(|word| {
-            let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
-            (!digits.is_empty()).then_some(digits)
-        })
-        .ok_or_else(|| io::Error::other(format!("its version is `{}`", text.trim())))
-        .at("read the version of", program)
-}
 
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();

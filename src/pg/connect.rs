@@ -1,0 +1,149 @@
+//! Connecting: what passes is waited out, what does not is an error with its remedy. A crash leaves nothing.
+
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Error as Sqlx, PgConnection};
+
+use super::address::Address;
+use super::error::{ConnectFailure, Doing, PgError, backoff, classify, code, code_of};
+
+/// How long to go on trying to connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// While nothing answers at all (refused, no socket).
+    pub absent: Duration,
+    /// While the server answers that it cannot just now (starting up, too many connections).
+    pub busy: Duration,
+}
+
+impl Patience {
+    /// For a server that is known to run.
+    pub const RUNNING: Self = Self {
+        absent: Duration::from_secs(2),
+        busy: Duration::from_secs(30),
+    };
+    /// One attempt.
+    pub const NONE: Self = Self {
+        absent: Duration::ZERO,
+        busy: Duration::ZERO,
+    };
+}
+
+/// Options of a session that may hold locks: no time-out may end it, and keepalives notice a dead peer within about a minute.
+pub(super) fn lock_session(options: PgConnectOptions) -> PgConnectOptions {
+    quiet(options).options([
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+    ])
+}
+
+/// Keeps what is normal here out of the log: builds and waits for locks are slow, and VACUUM warns of every catalog that is not
+/// ours.
+pub fn quiet(options: PgConnectOptions) -> PgConnectOptions {
+    options
+        .options([("client_min_messages", "error")])
+        .disable_statement_logging()
+}
+
+/// Connects, waiting out what passes within `patience`. A database that does not exist comes back as a statement error with
+/// SQLSTATE 3D000.
+///
+/// # Errors
+/// [`PgError`] with the remedy.
+pub async fn connect(
+    address: &Address,
+    options: &PgConnectOptions,
+    patience: Patience,
+) -> Result<PgConnection, PgError> {
+    let begun = Instant::now();
+    for attempt in 0.. {
+        let error = match options.connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        let waited = begun.elapsed();
+        let limit = match (&error, classify(&error)) {
+            (Sqlx::Io(io), _) if is_absent(io) => patience.absent,
+            (_, ConnectFailure::Passing) => patience.busy,
+            _ => Duration::ZERO,
+        };
+        if waited >= limit {
+            return Err(connect_error(address, error, waited));
+        }
+        if attempt == 3 {
+            tracing::info!("waiting for PostgreSQL at `{address}`: {error}");
+        }
+        tokio::time::sleep(backoff(attempt).min(limit - waited)).await;
+    }
+    unreachable!("the loop ends by returning")
+}
+
+/// Opens a session on a database and ends it.
+///
+/// # Errors
+/// See [`connect`].
+pub async fn connect_once(address: &Address, database: &str) -> Result<(), PgError> {
+    let options = quiet(address.options(database)).application_name("kapsel-testdb keeper");
+    let connection = connect(address, &options, Patience::RUNNING).await?;
+    connection
+        .close()
+        .await
+        .doing(|| format!("end a session on `{database}`"))
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Io;
+    matches!(error.kind(), Io::ConnectionRefused | Io::NotFound)
+}
+
+fn connect_error(address: &Address, error: Sqlx, waited: Duration) -> PgError {
+    let address = address.to_string();
+    let message = error.to_string();
+    if classify(&error) == ConnectFailure::Passing {
+        return PgError::Busy {
+            address,
+            message,
+            waited,
+        };
+    }
+    match error {
+        Sqlx::Io(source) => PgError::Unreachable { address, source },
+        Sqlx::Tls(_) => PgError::Tls { address, message },
+        Sqlx::Database(ref e) if e.code().is_some_and(|c| c.starts_with("28")) => PgError::Login {
+            address,
+            message: e.message().to_owned(),
+        },
+        source => PgError::Statement {
+            doing: format!("connect to PostgreSQL at `{address}`"),
+            source,
+        },
+    }
+}
+
+/// Runs a script and tells how many of its statements had succeeded when one failed.
+///
+/// # Errors
+/// The number of statements that succeeded, and what the next one met.
+pub async fn run_script(connection: &mut PgConnection, sql: &str) -> Result<(), (usize, Sqlx)> {
+    let mut done = 0;
+    let mut results = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_many(&mut *connection);
+    loop {
+        match results.try_next().await {
+            Ok(Some(Either::Left(_))) => done += 1,
+            Ok(Some(Either::Right(_))) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => return Err((done, error)),
+        }
+    }
+}
+
+/// Whether a connect failed because the database does not exist.
+pub fn is_missing_database(error: &Sqlx) -> bool {
+    code_of(error).as_deref() == Some(code::INVALID_CATALOG_NAME)
+}

@@ -1,0 +1,45 @@
+//! `run.json`: all that a test process needs to know of its run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{KeepConfig, PoolConfig};
+use crate::name::{DbName, Namespace, RunId};
+use crate::pg::Address;
+
+/// Version of what is written here; another version's run directory is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// What `run.json` says: all that a test process needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Version of the tool that wrote it.
+    pub tool: String,
+    /// The run.
+    pub run: RunId,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The server; the password, if any, is in `pgpass` beside this file.
+    pub server: Address,
+    /// Where administrative work goes, if elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Address>,
+    /// Where administrative sessions and their locks live.
+    pub maintenance_database: String,
+    /// What clones are made from.
+    pub template: DbName,
+    /// Whether clones are made with `STRATEGY FILE_COPY`.
+    pub file_copy: bool,
+    /// Statements that give a clone the template's database-level settings; `{}` stands for its name.
+    pub settings: Vec<String>,
+    /// Tests that run at once.
+    pub threads: usize,
+    /// Most disk space that the run's databases may take together, in MB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_budget_mb: Option<u64>,
+    /// The pools that tests get.
+    pub pool: PoolConfig,
+    /// Failed tests' databases.
+    pub keep: KeepConfig,
+}
