@@ -91,6 +91,7 @@ async fn look(config: &Config) -> Result<Option<Status>> {
             managed: server.managed,
             fsync: facts.fsync,
             clone_strategy: match template::strategy(facts) {
+                Strategy::FileClone => "file_copy with shared blocks, because fsync is off",
                 Strategy::FileCopy => "file_copy, because fsync is off",
                 Strategy::Default if facts.major() < 15 => "file_copy, the only one before 15",
                 Strategy::Default => "wal_log, because fsync is on",

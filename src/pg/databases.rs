@@ -1,5 +1,6 @@
 //! What is said about databases: list, create, seal, rename, drop.
 
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Error as Sqlx, Row};
 
@@ -37,12 +38,15 @@ pub struct DatabaseRow {
 }
 
 /// How `CREATE DATABASE` copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The server's own default.
     Default,
     /// Copies files and forces checkpoints: cheap only with `fsync=off`.
     FileCopy,
+    /// The same, leaving it to the file system to share the blocks where it can (PostgreSQL 18 and later).
+    FileClone,
 }
 
 impl Admin {
@@ -102,12 +106,17 @@ impl Admin {
         source: &str,
         strategy: Strategy,
     ) -> Result<(), PgError> {
-        let strategy = match strategy {
+        if strategy == Strategy::FileClone {
+            let sql = "SET file_copy_method = clone".to_owned();
+            self.run(sql, || "choose how files are copied".to_owned())
+                .await?;
+        }
+        let option = match strategy {
             Strategy::Default => "",
-            Strategy::FileCopy => " STRATEGY FILE_COPY",
+            Strategy::FileCopy | Strategy::FileClone => " STRATEGY FILE_COPY",
         };
         let sql = format!(
-            "CREATE DATABASE {} TEMPLATE {}{strategy}",
+            "CREATE DATABASE {} TEMPLATE {}{option}",
             name.quoted(),
             identifier(source)
         );

@@ -7,7 +7,6 @@ use crate::name::{DbName, Kind};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{Patience, connect_once};
-use crate::pg::databases::Strategy;
 use crate::pg::error::code;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{Folder, RunDir, RunFile};
@@ -52,13 +51,8 @@ pub async fn connect(file: &RunFile, purpose: &str, patience: Patience) -> Resul
 /// # Errors
 /// A failed statement.
 pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<(), PgError> {
-    let strategy = if file.file_copy {
-        Strategy::FileCopy
-    } else {
-        Strategy::Default
-    };
     let source = file.template.to_string();
-    admin.create_database(name, &source, strategy).await?;
+    admin.create_database(name, &source, file.strategy).await?;
     admin.apply_settings(name, &file.settings).await
 }
 

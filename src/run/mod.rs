@@ -21,9 +21,8 @@ use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::name::{RunId, RunKey, random_word};
+use crate::pg::PgError;
 use crate::pg::admin::Admin;
-use crate::pg::databases::Strategy;
-use crate::pg::{PgError, ServerFacts};
 use crate::run_dir::{PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
 use crate::server::{Server, ServerError};
 use crate::template::{self, Observer, Plan, Template, TemplateError};
@@ -166,15 +165,11 @@ fn run_file(
         admin: (server.admin_address != server.address).then(|| server.admin_address.clone()),
         maintenance_database: server.maintenance_database.clone(),
         template: template.name.clone(),
-        file_copy: uses_file_copy(&server.facts),
+        strategy: template::strategy(&server.facts),
         settings: template.settings.clone(),
         threads,
         disk_budget_mb: config.disk_budget_mb,
         pool: config.pool,
         keep: config.keep,
     }
-}
-
-fn uses_file_copy(facts: &ServerFacts) -> bool {
-    template::strategy(facts) == Strategy::FileCopy
 }

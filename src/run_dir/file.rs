@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{KeepConfig, PoolConfig};
 use crate::name::{DbName, Namespace, RunId};
 use crate::pg::Address;
+use crate::pg::databases::Strategy;
 
 /// Version of what is written here; another version's run directory is refused.
 pub const PROTOCOL: u32 = 1;
@@ -29,8 +30,8 @@ pub struct RunFile {
     pub maintenance_database: String,
     /// What clones are made from.
     pub template: DbName,
-    /// Whether clones are made with `STRATEGY FILE_COPY`.
-    pub file_copy: bool,
+    /// How clones are made.
+    pub strategy: Strategy,
     /// Statements that give a clone the template's database-level settings; `{}` stands for its name.
     pub settings: Vec<String>,
     /// Tests that run at once.

@@ -261,12 +261,13 @@ fn usable(
 
 /// How clones are best made on this server. With `fsync=off` copying files is 1.5 to 5 times faster than the default of
 /// PostgreSQL 15 and later; with `fsync=on` its two checkpoints make it up to 20 times slower (docs/DESIGN.md has the figures).
-/// Older servers know only file copy and no option for it.
+/// Older servers know only file copy and no option for it. On 18 and later the file system is left to share blocks: twice as fast
+/// on one that can, no slower on others, because Linux falls back to copying; on macOS it would be an error there.
 pub fn strategy(facts: &ServerFacts) -> Strategy {
-    if facts.major() >= 15 && !facts.fsync {
-        Strategy::FileCopy
-    } else {
-        Strategy::Default
+    match facts.major() {
+        18.. if !facts.fsync && cfg!(target_os = "linux") => Strategy::FileClone,
+        15.. if !facts.fsync => Strategy::FileCopy,
+        _ => Strategy::Default,
     }
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod export;
 mod failing;
+mod fidelity;
 mod kills;
 mod managed;
 mod migrations;
