@@ -2,18 +2,59 @@
 //! data goes to disk because there is no tmpfs to be found.
 
 use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 pub use rustix::process::Signal;
 
-/// Makes a command start in a session of its own, so that no terminal's or group's signal reaches it.
-#[expect(unsafe_code, reason = "std has no safe setsid")]
-pub fn detach(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe and touches no memory.
+/// Makes a command start in a session of its own, so that no terminal's or group's signal reaches it, with no descriptors but the
+/// standard three and `keep`: an inherited pipe would keep `nextest run | tail` from ending. Our own descriptors stay as they are.
+#[expect(
+    unsafe_code,
+    reason = "std has no safe setsid, and nobody owns inherited descriptors"
+)]
+pub fn detach(command: &mut Command, keep: &[RawFd]) {
+    let keep = keep.to_vec();
+    // SAFETY: what runs between fork and exec is system calls only; it allocates nothing.
     unsafe {
-        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from));
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            close_all_on_exec();
+            for fd in &keep {
+                let fd = BorrowedFd::borrow_raw(*fd);
+                rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Marks every descriptor above the standard three. Kernels before 5.9 do not know the call: there what others left open without
+/// the mark is inherited.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no safe wrapper")]
+fn close_all_on_exec() {
+    // SAFETY: a system call without pointers.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+    }
+}
+
+/// Marks every descriptor above the standard three.
+#[cfg(not(target_os = "linux"))]
+#[expect(unsafe_code, reason = "nobody owns inherited descriptors")]
+fn close_all_on_exec() {
+    for fd in 3..1024 {
+        // SAFETY: used for one call; a number that is not open gives EBADF.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
     }
 }
 
@@ -29,10 +70,18 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid, signal)?)
 }
 
-/// Whether a process of that number and name runs. Where the system does not tell names, the number alone decides.
-pub fn is_running(pid: u32, name: &str) -> bool {
+/// Whether a terminal sends its signals to our process group.
+pub fn in_foreground() -> bool {
+    let terminal = rustix::termios::tcgetpgrp(std::io::stdin()).ok();
+    terminal.is_some_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Whether a process of that number, name and user runs. Where the system does not tell, the number alone decides.
+pub fn is_running(pid: u32, name: &str, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let of_user = || std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == uid);
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(comm) => comm.trim_end() == name,
+        Ok(comm) => comm.trim_end() == name && of_user(),
         Err(_) if cfg!(target_os = "linux") => false,
         Err(_) => i32::try_from(pid)
             .ok()
@@ -94,13 +143,13 @@ pub fn tmpfs_room(_path: &Path) -> u64 {
 }
 
 #[cfg(feature = "cli")]
-pub use cli::{DirWatch, ProcessId, ProcessWatch, inherit, nextest_ancestor, only_inherit};
+pub use cli::{DirWatch, ProcessId, ProcessWatch, inherit, nextest_ancestor};
 
 #[cfg(feature = "cli")]
 mod cli {
     use std::fs::File;
     use std::io;
-    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
     use std::path::Path;
     use std::time::Duration;
 
@@ -108,40 +157,6 @@ mod cli {
 
     /// How often we look where the system cannot tell.
     const POLL: Duration = Duration::from_millis(50);
-
-    /// Lets a child inherit exactly these descriptors besides the standard three: an inherited pipe of nextest's would keep
-    /// `nextest run | tail` from ending.
-    ///
-    /// # Errors
-    /// The operating system refused.
-    #[expect(
-        unsafe_code,
-        reason = "descriptors that others opened have no owner here"
-    )]
-    pub fn only_inherit(wanted: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let folder = if cfg!(target_os = "linux") {
-            "/proc/self/fd"
-        } else {
-            "/dev/fd"
-        };
-        let open: Vec<RawFd> = std::fs::read_dir(folder)?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|fd| *fd > 2)
-            .collect();
-        for fd in open {
-            // SAFETY: only used for one call; a number that is closed by now gives EBADF.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            let keep = wanted.iter().any(|w| w.as_raw_fd() == fd.as_raw_fd());
-            let flags = if keep {
-                FdFlags::empty()
-            } else {
-                FdFlags::CLOEXEC
-            };
-            let _ = rustix::io::fcntl_setfd(fd, flags);
-        }
-        Ok(())
-    }
 
     /// Takes over a descriptor that the parent left open for us under this number.
     ///

@@ -4,7 +4,7 @@
 //! release or with the process that called `acquire`. A crash of the holder is the death of a claimant: the keeper drops the
 //! database.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::pg::connect::Patience;
 use crate::platform::{self, DirWatch, ProcessId, ProcessWatch};
 use crate::run::clone;
 use crate::run_dir::{Folder, RunDir};
-use crate::testing::lease_for_other_process;
+use crate::testing::{join_run, lease_for_other_process};
 use crate::{env, export};
 
 /// How often the holder looks even if nobody tells it anything.
@@ -32,7 +32,6 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
     };
     let (claim, file) = lease_for_other_process(&dir).await?;
     let entry = claim.file();
-    platform::only_inherit(&[entry.as_fd()])?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("hold")
@@ -45,7 +44,7 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    platform::detach(&mut command);
+    platform::detach(&mut command, &[entry.as_raw_fd()]);
     command
         .spawn()
         .context("failed to start the holder of the lease")?;
@@ -88,7 +87,8 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
 /// Lives as long as the lease.
 pub async fn hold(args: Hold) -> Result<ExitCode> {
     let _entry = platform::inherit(args.entry_fd)?;
-    let dir = RunDir::join(&args.dir)?;
+    let run = join_run(&args.dir)?;
+    let dir = run.dir();
     let name: DbName = args.name.parse()?;
     let leased = args.dir.join(Folder::Leased.as_str());
     let changes = DirWatch::open(&[leased.as_path()]);

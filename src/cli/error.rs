@@ -11,6 +11,7 @@ use crate::run_dir::RunDirError;
 use crate::server::ServerError;
 use crate::server::local::LocalError;
 use crate::template::TemplateError;
+use crate::testing::TestDbError;
 
 /// Something could not be removed; the report says what.
 pub const NOT_REMOVED: u8 = 8;
@@ -20,12 +21,25 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(class(error))
 }
 
+fn of_run(error: &RunError) -> u8 {
+    match error {
+        RunError::Server(_) | RunError::Pg(_) | RunError::SharedClone(_) => 4,
+        RunError::Template(_) => 5,
+        RunError::RunDir(_) | RunError::Keeper(_) => 6,
+    }
+}
+
 fn class(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<RunError>() {
+        return of_run(error);
+    }
+    if let Some(error) = error.downcast_ref::<TestDbError>() {
         return match error {
-            RunError::Server(_) | RunError::Pg(_) => 4,
-            RunError::Template(_) => 5,
-            RunError::RunDir(_) | RunError::Keeper(_) => 6,
+            TestDbError::Run(error) => of_run(error),
+            TestDbError::Config(_) => 3,
+            TestDbError::Pg(_) | TestDbError::Connect { .. } => 4,
+            TestDbError::RunDir(_) => 6,
+            TestDbError::Background(_) => 1,
         };
     }
     let is = |class, found| if found { Some(class) } else { None };

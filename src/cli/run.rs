@@ -15,10 +15,12 @@ use super::output::Printer;
 use super::prepare::test_threads;
 use crate::config::{Config, ExportUrl, Origin};
 use crate::export::{self, Variables};
+use crate::pg::admin::Admin;
+use crate::pg::connect::Patience;
 use crate::platform::{self, ProcessId};
-use crate::run::keeper::STRAGGLERS;
-use crate::run::teardown::{End, Ending};
+use crate::run::teardown::{End, Ending, STRAGGLERS};
 use crate::run::{self, Identity, OpenRun, clone, spawn};
+use crate::run_dir::{RunDir, RunFile, Runtime};
 
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
@@ -74,7 +76,9 @@ async fn command(
         tokio::select! {
             status = child.wait() => return status.context("failed to wait for the command"),
             signal = signals.next() => {
-                if let Some(pid) = child.id() {
+                // The terminal has sent its own Ctrl-C to the command already; a second one is a different message.
+                let twice = signal == platform::Signal::INT && platform::in_foreground();
+                if let Some(pid) = child.id().filter(|_| !twice) {
                     // Gone already: then its status comes next.
                     let _ = platform::signal(pid, signal);
                 }
@@ -86,38 +90,58 @@ async fn command(
 /// Ends the run: tells the keeper to, or does it here.
 async fn end(run: OpenRun, keeper: Option<Child>, templates: usize, printer: &Printer) {
     let ended = match keeper {
-        Some(keeper) => end_by_keeper(run, keeper).await,
-        None => {
-            let ending = Ending {
-                runtime: run.runtime,
-                dir: run.dir,
-                file: run.file,
-                admin: run.admin,
-                templates,
-            };
-            let end = ending.run(STRAGGLERS).await;
-            end.map(|end| end == End::Clean)
-                .map_err(anyhow::Error::from)
-        }
+        Some(keeper) => end_by_keeper(run, keeper, templates).await,
+        None => end_here(run.runtime, run.dir, run.file, run.admin, templates).await,
     };
     match ended {
         Ok(true) => {}
         Ok(false) => {
-            printer.warn("the run's end is left to the next sweep: a process of it still lives")
+            printer.warn("the run's end is left to the next sweep: a process of it still lives");
         }
         Err(error) => printer.warn(&format!("the run's end is left to the next sweep: {error}")),
     }
 }
 
-/// Lets go of the run and tells the keeper, as soon as it listens, that this is the end.
-async fn end_by_keeper(run: OpenRun, mut keeper: Child) -> Result<bool> {
+async fn end_here(
+    runtime: Runtime,
+    dir: RunDir,
+    file: RunFile,
+    admin: Admin,
+    templates: usize,
+) -> Result<bool> {
+    let ending = Ending {
+        runtime,
+        dir,
+        file,
+        admin,
+        templates,
+        hurry: None,
+    };
+    Ok(ending.run(STRAGGLERS).await? == End::Clean)
+}
+
+/// Lets go of the run and tells the keeper, as soon as it listens, that this is the end. A keeper that has died leaves the end to us.
+async fn end_by_keeper(run: OpenRun, mut keeper: Child, templates: usize) -> Result<bool> {
+    let path = run.dir.path().to_path_buf();
     while run.dir.keeper_pid().is_none() && keeper.try_wait()?.is_none() {
         tokio::time::sleep(LOOK).await;
     }
     drop(run.dir);
     run.admin.close().await;
-    platform::signal(keeper.id(), platform::Signal::TERM)?;
-    Ok(keeper.wait()?.success())
+    // Gone already: its status tells.
+    let _ = platform::signal(keeper.id(), platform::Signal::TERM);
+    let status = loop {
+        match keeper.try_wait()? {
+            Some(status) => break status,
+            None => tokio::time::sleep(LOOK).await,
+        }
+    };
+    if status.code().is_some() {
+        return Ok(status.success());
+    }
+    let dir = RunDir::join(&path)?;
+    let admin = clone::admin(&run.file, "run", Patience::RUNNING).await?;
+    end_here(run.runtime, dir, run.file, admin, templates).await
 }
 
 /// As a shell reports it: 128 and the signal's number for a command that a signal ended.

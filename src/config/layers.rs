@@ -212,7 +212,7 @@ impl Layer {
         };
         let table: Table = toml::from_str(&text).map_err(|e| ConfigError::Syntax {
             path: path.clone(),
-            message: e.to_string().trim_end().to_owned(),
+            message: located(&text, &e),
         })?;
         let mut layer = Self::default();
         layer.flatten("", table, &Origin::File(path));
@@ -232,7 +232,10 @@ impl Layer {
     }
 
     /// Reads the variable of every key, and the older names for some.
-    pub(super) fn environment(root: &Path, var: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn environment(
+        root: &Path,
+        var: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         let mut set = |key: &Key, text: String, origin: Origin| {
             layer
@@ -254,13 +257,22 @@ impl Layer {
             if let Some((name, text)) = found {
                 set(key, text, Origin::Environment(name));
             } else if key.name == "server.url"
-                && let Some((path, text)) = dotenv_url(root)
+                && let Some((path, text)) = dotenv_url(root)?
             {
                 set(key, text, Origin::File(path));
             }
         }
-        layer
+        Ok(layer)
     }
+}
+
+/// Where the file is wrong and why, without the line itself, which may hold a password.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("{} at line {line}, column {column}", error.message())
 }
 
 fn from_variable(key: &Key, text: &str) -> Value {
@@ -291,18 +303,25 @@ pub(super) fn unknown_variables() -> Vec<(String, Origin)> {
         .collect()
 }
 
-/// `DATABASE_URL` of the workspace's `.env` file, which sqlx's own tools read too.
-fn dotenv_url(root: &Path) -> Option<(PathBuf, String)> {
+/// `DATABASE_URL` of the workspace's `.env` file, which sqlx's own tools read too. Other lines are none of our business; what is
+/// wrong with one is not repeated, because it may hold a password.
+fn dotenv_url(root: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let path = root.join(".env");
-    let entries = dotenvy::from_path_iter(&path).ok()?;
+    let Ok(entries) = dotenvy::from_path_iter(&path) else {
+        return Ok(None);
+    };
     for entry in entries {
         match entry {
             Ok((name, value)) if name == env::DATABASE_URL && !value.is_empty() => {
-                return Some((path, value));
+                return Ok(Some((path, value)));
             }
+            Err(dotenvy::Error::LineParse(line, _)) if line.contains(env::DATABASE_URL) => {
+                let message = "the line with DATABASE_URL cannot be read; put its value in quotes";
+                return Err(ConfigError::Dotenv { path, message });
+            }
+            Err(_) => tracing::warn!("ignored a line of `{}` that cannot be read", path.display()),
             Ok(_) => {}
-            Err(error) => tracing::warn!("ignored a line of `{}`: {error}", path.display()),
         }
     }
-    None
+    Ok(None)
 }

@@ -40,6 +40,14 @@ pub enum ConfigError {
         /// Line, column and what was expected.
         message: String,
     },
+    /// The `.env` file's line for us is broken.
+    #[error("`{}`: {message}", path.display())]
+    Dotenv {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: &'static str,
+    },
     /// A value is of the wrong type or out of range.
     #[error("`{key} = {value}` ({origin}) is not valid; expected {expected}")]
     Value {

@@ -34,7 +34,7 @@ pub fn load_with(
     let mut values = BTreeMap::new();
     for layer in [
         Layer::file(root, var)?,
-        Layer::environment(root, var),
+        Layer::environment(root, var)?,
         flags,
     ] {
         values.extend(layer.values);
@@ -269,12 +269,14 @@ impl Resolver<'_> {
 /// A value as TOML, without the password of a URL.
 fn show(name: &str, value: &Value) -> String {
     match value {
-        Value::String(text) if name.ends_with("url") => match Address::parse(text) {
-            Ok((address, database)) => {
-                format!("\"{}\"", address.url(database.as_deref().unwrap_or("")))
+        Value::String(text) if matches!(name, "server.url" | "server.admin_url") => {
+            match Address::parse(text) {
+                Ok((address, database)) => {
+                    format!("\"{}\"", address.url(database.as_deref().unwrap_or("")))
+                }
+                Err(_) => "\"…\"".to_owned(),
             }
-            Err(_) => "\"…\"".to_owned(),
-        },
+        }
         value => value.to_string(),
     }
 }

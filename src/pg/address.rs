@@ -127,7 +127,18 @@ impl Address {
     /// A complete configuration for sqlx. A password that the address does not have is looked up in the passfile.
     pub fn options(&self, database: &str) -> PgConnectOptions {
         // Parsed from the URL so that sqlx looks into the user's passfile for exactly this server.
-        let mut options: PgConnectOptions = self.url(database).parse().unwrap_or_default();
+        let parsed: Result<PgConnectOptions, _> = self.url(database).parse();
+        // A host that no URL can hold: never another one.
+        let mut options = parsed.unwrap_or_else(|_| {
+            let options = PgConnectOptions::new_without_pgpass()
+                .port(self.port)
+                .username(&self.user)
+                .database(database);
+            match &self.host {
+                Host::Tcp(host) => options.host(host),
+                Host::Socket(folder) => options.socket(folder),
+            }
+        });
         if let Some(path) = &self.ssl_root_cert {
             options = options.ssl_root_cert(path);
         }

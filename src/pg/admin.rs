@@ -6,8 +6,10 @@
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Error as Sqlx, PgConnection, Row};
 
+use tokio::time::timeout;
+
 use super::address::Address;
-use super::connect::{Patience, connect, lock_session};
+use super::connect::{ATTEMPT, Patience, connect, lock_session};
 use super::error::{Doing, PgError};
 use super::lock::LockKey;
 use super::sql::{NO_IDLE_TIMEOUT, literal};
@@ -102,7 +104,8 @@ impl Admin {
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
                coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
-               coalesce(to_jsonb(d)->>'datcollversion', '')) \
+               (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c \
+                WHERE c.collcollate = d.datcollate)) \
               FROM pg_database d WHERE d.datname = {}) AS base_locale \
              FROM pg_roles r WHERE r.rolname = current_user",
             literal(base)
@@ -212,15 +215,17 @@ impl Admin {
             .doing(|| "look who holds a lock".to_owned())
     }
 
-    /// Asks for nothing: whether the session, and with it every lock, is still there.
+    /// Asks for nothing: whether the session, and with it every lock, is still there. A server that does not answer in time counts
+    /// as lost.
     ///
     /// # Errors
     /// The session is gone.
     pub async fn verify(&mut self) -> Result<(), PgError> {
-        self.run("SELECT 1".to_owned(), || {
-            "reach the server on the run's own connection".to_owned()
-        })
-        .await
+        let doing = || "reach the server on the run's own connection".to_owned();
+        match timeout(ATTEMPT, self.run("SELECT 1".to_owned(), doing)).await {
+            Ok(result) => result,
+            Err(_) => Err(Sqlx::Io(std::io::ErrorKind::TimedOut.into())).doing(doing),
+        }
     }
 
     /// Where the server's data is. Superusers and members of `pg_read_all_settings` may know.
@@ -242,8 +247,7 @@ impl Admin {
     /// # Errors
     /// A failed statement.
     pub async fn count_connections(&mut self) -> Result<i64, PgError> {
-        let sql =
-            "SELECT count(*) AS n FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend'";
         let rows = self.rows(sql.to_owned(), "count connections").await?;
         rows.first()
             .ok_or(Sqlx::RowNotFound)

@@ -6,8 +6,13 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Error as Sqlx, PgConnection};
 
+use tokio::time::timeout;
+
 use super::address::Address;
 use super::error::{ConnectFailure, Doing, PgError, backoff, classify, code, code_of};
+
+/// How long a server may take to answer one attempt: something may listen there that never says a word.
+pub const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// How long to go on trying to connect.
 #[derive(Debug, Clone, Copy)]
@@ -34,20 +39,24 @@ impl Patience {
 /// Options of a session that may hold locks: no time-out may end it, and keepalives notice a dead peer within about a minute.
 pub(super) fn lock_session(options: PgConnectOptions) -> PgConnectOptions {
     quiet(options).options([
-        ("statement_timeout", "0"),
-        ("lock_timeout", "0"),
-        ("idle_in_transaction_session_timeout", "0"),
+        // Nothing that somebody put into a writable `public` is ever called here.
+        ("search_path", "pg_catalog"),
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
     ])
 }
 
-/// Keeps what is normal here out of the log: builds and waits for locks are slow, and VACUUM warns of every catalog that is not
-/// ours.
+/// Sessions of our own: no time-out ends them, and what is normal here stays out of the log (builds and waits for locks are slow,
+/// and VACUUM warns of every catalog that is not ours).
 pub fn quiet(options: PgConnectOptions) -> PgConnectOptions {
     options
-        .options([("client_min_messages", "error")])
+        .options([
+            ("client_min_messages", "error"),
+            ("statement_timeout", "0"),
+            ("lock_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
+        ])
         .disable_statement_logging()
 }
 
@@ -63,9 +72,10 @@ pub async fn connect(
 ) -> Result<PgConnection, PgError> {
     let begun = Instant::now();
     for attempt in 0.. {
-        let error = match options.connect().await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
+        let error = match timeout(ATTEMPT, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            Err(_) => Sqlx::Io(std::io::ErrorKind::TimedOut.into()),
         };
         let waited = begun.elapsed();
         let limit = match (&error, classify(&error)) {
@@ -143,7 +153,10 @@ pub async fn run_script(connection: &mut PgConnection, sql: &str) -> Result<(), 
     }
 }
 
-/// Whether a connect failed because the database does not exist.
+/// Whether a connect failed because the database does not exist, or no more than an interrupted DROP left of it.
 pub fn is_missing_database(error: &Sqlx) -> bool {
-    code_of(error).as_deref() == Some(code::INVALID_CATALOG_NAME)
+    matches!(
+        code_of(error).as_deref(),
+        Some(code::INVALID_CATALOG_NAME | code::NOT_IN_PREREQUISITE_STATE)
+    )
 }

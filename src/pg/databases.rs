@@ -196,13 +196,14 @@ impl Admin {
         self.run(sql, || format!("comment on `{name}`")).await
     }
 
-    /// Ends the sessions on a database.
+    /// Ends our role's sessions on a database. Others' are not ours to end.
     ///
     /// # Errors
     /// A failed statement.
     pub async fn end_sessions(&mut self, name: &DbName) -> Result<(), PgError> {
         let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = {} AND usename = current_user AND backend_type = 'client backend'",
             literal(&name.to_string())
         );
         self.run(sql, || format!("end the sessions on `{name}`"))
@@ -264,7 +265,7 @@ impl DatabaseRow {
 fn database_query(condition: &str, with_sessions: bool) -> String {
     let (sessions, prepared, activity) = if with_sessions {
         (
-            "(SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend')",
+            "(SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND coalesce(a.backend_type, 'client backend') = 'client backend')",
             "(SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = d.datname)",
             "(SELECT coalesce((to_jsonb(s)->>'sessions')::int8, s.xact_commit + s.xact_rollback) \
               FROM pg_stat_database s WHERE s.datid = d.oid)",

@@ -140,9 +140,11 @@ pub fn classify(error: &Sqlx) -> ConnectFailure {
     use std::io::ErrorKind as Io;
     match error {
         Sqlx::Io(io) => match io.kind() {
-            Io::ConnectionReset | Io::ConnectionAborted | Io::UnexpectedEof | Io::WouldBlock => {
-                ConnectFailure::Passing
-            }
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::UnexpectedEof
+            | Io::WouldBlock
+            | Io::BrokenPipe => ConnectFailure::Passing,
             _ => ConnectFailure::Final,
         },
         Sqlx::Database(_) => match code_of(error).as_deref() {

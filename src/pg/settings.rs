@@ -21,7 +21,7 @@ impl Admin {
                || format(' SET %s = %s', split_part(c, '=', 1), \
                  CASE WHEN split_part(c, '=', 1) IN ('search_path', 'DateStyle', 'datestyle', 'temp_tablespaces', \
                    'session_preload_libraries', 'local_preload_libraries') \
-                 THEN substr(c, strpos(c, '=') + 1) ELSE quote_literal(substr(c, strpos(c, '=') + 1)) END) AS statement \
+                 THEN regexp_replace(substr(c, strpos(c, '=') + 1), '(^|, )\"\"(,|$)', '\\1''''\\2', 'g') ELSE quote_literal(substr(c, strpos(c, '=') + 1)) END) AS statement \
              FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c \
              WHERE d.datname = {database} \
              UNION ALL \

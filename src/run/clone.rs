@@ -3,6 +3,8 @@
 //! A crash in the middle leaves a database that carries the run's id, and perhaps no entry for it: the teardown and the sweep go
 //! by the names on the server, not by the entries.
 
+use std::time::{Duration, Instant};
+
 use crate::name::{DbName, Kind};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
@@ -12,6 +14,9 @@ use crate::pg::lock::LockKey;
 use crate::run_dir::{Folder, RunDir, RunFile};
 
 use super::RunError;
+
+/// How long to wait for another process that makes the shared clone.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A new name for a database of the run.
 pub fn new_name(file: &RunFile, kind: Kind) -> DbName {
@@ -90,9 +95,11 @@ pub async fn ensure_shared(
     file: &RunFile,
     lost: Option<&DbName>,
 ) -> Result<DbName, RunError> {
+    let begun = Instant::now();
     let lock = loop {
         match dir.try_lock_shared_clone()? {
             Some(lock) => break lock,
+            None if begun.elapsed() > PATIENCE => return Err(RunError::SharedClone(PATIENCE)),
             None => tokio::time::sleep(std::time::Duration::from_millis(2)).await,
         }
     };

@@ -21,7 +21,7 @@ use super::budget::Budget;
 use super::clone;
 use super::keeper_plan::{Job, View, plan};
 use super::spawn::KeeperOrder;
-use super::teardown::{End, Ending};
+use super::teardown::{End, Ending, STRAGGLERS};
 use crate::name::DbName;
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
@@ -38,8 +38,6 @@ const VERIFY: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(2);
 /// The longest life of a keeper that has nobody to watch.
 const LIFE: Duration = Duration::from_secs(3600);
-/// How long it does so when it was told to end: after that the run's end is left to the sweep.
-pub const STRAGGLERS: Duration = Duration::from_secs(10);
 /// How long the teardown waits for test processes that outlive nextest.
 const LINGER: Duration = Duration::from_secs(600);
 struct Keeper {
@@ -84,7 +82,7 @@ enum Stop {
 /// The run directory or the server cannot be used at all.
 pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
     // First of all: who tells us to end this early must not kill us instead.
-    let told = signal(SignalKind::terminate()).map_err(RunError::Keeper)?;
+    let mut told = signal(SignalKind::terminate()).map_err(RunError::Keeper)?;
     let lock = platform::inherit(order.lock_fd).map_err(RunError::Keeper)?;
     let _keeper_lock: File = platform::inherit(order.keeper_fd).map_err(RunError::Keeper)?;
     let dir = RunDir::inherit(&order.dir, lock);
@@ -109,7 +107,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         spare: Arc::new(Semaphore::new(1)),
         complained: false,
     };
-    let stop = keeper.work(order.watch.as_ref(), told).await;
+    let stop = keeper.work(order.watch.as_ref(), &mut told).await;
     tracing::info!(?stop, "the working life ends");
     if stop == Stop::Fenced {
         return Ok(End::FencedOff);
@@ -119,11 +117,11 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
     } else {
         LINGER
     };
-    keeper.end(patience).await
+    keeper.end(patience, told).await
 }
 
 impl Keeper {
-    async fn work(&mut self, watched: Option<&platform::ProcessId>, mut told: Signal) -> Stop {
+    async fn work(&mut self, watched: Option<&platform::ProcessId>, told: &mut Signal) -> Stop {
         let root = self.dir.path().to_path_buf();
         let folders = Folder::ALL.map(|folder| root.join(folder.as_str()));
         let mut watch_list: Vec<_> = folders.iter().map(std::path::PathBuf::as_path).collect();
@@ -137,12 +135,15 @@ impl Keeper {
             let _session = spare.acquire().await;
             sweep::sweep_for_run(&runtime, &file).await
         });
+        // First what tests may wait for, then what the dead left.
+        let mut sweeping = false;
         let mut swept = false;
         loop {
             if !self.verify().await {
                 return Stop::Fenced;
             }
             self.assign();
+            sweeping |= self.jobs.is_empty();
             let pause = if self.busy.is_empty() && !self.idle.is_empty() {
                 IDLE
             } else {
@@ -153,7 +154,7 @@ impl Keeper {
                 _ = told.recv() => return Stop::Told,
                 Some(done) = self.busy.next() => self.finished(done),
                 () = dirs.changed() => {}
-                result = &mut sweep, if !swept && self.jobs.is_empty() => {
+                result = &mut sweep, if sweeping && !swept => {
                     swept = true;
                     match result {
                         Ok(report) => tracing::info!("{report}"),
@@ -234,7 +235,8 @@ impl Keeper {
         let waiting = |folder| -> Vec<DbName> {
             let mut names = self.dir.list(folder);
             names.retain(|name| {
-                !self.stuck.contains(name)
+                name.run() == Some(&self.file.run)
+                    && !self.stuck.contains(name)
                     && !self.jobs.contains(&Job::Drop(name.clone()))
                     && !self.jobs.contains(&Job::Preserve(name.clone()))
             });
@@ -260,6 +262,11 @@ impl Keeper {
             room,
             creating: self.jobs.iter().filter(|j| **j == Job::Create).count(),
             released,
+            dropping: self
+                .jobs
+                .iter()
+                .filter(|j| matches!(j, Job::Drop(_)))
+                .count(),
             failed,
             demand: self.demand,
             shared: self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
@@ -309,7 +316,7 @@ impl Keeper {
                 }
             }
             (Ok(_), _) => self.failures = 0,
-            (Err(error), Job::Drop(name) | Job::Preserve(name)) => {
+            (Err(error), Job::Drop(name) | Job::Preserve(name)) if is_lasting(&error) => {
                 tracing::warn!("`{name}` is left to the teardown: {error}");
                 self.stuck.insert(name);
             }
@@ -329,7 +336,7 @@ impl Keeper {
     }
 
     /// Finishes what is being done, and ends the run.
-    async fn end(mut self, patience: Duration) -> Result<End, RunError> {
+    async fn end(mut self, patience: Duration, told: Signal) -> Result<End, RunError> {
         while let Some(done) = self.busy.next().await {
             self.finished(done);
         }
@@ -339,9 +346,20 @@ impl Keeper {
             file: self.file,
             admin: self.lock,
             templates: self.templates,
+            hurry: Some(told),
         };
         end.run(patience).await
     }
+}
+
+/// Whether the server refused this very statement, so that the next attempt would fail as well.
+fn is_lasting(error: &RunError) -> bool {
+    let code = match error {
+        RunError::Pg(error) => error.code(),
+        _ => None,
+    };
+    // Class 53: out of resources; class 57: shut down, cancelled.
+    code.is_some_and(|code| !code.starts_with("53") && !code.starts_with("57"))
 }
 
 async fn ended(process: Option<&Option<ProcessWatch>>) {

@@ -42,6 +42,11 @@ pub enum RunError {
     /// A statement failed.
     #[error(transparent)]
     Pg(#[from] PgError),
+    /// Whoever makes the shared clone does not get on.
+    #[error(
+        "another process has been making the run's shared clone for {} s; is it suspended? end it, and run again", .0.as_secs()
+    )]
+    SharedClone(std::time::Duration),
     /// The keeper could not be started.
     #[error("failed to start the keeper: {0}")]
     Keeper(std::io::Error),

@@ -5,7 +5,7 @@
 //! watches nextest like any other.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -60,7 +60,6 @@ fn start(
         .mode(0o600)
         .open(run.runtime.keeper_log(&run.file.run))?;
     let lock = run.dir.lock_file();
-    platform::only_inherit(&[lock.as_fd(), keeper_lock.as_fd()])?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("keeper")
@@ -76,9 +75,6 @@ fn start(
     if let Some(watch) = watch {
         command.args(["--watch", &watch.to_string()]);
     }
-    platform::detach(&mut command);
-    let child = command.spawn();
-    // Whatever is started after this must not inherit them.
-    platform::only_inherit(&[])?;
-    child
+    platform::detach(&mut command, &[lock.as_raw_fd(), keeper_lock.as_raw_fd()]);
+    command.spawn()
 }

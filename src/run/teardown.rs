@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::Signal;
+
 use super::{RunError, clone};
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
@@ -16,6 +18,9 @@ use crate::{sweep, template};
 
 /// How long the teardown waits for killed clients' sessions to free the run lock.
 const LAST_SESSIONS: Duration = Duration::from_secs(10);
+
+/// How long the teardown waits for test processes once it was told to end: after that the rest is left to the sweep.
+pub const STRAGGLERS: Duration = Duration::from_secs(10);
 
 /// How a run's keeper ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub struct Ending {
     pub admin: Admin,
     /// How many templates stay.
     pub templates: usize,
+    /// Shortens the wait for test processes to [`STRAGGLERS`].
+    pub hurry: Option<Signal>,
 }
 
 impl Ending {
@@ -55,8 +62,9 @@ impl Ending {
             file,
             admin,
             templates,
+            hurry,
         } = self;
-        let Some(dead) = last_on_this_host(dir, patience).await else {
+        let Some(dead) = last_on_this_host(dir, patience, hurry).await else {
             return Ok(End::LeftToSweep);
         };
         let Some(mut admin) = last_on_the_server(admin, &file).await? else {
@@ -83,7 +91,11 @@ impl Ending {
 }
 
 /// Wins the run directory's lock exclusive, or gives up after `patience`.
-async fn last_on_this_host(mut dir: RunDir, patience: Duration) -> Option<DeadRunDir> {
+async fn last_on_this_host(
+    mut dir: RunDir,
+    mut patience: Duration,
+    mut hurry: Option<Signal>,
+) -> Option<DeadRunDir> {
     let begun = Instant::now();
     for attempt in 0.. {
         match dir.end() {
@@ -91,9 +103,22 @@ async fn last_on_this_host(mut dir: RunDir, patience: Duration) -> Option<DeadRu
             Err(_) if begun.elapsed() >= patience => return None,
             Err(back) => dir = back,
         }
-        tokio::time::sleep(backoff(attempt)).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff(attempt)) => {}
+            () = told(&mut hurry) => {
+                hurry = None;
+                patience = patience.min(begun.elapsed() + STRAGGLERS);
+            }
+        }
     }
     None
+}
+
+async fn told(hurry: &mut Option<Signal>) {
+    match hurry {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Turns the run lock from shared to exclusive, or gives up. Killed clients' sessions may need a moment to go.

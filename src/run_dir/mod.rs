@@ -99,6 +99,15 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), RunDirError> {
 
 /// Checks that a folder belongs to `owner` alone and is no link.
 pub(crate) fn check_private(path: &Path, owner: u32) -> Result<(), RunDirError> {
+    check(path, owner, 0o077, "other users may enter it")
+}
+
+/// Checks that a folder is ours, that nobody else can put things there, and that it is no link.
+pub(crate) fn check_unwritable(path: &Path) -> Result<(), RunDirError> {
+    check(path, uid(), 0o022, "other users may write there")
+}
+
+fn check(path: &Path, owner: u32, refused: u32, open: &'static str) -> Result<(), RunDirError> {
     let metadata = fs::symlink_metadata(path).at("look at", path)?;
     let why = if metadata.file_type().is_symlink() {
         "it is a symbolic link"
@@ -106,8 +115,8 @@ pub(crate) fn check_private(path: &Path, owner: u32) -> Result<(), RunDirError> 
         "it is not a folder"
     } else if metadata.uid() != owner {
         "it belongs to another user"
-    } else if metadata.mode() & 0o077 != 0 {
-        "other users may enter it"
+    } else if metadata.mode() & refused != 0 {
+        open
     } else {
         return Ok(());
     };

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{
-    At, Folder, Gate, PROTOCOL, RunDirError, RunFile, check_private, open_lock, uid,
+    At, Folder, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private, open_lock, uid,
     write_atomically,
 };
 use crate::name::DbName;
@@ -36,6 +36,20 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Gone`] where the directory is gone or being removed.
     pub fn join(path: &Path) -> Result<Self, RunDirError> {
+        match Self::join_once(path) {
+            // Who only looks whether the run lives holds its lock for a moment, behind the gate.
+            Err(RunDirError::Gone { .. }) => {
+                if let Some(base) = path.ancestors().nth(2).filter(|_| path.exists()) {
+                    drop(Runtime::open_at(base)?.gate()?);
+                }
+                Self::join_once(path)
+            }
+            result => result,
+        }
+    }
+
+    /// [`Self::join`] for who is behind the gate already.
+    pub(super) fn join_once(path: &Path) -> Result<Self, RunDirError> {
         let gone = || RunDirError::Gone {
             path: path.to_path_buf(),
         };
@@ -215,7 +229,14 @@ impl RunDir {
     /// # Errors
     /// The operating system refused.
     pub fn lock_keeper(&self) -> Result<Option<File>, RunDirError> {
-        self.try_lock_file("keeper.lock")
+        // Who only looks whether there is a keeper holds the lock for a moment.
+        for _ in 0..5 {
+            if let Some(lock) = self.try_lock_file("keeper.lock")? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(None)
     }
 
     /// Says which process the keeper is: from now on it ends cleanly when it gets SIGTERM.

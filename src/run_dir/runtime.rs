@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::entries::Folder;
-use super::{At, RunDir, RunDirError, RunFile, open_lock, private_dir, uid};
+use super::{At, RunDir, RunDirError, RunFile, check_private, open_lock, private_dir, uid};
 use crate::env;
 use crate::name::{RunId, RunKey};
 
@@ -116,7 +116,7 @@ impl Runtime {
             .into_iter()
             .rev()
             .filter(|run| run.has_key(key))
-            .find_map(|run| RunDir::join(&self.run_path(&run)).ok())
+            .find_map(|run| RunDir::join_once(&self.run_path(&run)).ok())
             .filter(|dir| dir.read().is_ok())
     }
 
@@ -162,8 +162,10 @@ fn default_base() -> PathBuf {
     if let Some(dir) = var(env::RUNTIME_DIR) {
         return dir.into();
     }
-    match var("XDG_RUNTIME_DIR") {
-        Some(dir) => PathBuf::from(dir).join("kapsel-testdb"),
+    // Set for another user or another machine, by `sudo` or a container, it is no place for us.
+    let ours = |dir: &PathBuf| check_private(dir, uid()).is_ok();
+    match var("XDG_RUNTIME_DIR").map(PathBuf::from).filter(ours) {
+        Some(dir) => dir.join("kapsel-testdb"),
         None => std::env::temp_dir().join(format!("kapsel-testdb-{}", uid())),
     }
 }

@@ -1,7 +1,7 @@
 //! Drops databases, or says why not. The callers hold the fences.
 
 use super::Skipped;
-use crate::name::{Kind, Namespace, RunId};
+use crate::name::{DbName, Kind, Namespace, RunId};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
@@ -38,16 +38,22 @@ pub async fn drop_run(
     dead: &DeadRunDir,
     force: bool,
 ) -> Result<Vec<Skipped>, PgError> {
-    let failed = dead.failed();
-    for name in failed.iter().filter(|name| name.run() == Some(run)) {
-        if let Err(error) = clone::preserve(admin, name).await
-            && !error.is(code::INVALID_CATALOG_NAME)
-        {
-            tracing::warn!("could not keep `{name}`: {error}");
+    let mut skipped = Vec::new();
+    let ours = |name: &DbName| name.run() == Some(run);
+    for name in dead.failed().into_iter().filter(ours) {
+        match clone::preserve(admin, &name).await {
+            Err(error) if error.is(code::INVALID_CATALOG_NAME) => {}
+            Err(error) if error.code().is_some() => skipped.push(Skipped {
+                name,
+                reason: format!("its test failed, and it cannot be kept yet: {error}"),
+            }),
+            result => drop(result?),
         }
     }
-    let rows = rows_of(admin, namespace, run).await?;
-    drop_rows(admin, rows, force).await
+    let mut rows = rows_of(admin, namespace, run).await?;
+    rows.retain(|row| skipped.iter().all(|s| s.name != row.name));
+    skipped.extend(drop_rows(admin, rows, force).await?);
+    Ok(skipped)
 }
 
 /// Drops databases; what could not be dropped comes back with the reason.

@@ -39,16 +39,13 @@ impl Builder<'_> {
         if let Some(template) = usable(self.plan, row, &self.server.facts)? {
             return Ok(template);
         }
-        if let Some(row) = row {
-            // Ours by name, owner and fingerprint, but no template: an interrupted DROP, or somebody unsealed it.
-            self.admin
-                .drop_database(&row.name, row.is_template, false)
-                .await?;
-        }
         self.announce(&existing);
         let migrated = self.build_schema(&existing).await?;
         let settings = match &self.plan.chain.seeded {
-            Some(link) => self.build_seeded(&migrated, link).await?,
+            Some(link) => {
+                self.clear_wreck(link, &existing).await?;
+                self.build_seeded(&migrated, link).await?
+            }
             None => migrated.settings,
         };
         self.observer.event(&Event::Built);
@@ -105,6 +102,7 @@ impl Builder<'_> {
             None => (0, self.config.template.base.clone(), Vec::new()),
         };
         let link = self.plan.chain.migrated();
+        self.clear_wreck(link, existing).await?;
         let building = self.create_building(link, &source, &settings).await?;
         let result = self.migrate(&building, done).await;
         self.finish(building, link, self.plan.chain.migrated_inputs(), result)
@@ -125,6 +123,23 @@ impl Builder<'_> {
         self.finish(building, link, &self.plan.chain.inputs, result)
             .await
             .map(|published| published.settings)
+    }
+
+    /// Drops what has the name that we are about to publish, is ours and is no template: an interrupted collection's leftover, or
+    /// somebody unsealed it.
+    async fn clear_wreck(
+        &mut self,
+        link: &Link,
+        existing: &[DatabaseRow],
+    ) -> Result<(), TemplateError> {
+        let name = DbName::template(&self.config.namespace, &link.fingerprint());
+        match existing.iter().find(|row| row.name == name && row.owned) {
+            Some(row) => Ok(self
+                .admin
+                .drop_database(&name, row.is_template, false)
+                .await?),
+            None => Ok(()),
+        }
     }
 
     async fn create_building(

@@ -16,7 +16,8 @@ fn runtime() -> Result<&'static Runtime, TestDbError> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
     let build = || {
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(1).thread_name("kapsel-testdb");
+        // Two: a destructor that blocks on one needs the other.
+        builder.worker_threads(2).thread_name("kapsel-testdb");
         builder.enable_all().build().map_err(|e| e.to_string())
     };
     let runtime = RUNTIME.get_or_init(build).as_ref();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
 
 use super::session::{Session, current, own};
 use super::{TestDbError, TestTransaction, report};
@@ -15,7 +15,7 @@ use crate::run::RunError;
 use crate::run_dir::Claim;
 
 /// How long a release waits for connections that the test still uses.
-const CLOSE: Duration = Duration::from_millis(500);
+const CLOSE: Duration = Duration::from_millis(100);
 
 /// A database for a test, and a pool on it. Given back when it is dropped; kept for a look when that happens in a panic.
 ///
@@ -64,7 +64,9 @@ impl TestDb {
         let pool = match pool {
             Ok(pool) => pool,
             Err(error) => {
-                session.release(claim)?;
+                if let Err(error) = session.release(claim) {
+                    report::left_to_sweep(&error);
+                }
                 return Err(error);
             }
         };
@@ -189,17 +191,26 @@ impl Session {
     /// (`min_connections` would open a second one: sqlx's maintenance races with the connect.)
     async fn connect(&self, name: &DbName, most: Option<u32>) -> Result<PgPool, TestDbError> {
         let settings = &self.file.pool;
-        PgPoolOptions::new()
+        let options = self.options(name);
+        let connected = PgPoolOptions::new()
             .max_connections(most.unwrap_or(settings.max_connections))
             .acquire_timeout(Duration::from_secs(settings.acquire_timeout_secs))
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(self.options(name))
-            .await
-            .map_err(|source| TestDbError::Connect {
-                database: name.to_string(),
-                source,
-            })
+            .connect_with(options.clone())
+            .await;
+        let failed = |source| TestDbError::Connect {
+            database: name.to_string(),
+            source,
+        };
+        match connected {
+            // The pool keeps the reason to itself; a plain connect tells it.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let reason = options.connect().await.err();
+                Err(failed(reason.unwrap_or(sqlx::Error::PoolTimedOut)))
+            }
+            result => result.map_err(failed),
+        }
     }
 
     async fn connect_shared(&self, most: Option<u32>) -> Result<(DbName, PgPool), TestDbError> {

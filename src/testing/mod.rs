@@ -20,4 +20,4 @@ pub use runner::{Isolation, TestFn, TestOutcome, run};
 pub use transaction::TestTransaction;
 
 #[cfg(feature = "cli")]
-pub(crate) use session::lease_for_other_process;
+pub(crate) use session::{join_run, lease_for_other_process};

@@ -294,17 +294,22 @@ impl<T, F> Work<T> for F where
 }
 
 impl Drop for Session {
-    /// Ends a run of our own: drops its shared clone, frees the locks, removes the directory. An exported run is the keeper's.
+    /// Ends a run of our own: drops what it still has, frees the locks, removes the directory, unless something is left to sweep. An exported run is the keeper's.
     fn drop(&mut self) {
         let Some(Inner { dir, admin, own }) = self.inner.take() else {
             return;
         };
         let Some(runtime) = own else { return };
-        let shared = dir.shared();
+        let run = self.file.run.clone();
+        let namespace = self.file.namespace.clone();
         let ended = background::run_blocking(async move {
             if let Some(mut admin) = admin.lock().await.take() {
-                if let Some(name) = shared {
-                    admin.drop_database(&name, false, true).await?;
+                let rows = admin.databases(&namespace).await?;
+                let ours = rows.iter().filter(|row| row.name.run() == Some(&run));
+                for row in ours.filter(|row| row.name.kind() != Kind::Kept) {
+                    admin
+                        .drop_database(&row.name, row.is_template, true)
+                        .await?;
                 }
                 admin.close().await;
             }
@@ -358,4 +363,10 @@ pub(crate) async fn lease_for_other_process(path: &Path) -> Result<(Claim, RunFi
     let session = Session::join(path)?;
     let claim = session.claim().await?;
     Ok((claim, session.file.clone()))
+}
+
+/// A process that only lives in a run: it takes the run lock where the keeper is gone.
+#[cfg(feature = "cli")]
+pub(crate) fn join_run(path: &Path) -> Result<Session, TestDbError> {
+    Ok(Session::join(path)?)
 }

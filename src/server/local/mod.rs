@@ -1,6 +1,7 @@
 //! The managed server: PostgreSQL binaries of this machine, data that need not survive, a unix socket in a private folder.
 //!
 //! `<state>/` holds `pg<major>/` with `data`, `s` (the socket) and `log`; `start.lock` lets one process at a time start or stop.
+//! When we are root, only `data` and `s` belong to the server's user: we write nothing where that user could put a link.
 //! There is no registry: the server is found by connecting to its socket. It belongs to the user and outlives runs, so that the
 //! next `prepare` finds it in milliseconds.
 //!
@@ -12,7 +13,7 @@ mod places;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::binaries::Binaries;
 use crate::config::ServerConfig;
 use crate::pg::Address;
 use crate::platform;
-use crate::run_dir::{RunDirError, check_private};
+use crate::run_dir::{RunDirError, check_private, check_unwritable};
 
 pub use self::error::LocalError;
 
@@ -108,7 +109,9 @@ impl Local {
 
     /// Whether somebody listens on its socket, which only its owner can have made.
     pub fn answers(&self) -> bool {
-        check_private(&self.state, self.owner.uid).is_ok()
+        let folder = self.dir().join("s");
+        check_unwritable(&self.state).is_ok()
+            && check_private(&folder, self.owner.uid).is_ok()
             && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
 
@@ -119,13 +122,12 @@ impl Local {
         if self.answers() {
             return Ok(self.address());
         }
-        self.make_dir(&self.dir())?;
-        self.make_dir(&self.dir().join("s"))?;
+        self.make_own_dir(&self.dir())?;
+        self.make_servers_dir(&self.dir().join("s"))?;
         self.wait_for_the_last_one(deadline)?;
         if !self.data().join("PG_VERSION").is_file() {
             self.initdb()?;
         }
-        self.write_settings()?;
         let child = self.spawn()?;
         self.wait_until_ready(child, deadline)?;
         Ok(self.address())
@@ -135,7 +137,7 @@ impl Local {
     fn wait_for_the_last_one(&self, deadline: Instant) -> Result<(), LocalError> {
         while let Some(pid) = self
             .pid_in_file()
-            .filter(|pid| platform::is_running(*pid, "postgres"))
+            .filter(|pid| platform::is_running(*pid, "postgres", self.owner.uid))
         {
             if Instant::now() > deadline {
                 return Err(self.failed(format!(
@@ -159,7 +161,7 @@ impl Local {
     }
 
     fn lock(&self) -> Result<File, LocalError> {
-        self.make_dir(&self.state)?;
+        self.make_own_dir(&self.state)?;
         let path = self.state.join("start.lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -172,31 +174,32 @@ impl Local {
         Ok(lock)
     }
 
-    /// Makes a folder that only the server's user may enter, or checks that the one that is there is such a folder.
-    fn make_dir(&self, path: &Path) -> Result<(), LocalError> {
-        use std::os::unix::fs::DirBuilderExt;
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => self.owner.own(path).at("change the owner of", path),
-            // Still root's: another root process has made it just now and is about to give it away, or died before.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if self.owner.switch.is_some() && check_private(path, 0).is_ok() {
-                    self.owner.own(path).at("change the owner of", path)?;
-                }
-                self.check_dir(path)
-            }
-            Err(source) => Err(source).at("make", path),
+    /// Makes a folder of our own, which nobody else may change: as root we write below it, so the server's user must not be able
+    /// to put a link there. It may only pass through.
+    fn make_own_dir(&self, path: &Path) -> Result<(), LocalError> {
+        let mode = if self.owner.switch.is_some() {
+            0o711
+        } else {
+            0o700
+        };
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).at("make", path),
+            _ => check_unwritable(path).map_err(|error| refused(path, error)),
         }
     }
 
-    fn check_dir(&self, path: &Path) -> Result<(), LocalError> {
-        check_private(path, self.owner.uid).map_err(|error| match error {
-            RunDirError::NotPrivate { path, why } => LocalError::NotPrivate { path, why },
-            error => LocalError::Io {
-                doing: "look at",
-                path: path.to_path_buf(),
-                source: io::Error::other(error),
-            },
-        })
+    /// Makes a folder of the server's user, in one of our own.
+    fn make_servers_dir(&self, path: &Path) -> Result<(), LocalError> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => self.owner.own(path).at("change the owner of", path)?,
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).at("make", path),
+            // Still root's: who made it died before giving it away.
+            Err(_) if self.owner.switch.is_some() && check_private(path, 0).is_ok() => {
+                self.owner.own(path).at("change the owner of", path)?;
+            }
+            Err(_) => {}
+        }
+        check_private(path, self.owner.uid).map_err(|error| refused(path, error))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -216,10 +219,11 @@ impl Local {
         if fresh.exists() {
             fs::remove_dir_all(&fresh).at("remove", &fresh)?;
         }
+        self.make_servers_dir(&fresh)?;
         let output = self
             .command("initdb")
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
-            .args(["--no-sync", "--no-instructions", "--username", SUPERUSER])
+            .args(["--no-sync", "--username", SUPERUSER])
             .arg("--pgdata")
             .arg(&fresh)
             .output()
@@ -234,21 +238,21 @@ impl Local {
         fs::rename(&fresh, self.data()).at("rename", &fresh)
     }
 
-    /// Settings for data that nobody needs after a crash. Written anew at each start, so that a newer version's take effect.
-    fn write_settings(&self) -> Result<(), LocalError> {
-        let path = self.data().join("postgresql.auto.conf");
-        let mut text = String::from("# written by kapsel-testdb at each start\n");
-        let socket_dir = self.dir().join("s").to_string_lossy().replace('\'', "''");
-        text.push_str(&format!("unix_socket_directories = '{socket_dir}'\n"));
-        for (name, value) in SETTINGS {
-            text.push_str(&format!("{name} = {value}\n"));
-        }
+    /// Settings for data that nobody needs after a crash, on the command line: nothing that is in the server's own folder can
+    /// change where it listens.
+    fn settings(&self) -> Vec<String> {
+        let sockets = self.dir().join("s").to_string_lossy().into_owned();
+        let fixed = SETTINGS
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let mut settings: Vec<String> = fixed.collect();
+        settings.push(format!("unix_socket_directories={sockets}"));
+        settings.push(format!("port={PORT}"));
         if self.major.parse().is_ok_and(|major: u32| major >= 14) {
             // Ends the query of a killed test instead of letting it finish.
-            text.push_str("client_connection_check_interval = '1s'\n");
+            settings.push("client_connection_check_interval=1s".to_owned());
         }
-        fs::write(&path, text).at("write", &path)?;
-        self.owner.own(&path).at("change the owner of", &path)
+        settings
     }
 
     fn spawn(&self) -> Result<Child, LocalError> {
@@ -259,11 +263,14 @@ impl Local {
             .mode(0o600)
             .open(&path)
             .at("open", &path)?;
-        self.owner.own(&path).at("change the owner of", &path)?;
         let again = log.try_clone().at("open", &path)?;
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data()).stdout(log).stderr(again);
-        platform::detach(&mut command);
+        command.arg("-D").arg(self.data());
+        for setting in self.settings() {
+            command.arg("-c").arg(setting);
+        }
+        command.stdout(log).stderr(again);
+        platform::detach(&mut command, &[]);
         command
             .spawn()
             .at("run", &self.binaries.program("postgres"))
@@ -293,7 +300,8 @@ impl Local {
 
     /// The postmaster's process id, if it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.pid_in_file().filter(|_| self.answers())
+        let ours = |pid: &u32| platform::is_running(*pid, "postgres", self.owner.uid);
+        self.pid_in_file().filter(ours).filter(|_| self.answers())
     }
 
     /// Stops it, ending every session; `false` where it did not run. The data stays, and is found again by the next start.
@@ -301,7 +309,7 @@ impl Local {
     /// # Errors
     /// It did not end in time.
     pub fn stop(&self, timeout: Duration) -> Result<bool, LocalError> {
-        if check_private(&self.state, self.owner.uid).is_err() {
+        if check_unwritable(&self.state).is_err() {
             return Ok(false);
         }
         let _lock = self.lock()?;
@@ -322,28 +330,39 @@ impl Local {
 }
 
 const SETTINGS: &[(&str, &str)] = &[
-    ("listen_addresses", "''"),
+    ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
-    ("min_wal_size", "'32MB'"),
-    ("max_wal_size", "'256MB'"),
-    ("checkpoint_timeout", "'30min'"),
-    ("shared_buffers", "'128MB'"),
+    ("min_wal_size", "32MB"),
+    ("max_wal_size", "256MB"),
+    ("checkpoint_timeout", "30min"),
+    ("shared_buffers", "128MB"),
     ("max_connections", "500"),
     // A transaction that drops every table of a large schema locks them all.
     ("max_locks_per_transaction", "256"),
     ("jit", "off"),
-    ("autovacuum_naptime", "'5min'"),
+    ("autovacuum_naptime", "5min"),
     ("log_checkpoints", "off"),
-    ("log_line_prefix", "'%m [%p] %a '"),
+    ("log_line_prefix", "%m [%p] %a "),
     // Tests provoke errors on purpose; the log is for the server's own troubles.
-    ("log_min_messages", "'log'"),
-    ("log_min_error_statement", "'fatal'"),
+    ("log_min_messages", "log"),
+    ("log_min_error_statement", "fatal"),
 ];
+
+fn refused(path: &Path, error: RunDirError) -> LocalError {
+    match error {
+        RunDirError::NotPrivate { path, why } => LocalError::NotPrivate { path, why },
+        error => LocalError::Io {
+            doing: "look at",
+            path: path.to_path_buf(),
+            source: io::Error::other(error),
+        },
+    }
+}
 
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
