@@ -310,17 +310,27 @@ fn dotenv_url(root: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let Ok(entries) = dotenvy::from_path_iter(&path) else {
         return Ok(None);
     };
+    let mut broken = false;
     for entry in entries {
         match entry {
             Ok((name, value)) if name == env::DATABASE_URL && !value.is_empty() => {
                 return Ok(Some((path, value)));
             }
-            Err(dotenvy::Error::LineParse(line, _)) if line.contains(env::DATABASE_URL) => {
-                let message = "the line with DATABASE_URL cannot be read; put its value in quotes";
-                return Err(ConfigError::Dotenv { path, message });
-            }
-            Err(_) => tracing::warn!("ignored a line of `{}` that cannot be read", path.display()),
             Ok(_) => {}
+            Err(_) => broken = true,
+        }
+    }
+    if broken {
+        tracing::warn!("ignored a line of `{}` that cannot be read", path.display());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let names_us = |line: &str| {
+            let line = line.trim_start().trim_start_matches("export ").trim_start();
+            line.strip_prefix(env::DATABASE_URL)
+                .is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        if text.lines().any(names_us) {
+            let message = "the line with DATABASE_URL cannot be read; put its value in quotes";
+            return Err(ConfigError::Dotenv { path, message });
         }
     }
     Ok(None)

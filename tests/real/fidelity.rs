@@ -1,5 +1,6 @@
 //! What `CREATE DATABASE … TEMPLATE` does not copy: database-level settings and grants reach every clone all the same.
 
+use crate::child;
 use crate::support::{FakeNextest, PATIENCE, Project, Server, poll_until};
 
 const SETTINGS: &str = "DO $$ DECLARE d text := current_database(); BEGIN \
@@ -48,4 +49,15 @@ fn settings_and_grants_of_the_template_are_those_of_each_clone() {
         nextest.end();
         project.migration("0004_more", "CREATE TABLE more (id int);");
     }
+}
+
+#[test]
+fn an_empty_search_path_is_one() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let sql = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = ''''', current_database()); END $$;";
+    project.migration("0003_settings", sql);
+    let nextest = FakeNextest::start(&project, "r");
+    child::run(&project, &nextest.exported, "touch").code(0);
+    nextest.end();
 }

@@ -140,3 +140,14 @@ fn somebody_elses_folder_is_refused() {
         .code(4)
         .says(&[&format!("`{}`", path.display()), "server.state_dir"]);
 }
+
+/// The server outlives who started it: a pipe that it kept open would never end.
+#[test]
+fn the_server_keeps_no_pipe_of_whoever_started_it() {
+    let project = project();
+    let shell = r#"exec 3>&1; "$0" prepare"#;
+    let tool = project
+        .program("sh")
+        .args(["-c", shell, crate::support::BINARY]);
+    tool.run().code(0);
+}

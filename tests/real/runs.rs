@@ -217,3 +217,19 @@ fn a_run_of_another_version_is_refused_with_the_remedy() {
         outcome.code(101).says(&[says, &id, "same version"]);
     }
 }
+
+#[test]
+fn a_port_that_never_answers_is_given_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let port = listener.local_addr().expect("its address").port();
+    let mut project = Project::new("app");
+    project.migration("0001_users", "SELECT 1;");
+    project.set(
+        "DATABASE_URL",
+        &format!("postgres://me@127.0.0.1:{port}/postgres"),
+    );
+    let outcome = project.run("prepare");
+    outcome
+        .code(4)
+        .says(&["cannot reach PostgreSQL", "timed out"]);
+}

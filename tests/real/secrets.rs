@@ -117,3 +117,19 @@ fn a_keeper_works_with_it_and_takes_it_along() {
         assert!(!text.contains("s3cret"), "{text}");
     }
 }
+
+#[test]
+fn files_that_cannot_be_read_are_never_repeated() {
+    let project = Project::new("app");
+    let broken = "DATABASE_URL=postgres://u:hun ter2@localhost/x\n";
+    project.write(".env", broken);
+    let outcome = project.run("config");
+    outcome.code(3).says(&[".env", "DATABASE_URL", "quotes"]);
+    outcome.never_says("ter2");
+    project.write(".env", "OTHER=a b c hunter2\n");
+    project.run("config").code(0).never_says("hunter2");
+    project.config("[server]\nurl = \"postgres://u:hunter2@localhost/x\n");
+    let outcome = project.run("config");
+    outcome.code(3).says(&["kapsel-testdb.toml", "line 2"]);
+    outcome.never_says("hunter2");
+}
