@@ -1,12 +1,12 @@
 //! The attribute macro of `kapsel-testdb`: parses and quotes, nothing else. The behaviour is in `kapsel_testdb::testing::run`.
 
 use proc_macro::TokenStream;
-use proc_macro2::TokenStream as Tokens;
-use quote::quote;
+use proc_macro2::{Span, TokenStream as Tokens};
+use quote::{quote, quote_spanned};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, ItemFn, Lit, MetaNameValue, Token};
+use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, Token};
 
 /// Runs an async test with a database of its own.
 ///
@@ -27,7 +27,7 @@ pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
 fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
     let isolation = isolation(arguments)?;
     let function: ItemFn = syn::parse2(item)?;
-    check(&function)?;
+    let parameter = parameter(&function)?;
     let ItemFn {
         attrs,
         vis,
@@ -36,25 +36,33 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
         ..
     } = function;
     let (name, inputs, output) = (&sig.ident, &sig.inputs, &sig.output);
+    // A panic that is the test's success leaves nothing to look at.
+    let panics = attrs.iter().any(|a| a.path().is_ident("should_panic"));
+    // A type that does not fit is reported where the parameter's type stands.
+    let call = quote_spanned!(parameter=> |pool| #name(pool));
     Ok(quote! {
         #[::core::prelude::v1::test]
         #(#attrs)*
+        // The closure is there for its span.
+        #[allow(clippy::redundant_closure)]
         #vis fn #name() #output {
             async fn #name(#inputs) #output #block
-            ::kapsel_testdb::testing::run(#isolation, #name)
+            ::kapsel_testdb::testing::run(#isolation, #panics, #call)
         }
     })
 }
 
 fn isolation(arguments: Tokens) -> Result<Tokens, Error> {
-    let parser = Punctuated::<MetaNameValue, Token![,]>::parse_terminated;
+    let parser = Punctuated::<Meta, Token![,]>::parse_terminated;
     let mut isolation = None;
     for argument in parser.parse2(arguments)? {
-        if !argument.path.is_ident("isolation") {
-            let message =
-                "unknown argument; expected `isolation = \"database\"` or `isolation = \"shared\"`";
-            return Err(Error::new(argument.path.span(), message));
-        }
+        let argument = match argument {
+            Meta::NameValue(argument) if argument.path.is_ident("isolation") => argument,
+            other => {
+                let message = "unknown argument; expected `isolation = \"database\"` or `isolation = \"shared\"`";
+                return Err(Error::new(other.span(), message));
+            }
+        };
         if isolation.is_some() {
             return Err(Error::new(
                 argument.path.span(),
@@ -72,7 +80,12 @@ fn isolation_of(value: &Expr) -> Result<Tokens, Error> {
             lit: Lit::Str(text),
             ..
         }) => text.value(),
-        _ => return Err(Error::new(value.span(), "expected a string")),
+        _ => {
+            return Err(Error::new(
+                value.span(),
+                "expected \"database\" or \"shared\"",
+            ));
+        }
     };
     match &*text {
         "database" => Ok(quote!(::kapsel_testdb::testing::Isolation::Database)),
@@ -88,25 +101,28 @@ fn isolation_of(value: &Expr) -> Result<Tokens, Error> {
     }
 }
 
-fn check(function: &ItemFn) -> Result<(), Error> {
+const PARAMETER: &str = "expected exactly one parameter, of type `sqlx::PgPool`";
+
+/// Where the type of the one parameter stands.
+fn parameter(function: &ItemFn) -> Result<Span, Error> {
     let signature = &function.sig;
+    let refuse = |span: Span, message| Err(Error::new(span, message));
     if signature.asyncness.is_none() {
-        return Err(Error::new(
-            signature.fn_token.span(),
-            "expected an `async fn`",
-        ));
-    }
-    if signature.inputs.len() != 1 {
-        return Err(Error::new(
-            signature.ident.span(),
-            "expected exactly one parameter, of type `sqlx::PgPool`",
-        ));
+        return refuse(signature.fn_token.span(), "expected an `async fn`");
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new(
-            signature.generics.span(),
-            "a test cannot be generic",
-        ));
+        return refuse(signature.generics.span(), "a test cannot be generic");
     }
-    Ok(())
+    if let Some(clause) = &signature.generics.where_clause {
+        return refuse(clause.span(), "a test cannot be generic");
+    }
+    let mut parameters = signature.inputs.iter();
+    match (parameters.next(), parameters.next()) {
+        (Some(FnArg::Typed(parameter)), None) => Ok(parameter.ty.span()),
+        (Some(FnArg::Receiver(receiver)), _) => {
+            refuse(receiver.span(), "a test is a free function, not a method")
+        }
+        (None, _) => refuse(signature.paren_token.span.join(), PARAMETER),
+        (_, Some(second)) => refuse(second.span(), PARAMETER),
+    }
 }

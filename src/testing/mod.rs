@@ -16,7 +16,7 @@ mod transaction;
 pub use db::TestDb;
 pub use error::TestDbError;
 pub use id::test_id;
-pub use runner::{Isolation, TestFn, TestOutcome, run};
+pub use runner::{Isolation, TestOutcome, run};
 pub use transaction::TestTransaction;
 
 #[cfg(feature = "cli")]

@@ -19,6 +19,10 @@ pub enum Isolation {
 }
 
 /// Whether what a test returned means success: decides whether its database is kept.
+#[diagnostic::on_unimplemented(
+    message = "a test cannot return `{Self}`",
+    label = "expected `()`, an `ExitCode`, or a `Result` of one of them"
+)]
 pub trait TestOutcome {
     /// Whether the test passed.
     fn passed(&self) -> bool;
@@ -43,35 +47,16 @@ impl TestOutcome for ExitCode {
     }
 }
 
-/// What the attribute may stand on.
-#[diagnostic::on_unimplemented(
-    message = "`#[kapsel_testdb::test]` cannot call this function",
-    label = "expected `async fn(sqlx::PgPool)` that returns `()`, a `Result` or an `ExitCode`"
-)]
-pub trait TestFn {
-    /// What the test returns.
-    type Output: TestOutcome;
-    /// Calls it with the test's database.
-    fn call(self, db: &TestDb) -> impl Future<Output = Self::Output>;
-}
-
-impl<F, Fut> TestFn for F
-where
-    F: FnOnce(PgPool) -> Fut,
-    Fut: Future,
-    Fut::Output: TestOutcome,
-{
-    type Output = Fut::Output;
-    fn call(self, db: &TestDb) -> impl Future<Output = Self::Output> {
-        self(db.pool().clone())
-    }
-}
-
-/// Runs a test: a database, the function, and the database's return or preservation.
+/// Runs a test: a database, the function, and the database's return or preservation. With `should_panic` a panic is what the test
+/// is for.
 ///
 /// # Panics
 /// With the test's own panic, and where there is no database.
-pub fn run<F: TestFn>(isolation: Isolation, test: F) -> F::Output {
+pub fn run<T, F>(isolation: Isolation, should_panic: bool, test: impl FnOnce(PgPool) -> F) -> T
+where
+    T: TestOutcome,
+    F: Future<Output = T>,
+{
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
@@ -86,7 +71,9 @@ pub fn run<F: TestFn>(isolation: Isolation, test: F) -> F::Output {
             Ok(db) => db,
             Err(error) => panic!("failed to get a database for the test: {error}"),
         };
-        let result = AssertUnwindSafe(test.call(&db)).catch_unwind().await;
+        let result = AssertUnwindSafe(test(db.pool().clone()))
+            .catch_unwind()
+            .await;
         match result {
             Ok(output) if output.passed() => {
                 db.release().await;
@@ -97,7 +84,11 @@ pub fn run<F: TestFn>(isolation: Isolation, test: F) -> F::Output {
                 output
             }
             Err(panic) => {
-                db.fail();
+                if should_panic {
+                    db.release().await;
+                } else {
+                    db.fail();
+                }
                 resume_unwind(panic)
             }
         }

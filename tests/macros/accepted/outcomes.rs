@@ -1,0 +1,39 @@
+//! What a test may return.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+#[kapsel_testdb::test]
+async fn sqlx_result(pool: sqlx::PgPool) -> sqlx::Result<()> {
+    sqlx::query("SELECT 1").execute(&pool).await?;
+    Ok(())
+}
+
+#[kapsel_testdb::test]
+async fn boxed_error(pool: sqlx::PgPool) -> Result<(), Box<dyn Error>> {
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await?;
+    assert_eq!(one, "1".parse::<i32>()?);
+    Ok(())
+}
+
+#[kapsel_testdb::test]
+async fn sendable_error(_pool: sqlx::PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(())
+}
+
+#[kapsel_testdb::test]
+async fn exit_code(_pool: sqlx::PgPool) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+#[kapsel_testdb::test]
+async fn exit_code_or_error(_pool: sqlx::PgPool) -> Result<ExitCode, sqlx::Error> {
+    Ok(ExitCode::SUCCESS)
+}
+
+#[kapsel_testdb::test]
+async fn nothing_is_sent(_pool: sqlx::PgPool) {
+    let cell = std::rc::Rc::new(1);
+    tokio::task::yield_now().await;
+    assert_eq!(*cell, 1);
+}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test]
+async fn test<T: Default>(pool: sqlx::PgPool) {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test]
+struct Test;
+
+fn main() {}

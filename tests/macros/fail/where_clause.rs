@@ -1,0 +1,8 @@
+#[kapsel_testdb::test]
+async fn test(pool: sqlx::PgPool)
+where
+    String: Copy,
+{
+}
+
+fn main() {}
