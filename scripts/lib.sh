@@ -19,7 +19,7 @@ require_rust() {
         # shellcheck source=/dev/null
         . "${CARGO_HOME:-$HOME/.cargo}/env"
     fi
-    has cargo || die "cargo is missing: install Rust 1.89 or newer (https://rustup.rs), open a new shell and try again"
+    has cargo || die "cargo is missing: install Rust 1.94 or newer (https://rustup.rs), open a new shell and try again"
     # What cargo installs is found even where the profile does not say so.
     PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
     export PATH

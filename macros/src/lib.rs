@@ -12,10 +12,10 @@ use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, Token};
 ///
 /// ```ignore
 /// #[kapsel_testdb::test]                          // a clone of the template for this test alone
-/// async fn name(pool: sqlx::PgPool) { … }
+/// async fn on_a_clone(pool: sqlx::PgPool) {}
 ///
 /// #[kapsel_testdb::test(isolation = "shared")]    // the run's shared clone, as it is
-/// async fn name(pool: sqlx::PgPool) -> sqlx::Result<()> { … }
+/// async fn on_the_shared_one(pool: sqlx::PgPool) -> sqlx::Result<()> { Ok(()) }
 /// ```
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {

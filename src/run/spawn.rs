@@ -43,7 +43,7 @@ pub fn spawn_keeper(
     let Some(keeper_lock) = run.dir.lock_keeper()? else {
         return Ok(None);
     };
-    run.runtime.prune_logs(LOGS);
+    run.runtime.prune_logs(LOGS - 1);
     let child = start(run, &keeper_lock, watch, templates);
     child.map(Some).map_err(RunError::Keeper)
 }

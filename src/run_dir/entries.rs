@@ -80,12 +80,18 @@ impl RunDir {
 
     /// Claims a ready database; `None` where none is ready. `start` spreads claimants that come at once.
     pub fn claim(&self, start: usize) -> Option<Claim> {
-        let ready = self.list(Folder::Ready);
+        let entries = fs::read_dir(self.path().join(Folder::Ready.as_str())).ok()?;
+        // Names are parsed one by one, when they are tried: there may be many, and the first is free as a rule.
+        let ready: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         let mut renames = 0;
         for at in 0..ready.len() {
-            let name = &ready[(start + at) % ready.len()];
-            let text = name.to_string();
-            let from = self.entry(Folder::Ready, &text);
+            let Some(text) = ready[(start + at) % ready.len()].to_str() else {
+                continue;
+            };
+            let Ok(name) = text.parse::<DbName>() else {
+                continue;
+            };
+            let from = self.entry(Folder::Ready, text);
             // Gone, or another claimant holds it: the next one.
             let Ok(file) = File::open(&from) else {
                 continue;
@@ -94,9 +100,9 @@ impl RunDir {
                 continue;
             }
             renames += 1;
-            if fs::rename(&from, self.entry(Folder::Leased, &text)).is_ok() {
+            if fs::rename(&from, self.entry(Folder::Leased, text)).is_ok() {
                 return Some(Claim {
-                    name: name.clone(),
+                    name,
                     renames,
                     flock: file,
                 });

@@ -233,3 +233,22 @@ fn a_port_that_never_answers_is_given_up() {
         .code(4)
         .says(&["cannot reach PostgreSQL", "timed out"]);
 }
+
+#[test]
+fn a_disk_budget_that_is_too_small_is_said_and_tests_pass_all_the_same() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    project.config("[run]\ndisk_budget_mb = 1\n");
+    let nextest = FakeNextest::start(&project, "r");
+    for task in ["once", "many", "shared"] {
+        child::run(&project, &nextest.exported, task).code(0);
+    }
+    let log = nextest.keeper_log();
+    assert!(
+        log.contains("too little room") && log.contains("--shm-size"),
+        "{log}"
+    );
+    assert!(ready(&nextest.dir).is_err(), "none is made ahead");
+    nextest.end();
+    assert!(server.databases_of("clone").is_empty());
+}

@@ -1,0 +1,38 @@
+//! A claim without contention, from run directories with 1, 8 and 78 ready entries. Only the claim is timed: the entry is offered
+//! before it, and left and forgotten after it.
+//!
+//! `cargo bench --manifest-path bench/Cargo.toml`
+
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use kapsel_testdb::run_dir::{Folder, RunDir};
+use kapsel_testdb_bench::{clone_name, run_dir};
+
+fn claim(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("claim");
+    for ready in [1, 8, 78] {
+        let base = tempfile::tempdir().expect("a folder");
+        let dir = run_dir(&base.path().join("rt"));
+        for _ in 1..ready {
+            dir.offer(&clone_name()).expect("an entry");
+        }
+        group.bench_function(BenchmarkId::from_parameter(ready), |bencher| {
+            bencher.iter_custom(|rounds| (0..rounds).map(|round| one(&dir, round)).sum());
+        });
+    }
+}
+
+fn one(dir: &RunDir, round: u64) -> Duration {
+    dir.offer(&clone_name()).expect("an entry");
+    let begun = Instant::now();
+    let claim = dir.claim(round as usize).expect("one is ready");
+    let took = begun.elapsed();
+    let name = claim.name.clone();
+    assert!(dir.leave(claim, Folder::Released));
+    dir.forget(Folder::Released, &name);
+    took
+}
+
+criterion_group!(benches, claim);
+criterion_main!(benches);

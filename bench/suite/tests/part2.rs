@@ -1,0 +1,1 @@
+kapsel_testdb_suite::ten_and_29!();

@@ -1,0 +1,1 @@
+kapsel_testdb_suite::nine_and_28!();
