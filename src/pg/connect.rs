@@ -80,6 +80,8 @@ pub async fn connect(
         let waited = begun.elapsed();
         let limit = match (&error, classify(&error)) {
             (Sqlx::Io(io), _) if is_absent(io) => patience.absent,
+            // A server that recovers from a crash may leave a client waiting.
+            (Sqlx::Io(io), _) if io.kind() == std::io::ErrorKind::TimedOut => patience.busy,
             (_, ConnectFailure::Passing) => patience.busy,
             _ => Duration::ZERO,
         };

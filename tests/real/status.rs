@@ -20,7 +20,7 @@ fn json_names_server_templates_and_runs() {
     assert_eq!(json["namespace"], "app");
     assert_eq!(json["server"]["managed"], false);
     assert_eq!(json["server"]["fsync"], false);
-    assert_eq!(json["server"]["max_connections"], 60);
+    assert_eq!(json["server"]["max_connections"], 100);
     assert!(
         json["server"]["version"]
             .as_str()

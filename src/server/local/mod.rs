@@ -345,6 +345,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // A transaction that drops every table of a large schema locks them all.
     ("max_locks_per_transaction", "256"),
     ("jit", "off"),
+    // A client that connects and says nothing holds up the restart after a crash for so long.
+    ("authentication_timeout", "10s"),
     ("autovacuum_naptime", "5min"),
     ("log_checkpoints", "off"),
     ("log_line_prefix", "%m [%p] %a "),

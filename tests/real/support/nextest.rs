@@ -104,7 +104,8 @@ impl FakeNextest {
         let unique = kapsel_testdb::test_id();
         let code = project.beside(&format!("code-{unique}"));
         let log = project.beside(&format!("log-{unique}"));
-        let script_text = r#""$0" prepare >"$2" 2>&1; echo $? >"$1.new"; mv "$1.new" "$1"; read _"#;
+        // A shell stands between nextest and `prepare`, as in many a setup script.
+        let script_text = r#"sh -c '"$0" prepare; exit $?' "$0" >"$2" 2>&1; echo $? >"$1.new"; mv "$1.new" "$1"; read _"#;
         let tool = project.program(shell).args(["-c", script_text, BINARY]);
         let (tool, file) = script(tool.args([&code, &log]), project, id);
         let mut command = tool.into_command();

@@ -259,9 +259,11 @@ const SETTINGS: &[&str] = &[
     "synchronous_commit=off",
     "full_page_writes=off",
     "shared_buffers=16MB",
-    "max_connections=60",
+    "max_connections=100",
     "max_prepared_transactions=5",
     "autovacuum=off",
+    // A client that connects and says nothing holds up the restart after a crash for so long.
+    "authentication_timeout=5s",
 ];
 
 /// A port that was free a moment ago.
