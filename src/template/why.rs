@@ -5,9 +5,13 @@ use super::{Input, TemplateInfo};
 /// Why `inputs` have no template yet, in one line per difference to the most similar template. Empty where there is none to
 /// compare with.
 pub fn why(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String> {
-    let nearest = templates
-        .iter()
-        .max_by_key(|template| (shared_prefix(inputs, &template.inputs), template.used_at));
+    // An edited file's template is nearer than one that never had the file; age decides only between equals.
+    let likeness = |template: &&TemplateInfo| {
+        let common = inputs.iter().filter(|i| has_label(&template.inputs, i));
+        let prefix = shared_prefix(inputs, &template.inputs);
+        (prefix, common.count(), template.used_at)
+    };
+    let nearest = templates.iter().max_by_key(likeness);
     match nearest {
         Some(template) => differences(&template.inputs, inputs),
         None => Vec::new(),
@@ -16,6 +20,10 @@ pub fn why(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String> {
 
 fn shared_prefix(a: &[Input], b: &[Input]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+fn has_label(inputs: &[Input], wanted: &Input) -> bool {
+    inputs.iter().any(|input| input.label == wanted.label)
 }
 
 fn differences(old: &[Input], new: &[Input]) -> Vec<String> {
@@ -102,5 +110,16 @@ mod tests {
             ["server version changed from `14` to `15`"]
         );
         assert!(why(&now, &[]).is_empty());
+    }
+
+    #[test]
+    fn an_edited_file_is_not_called_new_however_the_templates_are_ordered() {
+        let (first, old) = (input("migration 1 a", "x"), input("migration 2 b", "x"));
+        let without = template(vec![first.clone()], 5);
+        let with = template(vec![first.clone(), old], 5);
+        let now = [first, input("migration 2 b", "y")];
+        for templates in [[without.clone(), with.clone()], [with, without]] {
+            assert_eq!(why(&now, &templates), ["migration 2 b was edited"]);
+        }
     }
 }
