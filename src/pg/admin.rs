@@ -4,7 +4,7 @@
 //! ends the session, which frees its locks; a statement that the server had begun it finishes or undoes by itself.
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, Error as Sqlx, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
 
 use tokio::time::timeout;
 
@@ -88,6 +88,18 @@ impl Admin {
         sqlx::raw_sql(AssertSqlSafe(sql))
             .fetch_all(&mut self.connection)
             .await
+            .doing(|| doing.to_owned())
+    }
+
+    /// The first column of the one row that a query finds.
+    pub(super) async fn value<T>(&mut self, sql: String, doing: &str) -> Result<T, PgError>
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let rows = self.rows(sql, doing).await?;
+        rows.first()
+            .ok_or(Sqlx::RowNotFound)
+            .and_then(|row| row.try_get(0))
             .doing(|| doing.to_owned())
     }
 
@@ -187,11 +199,7 @@ impl Admin {
 
     async fn lock_call(&mut self, function: &str, key: LockKey) -> Result<bool, PgError> {
         let sql = format!("SELECT {function}({}) AS got", key.as_i64());
-        let rows = self.rows(sql, "try a lock").await?;
-        rows.first()
-            .ok_or(Sqlx::RowNotFound)
-            .and_then(|row| row.try_get("got"))
-            .doing(|| "try a lock".to_owned())
+        self.value(sql, "try a lock").await
     }
 
     /// Who holds a lock: application name, process id and client address of each session.
@@ -235,11 +243,7 @@ impl Admin {
     pub async fn data_directory(&mut self) -> Result<String, PgError> {
         let doing = "ask for the data directory";
         let sql = "SELECT current_setting('data_directory') AS path".to_owned();
-        let rows = self.rows(sql, doing).await?;
-        rows.first()
-            .ok_or(Sqlx::RowNotFound)
-            .and_then(|row| row.try_get("path"))
-            .doing(|| doing.to_owned())
+        self.value(sql, doing).await
     }
 
     /// Counts client sessions on the server.
@@ -248,11 +252,7 @@ impl Admin {
     /// A failed statement.
     pub async fn count_connections(&mut self) -> Result<i64, PgError> {
         let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend'";
-        let rows = self.rows(sql.to_owned(), "count connections").await?;
-        rows.first()
-            .ok_or(Sqlx::RowNotFound)
-            .and_then(|row| row.try_get("n"))
-            .doing(|| "count connections".to_owned())
+        self.value(sql.to_owned(), "count connections").await
     }
 
     /// Where this session is.

@@ -29,11 +29,6 @@ impl Patience {
         absent: Duration::from_secs(2),
         busy: Duration::from_secs(30),
     };
-    /// One attempt.
-    pub const NONE: Self = Self {
-        absent: Duration::ZERO,
-        busy: Duration::ZERO,
-    };
 }
 
 /// Options of a session that may hold locks: no time-out may end it, and keepalives notice a dead peer within about a minute.

@@ -236,17 +236,11 @@ impl Admin {
     /// # Errors
     /// A failed statement.
     pub async fn database_size(&mut self, name: &DbName) -> Result<u64, PgError> {
-        let doing = || format!("measure `{name}`");
         let sql = format!(
             "SELECT pg_database_size({}) AS bytes",
             literal(&name.to_string())
         );
-        let rows = self.rows(sql, "measure a database").await?;
-        let bytes: i64 = rows
-            .first()
-            .ok_or(Sqlx::RowNotFound)
-            .and_then(|row| row.try_get("bytes"))
-            .doing(doing)?;
+        let bytes: i64 = self.value(sql, "measure a database").await?;
         Ok(bytes.unsigned_abs())
     }
 }

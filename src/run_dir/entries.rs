@@ -4,7 +4,7 @@
 //! mistaken for another one. A crash of a claimant frees its entry's flock, which is how it is found.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{At, RunDir, RunDirError, open_lock};
 use crate::name::DbName;
@@ -61,12 +61,7 @@ impl RunDir {
 
     /// The databases in a folder, in no order.
     pub fn list(&self, folder: Folder) -> Vec<DbName> {
-        fs::read_dir(self.path().join(folder.as_str()))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
+        list_folder(self.path(), folder)
     }
 
     /// Offers a database to the tests. It must exist.
@@ -164,4 +159,14 @@ impl RunDir {
     pub fn offer_for_drop(&self, name: &DbName) -> Result<(), RunDirError> {
         open_lock(&self.entry(Folder::Released, &name.to_string())).map(drop)
     }
+}
+
+/// The databases that have an entry in a folder of a run directory, alive or dead, in no order.
+pub(super) fn list_folder(run_dir: &Path, folder: Folder) -> Vec<DbName> {
+    fs::read_dir(run_dir.join(folder.as_str()))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::entries::list_folder;
 use super::{
     At, Folder, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private, open_lock, uid,
     write_atomically,
@@ -273,12 +274,7 @@ impl RunDir {
 impl DeadRunDir {
     /// The databases that wait to be kept.
     pub fn failed(&self) -> Vec<DbName> {
-        fs::read_dir(self.path.join(Folder::Failed.as_str()))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
+        list_folder(&self.path, Folder::Failed)
     }
 
     /// Removes the directory. Under the gate, so that nobody joins meanwhile.
