@@ -37,6 +37,9 @@ impl Folder {
     }
 }
 
+/// How many names a claimant reads before it tries them.
+const BATCH: usize = 16;
+
 /// A claimed entry. Its flock says that the claimant lives; closing the descriptor frees it.
 #[derive(Debug)]
 pub struct Claim {
@@ -76,34 +79,35 @@ impl RunDir {
     /// Claims a ready database; `None` where none is ready. `start` spreads claimants that come at once.
     pub fn claim(&self, start: usize) -> Option<Claim> {
         let entries = fs::read_dir(self.path().join(Folder::Ready.as_str())).ok()?;
-        // Names are parsed one by one, when they are tried: there may be many, and the first is free as a rule.
-        let ready: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        let mut names = entries.flatten().map(|entry| entry.file_name());
         let mut renames = 0;
-        for at in 0..ready.len() {
-            let Some(text) = ready[(start + at) % ready.len()].to_str() else {
-                continue;
-            };
-            let Ok(name) = text.parse::<DbName>() else {
-                continue;
-            };
-            let from = self.entry(Folder::Ready, text);
-            // Gone, or another claimant holds it: the next one.
-            let Ok(file) = File::open(&from) else {
-                continue;
-            };
-            if file.try_lock().is_err() {
-                continue;
+        // A few at a time: there may be many, and one of the first is free as a rule.
+        loop {
+            let batch: Vec<_> = names.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return None;
             }
-            renames += 1;
-            if fs::rename(&from, self.entry(Folder::Leased, text)).is_ok() {
-                return Some(Claim {
-                    name,
-                    renames,
-                    flock: file,
-                });
+            let (before, from_start) = batch.split_at(start % batch.len());
+            let mut ready = from_start.iter().chain(before).filter_map(|n| n.to_str());
+            if let Some(claim) = ready.find_map(|text| self.claim_entry(text, &mut renames)) {
+                return Some(claim);
             }
         }
-        None
+    }
+
+    fn claim_entry(&self, text: &str, renames: &mut usize) -> Option<Claim> {
+        let name = text.parse().ok()?;
+        let from = self.entry(Folder::Ready, text);
+        // Gone, or another claimant holds it: the next one.
+        let flock = File::open(&from).ok()?;
+        flock.try_lock().ok()?;
+        *renames += 1;
+        fs::rename(&from, self.entry(Folder::Leased, text)).ok()?;
+        Some(Claim {
+            name,
+            renames: *renames,
+            flock,
+        })
     }
 
     /// Enters a database that is about to be made as leased: locked before it is visible, so that nobody takes it for
