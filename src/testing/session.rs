@@ -28,6 +28,7 @@ pub struct Session {
     /// What `run.json` says.
     pub file: RunFile,
     path: PathBuf,
+    watch: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,7 @@ static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub async fn current() -> Result<Arc<Session>, TestDbError> {
     let _one_at_a_time = OPENING.lock().await;
     if let Some(session) = lock(&EXPORTED).clone() {
+        session.watch_keeper();
         return Ok(session);
     }
     if let Some(session) = lock(&OWN).upgrade() {
@@ -98,25 +100,29 @@ impl Session {
 
     /// Everybody alive in a run holds its lock; while the keeper does so for us, we need not. Where it is gone, this process takes
     /// the lock itself and verifies it, so that a test that talks to no server for a while does not look dead to other hosts.
+    /// A task of the test's runtime, which ends with it (the next lease starts another): a thread would cost each test 60 us.
     fn watch_keeper(&self) {
+        let mut watch = lock(&self.watch);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if watch.as_ref().is_some_and(|watch| !watch.is_finished()) {
+            return;
+        }
         let (file, path) = (self.file.clone(), self.path.clone());
         let slot = self.inner().admin.clone();
-        let watch = move || {
+        *watch = Some(runtime.spawn(async move {
             loop {
-                std::thread::sleep(WATCH_KEEPER);
+                tokio::time::sleep(WATCH_KEEPER).await;
                 if has_keeper(&path) {
                     continue;
                 }
-                let held = background::run_blocking(hold_lock(slot.clone(), file.clone()));
+                let held = background::run(hold_lock(slot.clone(), file.clone())).await;
                 if let Err(error) = held {
                     tracing::warn!("no keeper, and the run lock cannot be held: {error}");
                 }
             }
-        };
-        let thread = std::thread::Builder::new().name("kapsel-testdb watch".to_owned());
-        if let Err(error) = thread.spawn(watch) {
-            tracing::warn!("the keeper is not watched: {error}");
-        }
+        }));
     }
 
     /// The slow path: what `prepare` does, for this process alone.
@@ -144,6 +150,7 @@ impl Session {
                 own,
             }),
             file,
+            watch: Mutex::new(None),
         }
     }
 
