@@ -55,6 +55,38 @@ pub fn quiet(options: PgConnectOptions) -> PgConnectOptions {
         .disable_statement_logging()
 }
 
+/// Pauses between attempts at something that fails for a reason that passes.
+#[derive(Debug)]
+pub struct Retry {
+    begun: Instant,
+    patience: Duration,
+    failures: u32,
+}
+
+impl Retry {
+    /// For attempts that begin now and go on for at most `patience`.
+    pub fn within(patience: Duration) -> Self {
+        Self {
+            begun: Instant::now(),
+            patience,
+            failures: 0,
+        }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// Time is up: the failure comes back.
+    pub async fn pause<E>(&mut self, failure: E) -> Result<(), E> {
+        if self.begun.elapsed() > self.patience {
+            return Err(failure);
+        }
+        tokio::time::sleep(backoff(self.failures)).await;
+        self.failures += 1;
+        Ok(())
+    }
+}
+
 /// Connects, waiting out what passes within `patience`. A database that does not exist comes back as a statement error with
 /// SQLSTATE 3D000.
 ///

@@ -92,6 +92,11 @@ impl PgError {
         }
     }
 
+    /// Whether a statement failed because its session was lost or the server is going down or coming up: worth another try.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if classify(source) == ConnectFailure::Passing)
+    }
+
     /// Whether a statement failed with this SQLSTATE.
     pub fn is(&self, code: &str) -> bool {
         self.code().as_deref() == Some(code)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::name::{DbName, Kind};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
-use crate::pg::connect::{Patience, connect_once};
+use crate::pg::connect::{Patience, Retry, connect_once};
 use crate::pg::error::code;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{Folder, RunDir, RunFile};
@@ -33,13 +33,18 @@ pub fn new_name(file: &RunFile, kind: Kind) -> DbName {
 /// # Errors
 /// No connection.
 pub async fn admin(file: &RunFile, purpose: &str, patience: Patience) -> Result<Admin, PgError> {
-    let mut admin = connect(file, purpose, patience).await?;
     let locks = [
         LockKey::run(&file.namespace, &file.run),
         LockKey::template(&file.template),
     ];
-    admin.lock_shared(&locks).await?;
-    Ok(admin)
+    let mut retry = Retry::within(patience.busy);
+    loop {
+        let mut admin = connect(file, purpose, patience).await?;
+        match admin.lock_shared(&locks).await {
+            Err(error) if error.is_passing() => retry.pause(error).await?,
+            result => return result.map(|()| admin),
+        }
+    }
 }
 
 /// An administrative session without locks.

@@ -24,7 +24,7 @@ use super::spawn::KeeperOrder;
 use super::teardown::{End, Ending, STRAGGLERS};
 use crate::name::DbName;
 use crate::pg::admin::Admin;
-use crate::pg::connect::Patience;
+use crate::pg::connect::{Patience, Retry};
 use crate::pg::lock::LockKey;
 use crate::platform::{self, DirWatch, ProcessWatch};
 use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
@@ -199,7 +199,18 @@ impl Keeper {
         }
     }
 
+    /// A server that has just crashed or was restarted may do so again.
     async fn lock_again(&mut self) -> Result<bool, RunError> {
+        let mut retry = Retry::within(Patience::RUNNING.busy);
+        loop {
+            match self.lock_once_again().await {
+                Err(RunError::Pg(error)) if error.is_passing() => retry.pause(error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn lock_once_again(&mut self) -> Result<bool, RunError> {
         let patience = Patience {
             absent: Patience::RUNNING.busy,
             busy: Patience::RUNNING.busy,

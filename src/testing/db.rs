@@ -9,10 +9,13 @@ use sqlx::{ConnectOptions, PgPool};
 use super::session::{Session, current, own};
 use super::{TestDbError, TestTransaction, report};
 use crate::name::DbName;
-use crate::pg::connect::is_missing_database;
-use crate::pg::error::code;
+use crate::pg::connect::{Patience, Retry, is_missing_database};
+use crate::pg::error::{ConnectFailure, classify, code};
 use crate::run::RunError;
 use crate::run_dir::Claim;
+
+/// How long a lease waits for a server that goes down and comes up again.
+const PASSES: Duration = Patience::RUNNING.busy;
 
 /// How long a release waits for connections that the test still uses.
 const CLOSE: Duration = Duration::from_millis(100);
@@ -43,6 +46,16 @@ impl TestDb {
     /// # Errors
     /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
     pub async fn lease() -> Result<Self, TestDbError> {
+        let mut retry = Retry::within(PASSES);
+        loop {
+            match Self::lease_once().await {
+                Err(error) if error.is_passing() => retry.pause(error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn lease_once() -> Result<Self, TestDbError> {
         let mut session = current().await?;
         let mut claim = match session.claim().await {
             Err(error) if error.is_missing_template() => {
@@ -228,6 +241,18 @@ impl Session {
 
 /// A pool on the shared clone of the exported run, or of our own where that one's template is gone.
 async fn connect_shared(most: Option<u32>) -> Result<(Arc<Session>, DbName, PgPool), TestDbError> {
+    let mut retry = Retry::within(PASSES);
+    loop {
+        match connect_shared_once(most).await {
+            Err(error) if error.is_passing() => retry.pause(error).await?,
+            result => return result,
+        }
+    }
+}
+
+async fn connect_shared_once(
+    most: Option<u32>,
+) -> Result<(Arc<Session>, DbName, PgPool), TestDbError> {
     let mut session = current().await?;
     let connected = match session.connect_shared(most).await {
         Err(error) if error.is_missing_template() => {
@@ -247,6 +272,15 @@ impl TestDbError {
             Self::Pg(error) | Self::Run(RunError::Pg(error)) => {
                 error.is(code::INVALID_CATALOG_NAME)
             }
+            _ => false,
+        }
+    }
+
+    /// The server went down, or up, while we asked.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Pg(error) | Self::Run(RunError::Pg(error)) => error.is_passing(),
+            Self::Connect { source, .. } => classify(source) == ConnectFailure::Passing,
             _ => false,
         }
     }

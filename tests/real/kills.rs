@@ -184,8 +184,11 @@ fn a_run_outlives_a_restart_of_its_server_and_the_crash_of_a_session() {
     });
     let pid = keeper.parse().expect("a process id");
     platform::signal(pid, Signal::KILL).expect("a backend to kill");
+    // It may answer once more before it notices.
     poll_until("the server is back", PATIENCE, || {
-        server.try_session("postgres").map(drop)
+        let log = server.log();
+        let ups = log.matches("ready to accept connections").count();
+        if ups == 2 { Ok(()) } else { Err(log) }
     });
     child::run(&project, &nextest.exported, "once").code(0);
     child::run(&project, &nextest.exported, "shared").code(0);

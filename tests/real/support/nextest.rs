@@ -128,8 +128,10 @@ impl FakeNextest {
     /// Ends it and waits until the keeper has ended the run.
     pub fn end(mut self) {
         self.hang_up();
-        let dir = self.dir.clone();
-        poll_until("the keeper has ended the run", PATIENCE, || gone(&dir));
+        self.has_keeper = false;
+        if let Err(last) = try_poll_until(PATIENCE, || gone(&self.dir)) {
+            panic!("the keeper does not end: {last}\n{}", self.keeper_log());
+        }
     }
 
     /// `kill -9` of nextest.

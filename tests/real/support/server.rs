@@ -177,11 +177,6 @@ impl Server {
         Session::open(&self.options(database, ROLE))
     }
 
-    /// [`Self::session`], or why there is none.
-    pub fn try_session(&self, database: &str) -> Result<Session, String> {
-        Session::try_open(&self.options(database, SUPERUSER)).map_err(|e| e.to_string())
-    }
-
     /// What it has logged since it was started last.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

@@ -13,20 +13,15 @@ pub struct Session {
 impl Session {
     /// Connects.
     pub fn open(options: &PgConnectOptions) -> Self {
-        Self::try_open(options).expect("a connection")
-    }
-
-    /// Connects, or tells why not.
-    pub fn try_open(options: &PgConnectOptions) -> sqlx::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime");
-        let connection = runtime.block_on(options.connect())?;
-        Ok(Self {
+        let connection = runtime.block_on(options.connect());
+        Self {
             runtime,
-            connection,
-        })
+            connection: connection.expect("a connection"),
+        }
     }
 
     /// Runs a script.
