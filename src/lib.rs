@@ -17,10 +17,11 @@
 //!
 //! # Crate map
 //! `config` resolves settings; `server` locates or starts PostgreSQL; `template` fingerprints and builds; `run` opens a run and
-//! keeps it (the keeper); `sweep` removes what dead runs left; `testing` is the helper. Two modules are contracts between
+//! keeps it (the keeper); `connections` divides the server's connections; `sweep` removes what dead runs left; `testing` is the helper. Two modules are contracts between
 //! processes: `name` (databases) and `run_dir` (files). `pg` holds all administrative SQL. `docs/DESIGN.md` has the reasons.
 
 pub mod config;
+pub mod connections;
 pub mod env;
 #[cfg(feature = "cli")]
 pub mod export;
@@ -39,4 +40,4 @@ pub mod testing;
 pub mod cli;
 
 pub use kapsel_testdb_macros::test;
-pub use testing::{TestDb, TestDbError, TestTransaction, test_id};
+pub use testing::{TestDb, TestDbError, TestDbOptions, TestTransaction, test_id};

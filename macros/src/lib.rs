@@ -6,7 +6,7 @@ use quote::{quote, quote_spanned};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, Token};
+use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, MetaNameValue, Token};
 
 /// Runs an async test with a database of its own.
 ///
@@ -16,6 +16,9 @@ use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, Token};
 ///
 /// #[kapsel_testdb::test(isolation = "shared")]    // the run's shared clone, as it is
 /// async fn on_the_shared_one(pool: sqlx::PgPool) -> sqlx::Result<()> { Ok(()) }
+///
+/// #[kapsel_testdb::test(connections = 10)]        // a pool of so many, all at once where the test wants them
+/// async fn with_many_connections(pool: sqlx::PgPool) {}
 /// ```
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -25,7 +28,10 @@ pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
-    let isolation = isolation(arguments)?;
+    let Arguments {
+        isolation,
+        connections,
+    } = Arguments::parse(arguments)?;
     let function: ItemFn = syn::parse2(item)?;
     let parameter = parameter(&function)?;
     let ItemFn {
@@ -47,31 +53,68 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
         #[allow(clippy::redundant_closure)]
         #vis fn #name() #output {
             async fn #name(#inputs) #output #block
-            ::kapsel_testdb::testing::run(#isolation, #panics, #call)
+            let plan = ::kapsel_testdb::testing::Plan {
+                isolation: #isolation,
+                connections: #connections,
+                should_panic: #panics,
+            };
+            ::kapsel_testdb::testing::run(plan, #call)
         }
     })
 }
 
-fn isolation(arguments: Tokens) -> Result<Tokens, Error> {
-    let parser = Punctuated::<Meta, Token![,]>::parse_terminated;
-    let mut isolation = None;
-    for argument in parser.parse2(arguments)? {
-        let argument = match argument {
-            Meta::NameValue(argument) if argument.path.is_ident("isolation") => argument,
-            other => {
-                let message = "unknown argument; expected `isolation = \"database\"` or `isolation = \"shared\"`";
-                return Err(Error::new(other.span(), message));
+/// What stands in the attribute's parentheses, as expressions.
+struct Arguments {
+    isolation: Tokens,
+    connections: Tokens,
+}
+
+const UNKNOWN: &str = "unknown argument; expected `isolation = \"database\"`, `isolation = \"shared\"` or `connections = 10`";
+
+impl Arguments {
+    fn parse(arguments: Tokens) -> Result<Self, Error> {
+        let parser = Punctuated::<Meta, Token![,]>::parse_terminated;
+        let (mut isolation, mut connections) = (None, None);
+        for argument in parser.parse2(arguments)? {
+            let Meta::NameValue(MetaNameValue { path, value, .. }) = &argument else {
+                return Err(Error::new(argument.span(), UNKNOWN));
+            };
+            let twice = if path.is_ident("isolation") {
+                isolation.replace(isolation_of(value)?).map(|_| "isolation")
+            } else if path.is_ident("connections") {
+                connections
+                    .replace(connections_of(value)?)
+                    .map(|_| "connections")
+            } else {
+                return Err(Error::new(argument.span(), UNKNOWN));
+            };
+            if let Some(name) = twice {
+                return Err(Error::new(path.span(), format!("`{name}` is given twice")));
             }
-        };
-        if isolation.is_some() {
-            return Err(Error::new(
-                argument.path.span(),
-                "`isolation` is given twice",
-            ));
         }
-        isolation = Some(isolation_of(&argument.value)?);
+        Ok(Self {
+            isolation: isolation
+                .unwrap_or_else(|| quote!(::kapsel_testdb::testing::Isolation::Database)),
+            connections: connections.unwrap_or_else(|| quote!(::core::option::Option::None)),
+        })
     }
-    Ok(isolation.unwrap_or_else(|| quote!(::kapsel_testdb::testing::Isolation::Database)))
+}
+
+fn connections_of(value: &Expr) -> Result<Tokens, Error> {
+    let number = match value {
+        Expr::Lit(ExprLit {
+            lit: Lit::Int(number),
+            ..
+        }) => number.base10_parse::<u32>().ok(),
+        _ => None,
+    };
+    match number.filter(|number| *number > 0) {
+        Some(number) => Ok(quote!(::core::option::Option::Some(#number))),
+        None => Err(Error::new(
+            value.span(),
+            "expected a number of connections, from 1",
+        )),
+    }
 }
 
 fn isolation_of(value: &Expr) -> Result<Tokens, Error> {

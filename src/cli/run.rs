@@ -24,7 +24,7 @@ use crate::run_dir::{RunDir, RunFile, Runtime};
 
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let mut run = run::open(config, Identity::Process, test_threads(), printer).await?;
+    let mut run = run::open(config, Identity::Command, test_threads(), printer).await?;
     let url = export_url(config);
     if url == ExportUrl::Shared {
         clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::{NOT_RUNNING, Printer};
 use crate::config::Config;
+use crate::connections::{self, Limit};
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::databases::{DatabaseRow, Strategy};
 use crate::run_dir::{Presence, RunDir, Runtime};
@@ -32,8 +33,24 @@ struct ServerStatus {
     managed: bool,
     fsync: bool,
     clone_strategy: &'static str,
-    max_connections: i64,
+    max_connections: u32,
     connections: i64,
+    budget: BudgetStatus,
+}
+
+/// What tests may have of the connections, and who has them.
+#[derive(Debug, Serialize)]
+struct BudgetStatus {
+    #[serde(flatten)]
+    limit: Limit,
+    /// Tokens reserved by runs.
+    reserved_by_runs: u32,
+    /// Test processes that hold tokens.
+    holding: usize,
+    /// Their tokens.
+    held: u32,
+    /// Test processes that wait for tokens.
+    waiting: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,8 +113,9 @@ async fn look(config: &Config) -> Result<Option<Status>> {
                 Strategy::Default if facts.major() < 15 => "file_copy, the only one before 15",
                 Strategy::Default => "wal_log, because fsync is on",
             },
-            max_connections: facts.max_connections,
+            max_connections: facts.sessions.max_connections,
             connections,
+            budget: budget(&server)?,
         },
         templates: of_kind(&rows, Kind::Template)
             .map(template_status)
@@ -105,6 +123,30 @@ async fn look(config: &Config) -> Result<Option<Status>> {
         runs: runs(config, &rows)?,
         kept: of_kind(&rows, Kind::Kept).map(|r| r.name.clone()).collect(),
     }))
+}
+
+fn budget(server: &Server) -> Result<BudgetStatus> {
+    let (ledger, limit) = connections::update(&Runtime::open()?, server, None)?;
+    ledger.bury_the_dead()?;
+    let (runs, processes): (Vec<_>, Vec<_>) =
+        ledger.holders().into_iter().partition(|h| h.run.is_some());
+    let reserved_by_runs = runs.iter().map(|h| h.tokens).sum();
+    let mut status = BudgetStatus {
+        limit,
+        reserved_by_runs,
+        holding: 0,
+        held: 0,
+        waiting: 0,
+    };
+    for holder in processes {
+        if ledger.is_granted(&holder) {
+            status.holding += 1;
+            status.held += holder.tokens;
+        } else {
+            status.waiting += 1;
+        }
+    }
+    Ok(status)
 }
 
 fn of_kind(rows: &[DatabaseRow], kind: Kind) -> impl Iterator<Item = &DatabaseRow> {
@@ -167,6 +209,7 @@ fn say(status: &Status, printer: &Printer) {
         "           {} of {} connections, clones by {}\n",
         server.connections, server.max_connections, server.clone_strategy
     ));
+    text.push_str(&budget_line(&server.budget));
     text.push_str(&format!("namespace  {}\n", status.namespace));
     for template in &status.templates {
         let used = template.used_at.map_or("never".to_owned(), ago);
@@ -190,6 +233,28 @@ fn say(status: &Status, printer: &Printer) {
         text.push_str(&format!("kept       {name}\n"));
     }
     printer.data(&text);
+}
+
+fn budget_line(budget: &BudgetStatus) -> String {
+    let limit = &budget.limit;
+    let divided = match limit.foreign_runs {
+        0 => String::new(),
+        n => format!(", shared with {n} runs of other hosts or users"),
+    };
+    format!(
+        "           {} connections for tests ({} less {} reserved, {} in use by others, {} head-room, {} for keepers{divided}): \
+         {} reserved by runs, {} held by {} processes, {} processes wait\n",
+        limit.tokens,
+        limit.max_connections,
+        limit.reserved,
+        limit.others,
+        limit.headroom,
+        limit.keepers,
+        budget.reserved_by_runs,
+        budget.held,
+        budget.holding,
+        budget.waiting
+    )
 }
 
 fn ago(seconds: u64) -> String {

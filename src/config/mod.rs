@@ -151,6 +151,14 @@ pub struct ServerConfig {
     pub wait: Duration,
 }
 
+impl ServerConfig {
+    /// Where the administrative work of an adopted server goes.
+    pub fn administered(&self) -> Option<&Address> {
+        let (address, _) = self.adopted.as_ref()?;
+        Some(self.admin.as_ref().unwrap_or(address))
+    }
+}
+
 /// What the template is made of.
 #[derive(Debug, Clone)]
 pub struct TemplateConfig {

@@ -188,8 +188,16 @@ impl Address {
 
     /// Whether this is the same server, whoever logs in and whatever the loopback interface is called.
     pub fn is_same_server(&self, other: &Self) -> bool {
-        let loopback = |address: &Self| matches!(address.host, Host::Tcp(_)) && address.is_local();
-        self.port == other.port && (self.host == other.host || (loopback(self) && loopback(other)))
+        self.endpoint() == other.endpoint()
+    }
+
+    /// Where the server listens, whoever logs in and whatever the loopback interface is called.
+    pub fn endpoint(&self) -> String {
+        match &self.host {
+            Host::Socket(folder) => format!("{}:{}", folder.display(), self.port),
+            Host::Tcp(_) if self.is_local() => format!("localhost:{}", self.port),
+            Host::Tcp(host) => format!("{host}:{}", self.port),
+        }
     }
 
     /// Whether the server is on this machine: a unix socket or a loopback address.

@@ -13,6 +13,7 @@ use super::connect::{ATTEMPT, Patience, connect, lock_session};
 use super::error::{Doing, PgError};
 use super::lock::LockKey;
 use super::sql::{NO_IDLE_TIMEOUT, literal};
+use crate::connections::Sessions;
 
 /// What a server says of itself and of us.
 #[derive(Debug, Clone)]
@@ -27,8 +28,8 @@ pub struct ServerFacts {
     pub superuser: bool,
     /// `fsync` of the server.
     pub fsync: bool,
-    /// `max_connections` of the server.
-    pub max_connections: i64,
+    /// How many sessions there may be, and are.
+    pub sessions: Sessions,
     /// Encoding, collation, character type and collation version of the database that templates are made from.
     pub base_locale: String,
 }
@@ -38,6 +39,18 @@ impl ServerFacts {
     pub fn major(&self) -> i32 {
         self.version_num / 10_000
     }
+}
+
+fn sessions(row: &PgRow) -> Result<Sessions, Sqlx> {
+    let count = |column| Ok::<_, Sqlx>(u32::try_from(row.try_get::<i32, _>(column)?).ok());
+    let max_connections = count("max_connections")?.unwrap_or(0);
+    let by_database: String = row.try_get("sessions")?;
+    Ok(Sessions {
+        usable: max_connections.saturating_sub(count("reserved")?.unwrap_or(0)),
+        max_connections,
+        role_limit: count("role_limit")?,
+        by_database: serde_json::from_str(&by_database).map_err(|e| Sqlx::Decode(e.into()))?,
+    })
 }
 
 /// A session in the maintenance database.
@@ -112,7 +125,14 @@ impl Admin {
             "{NO_IDLE_TIMEOUT} \
              SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
              (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
-             current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int8 AS max_connections, \
+             current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int4 AS max_connections, \
+             coalesce(current_setting('superuser_reserved_connections', true)::int4, 0) \
+               + coalesce(current_setting('reserved_connections', true)::int4, 0) AS reserved, \
+             r.rolconnlimit AS role_limit, \
+             (SELECT coalesce(json_object_agg(s.datname, s.n), '{{}}')::text FROM \
+               (SELECT a.datname, count(*) AS n FROM pg_stat_activity a \
+                WHERE a.datname IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' \
+                  AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s) AS sessions, \
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
                coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
@@ -132,7 +152,7 @@ impl Admin {
                 can_create: row.try_get("can_create")?,
                 superuser: row.try_get("superuser")?,
                 fsync: row.try_get("fsync")?,
-                max_connections: row.try_get("max_connections")?,
+                sessions: sessions(row)?,
                 base_locale: row
                     .try_get::<Option<String>, _>("base_locale")?
                     .unwrap_or_default(),

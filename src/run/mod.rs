@@ -20,10 +20,11 @@ pub mod teardown;
 use std::time::SystemTime;
 
 use crate::config::Config;
+use crate::connections;
 use crate::name::{RunId, RunKey, random_word};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
-use crate::run_dir::{PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
+use crate::run_dir::{Connections, PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
 use crate::server::{Server, ServerError};
 use crate::template::{self, Observer, Plan, Template, TemplateError};
 
@@ -57,7 +58,9 @@ pub enum RunError {
 pub enum Identity<'a> {
     /// nextest's run id: a second `prepare` with the same one joins the run.
     Nextest(&'a str),
-    /// A process's own.
+    /// A command's: what it starts shares the run.
+    Command,
+    /// A test process's own.
     Process,
 }
 
@@ -107,7 +110,19 @@ pub async fn open(
             return Err(error.into());
         }
     };
-    let file = run_file(config, &server, &template, id, threads);
+    let connections = match identity {
+        Identity::Process => {
+            let (_, limit) = connections::update(&runtime, &server, None)?;
+            Connections {
+                per_process: limit.share(threads, config.pool.max_connections),
+                reserved: false,
+            }
+        }
+        Identity::Nextest(_) | Identity::Command => {
+            connections::for_run(&runtime, &server, &config.pool, &id, threads)?
+        }
+    };
+    let file = run_file(config, &server, &template, id, threads, connections);
     dir.write(&file)?;
     Ok(OpenRun {
         runtime,
@@ -132,7 +147,9 @@ fn enter(
     let own = format!("{}-{}", std::process::id(), random_word());
     let key = match identity {
         Identity::Nextest(id) => RunKey::new(&["nextest", id, &address, namespace]),
-        Identity::Process => RunKey::new(&["process", &own, &address, namespace]),
+        Identity::Command | Identity::Process => {
+            RunKey::new(&["process", &own, &address, namespace])
+        }
     };
     let gate = runtime.gate()?;
     if let Some(dir) = runtime.find(&gate, &key) {
@@ -160,6 +177,7 @@ fn run_file(
     template: &Template,
     run: RunId,
     threads: usize,
+    connections: Connections,
 ) -> RunFile {
     RunFile {
         protocol: PROTOCOL,
@@ -175,6 +193,7 @@ fn run_file(
         threads,
         disk_budget_mb: config.disk_budget_mb,
         pool: config.pool,
+        connections,
         keep: config.keep,
     }
 }

@@ -10,6 +10,15 @@ use crate::pg::databases::Strategy;
 /// Version of what is written here; another version's run directory is refused.
 pub const PROTOCOL: u32 = 1;
 
+/// What a run's processes may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Connections of each test process.
+    pub per_process: u32,
+    /// Whether the run has reserved them for all of its processes: then nobody needs to enter the ledger for them.
+    pub reserved: bool,
+}
+
 /// What `run.json` says: all that a test process needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunFile {
@@ -41,6 +50,8 @@ pub struct RunFile {
     pub disk_budget_mb: Option<u64>,
     /// The pools that tests get.
     pub pool: PoolConfig,
+    /// Their part of the server's connections.
+    pub connections: Connections,
     /// Failed tests' databases.
     pub keep: KeepConfig,
 }

@@ -22,7 +22,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use entries::{Claim, Folder};
-pub use file::{PROTOCOL, RunFile};
+pub use file::{Connections, PROTOCOL, RunFile};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
 
@@ -126,7 +126,11 @@ fn check(path: &Path, owner: u32, refused: u32, open: &'static str) -> Result<()
     })
 }
 
-fn open_lock(path: &Path) -> Result<File, RunDirError> {
+pub(crate) fn lock_file(file: &File, path: &Path) -> Result<(), RunDirError> {
+    file.lock().at("lock", path)
+}
+
+pub(crate) fn open_lock(path: &Path) -> Result<File, RunDirError> {
     OpenOptions::new()
         .read(true)
         .write(true)

@@ -191,6 +191,7 @@ fn allow<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections::Sessions;
 
     #[test]
     fn too_old_a_server_is_refused_with_its_version() {
@@ -205,7 +206,7 @@ mod tests {
                 can_create: true,
                 superuser: false,
                 fsync: true,
-                max_connections: 100,
+                sessions: Sessions::default(),
                 base_locale: String::new(),
             },
         };

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
 use super::session::{Session, current, own};
+use super::tokens::Hold;
 use super::{TestDbError, TestTransaction, report};
 use crate::name::DbName;
 use crate::pg::connect::{Patience, Retry, is_missing_database};
@@ -38,6 +39,69 @@ pub struct TestDb {
     /// None: the shared clone, which is the run's.
     claim: Option<Claim>,
     session: Arc<Session>,
+    _hold: Hold,
+}
+
+/// What a test asks of its database, where the configuration does not say it for all.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = kapsel_testdb::TestDbOptions::new().connections(10).lease().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TestDbOptions {
+    connections: Option<u32>,
+}
+
+impl TestDbOptions {
+    /// As the configuration says.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many connections the test needs at once. Its pool may open so many, and the process waits until the server has them to
+    /// spare; without this it gets `pool.max_connections`, or fewer where the server has few.
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = Some(connections.max(1));
+        self
+    }
+
+    /// See [`TestDb::lease`].
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn lease(self) -> Result<TestDb, TestDbError> {
+        let mut retry = Retry::within(PASSES);
+        loop {
+            match TestDb::lease_once(self.connections).await {
+                Err(error) if error.is_passing() => retry.pause(error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// See [`TestDb::shared`].
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn shared(self) -> Result<TestDb, TestDbError> {
+        let Shared {
+            session,
+            hold,
+            name,
+            pool,
+        } = Shared::connect(self.connections).await?;
+        Ok(TestDb {
+            pool,
+            text: name.to_string(),
+            name,
+            claim: None,
+            session,
+            _hold: hold,
+        })
+    }
 }
 
 impl TestDb {
@@ -46,31 +110,28 @@ impl TestDb {
     /// # Errors
     /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
     pub async fn lease() -> Result<Self, TestDbError> {
-        let mut retry = Retry::within(PASSES);
-        loop {
-            match Self::lease_once().await {
-                Err(error) if error.is_passing() => retry.pause(error).await?,
-                result => return result,
-            }
-        }
+        TestDbOptions::new().lease().await
     }
 
-    async fn lease_once() -> Result<Self, TestDbError> {
-        let mut session = current().await?;
+    async fn lease_once(connections: Option<u32>) -> Result<Self, TestDbError> {
+        let mut session = current(connections).await?;
+        let mut hold = session.hold(connections).await?;
         let mut claim = match session.claim().await {
             Err(error) if error.is_missing_template() => {
                 report::lost_template(&error);
-                session = own().await?;
+                drop(hold);
+                session = own(connections).await?;
+                hold = session.hold(connections).await?;
                 session.claim().await?
             }
             result => result?,
         };
-        let pool = match session.connect(&claim.name, None).await {
+        let pool = match session.connect(&claim.name, &hold).await {
             Err(error) if error.is_missing_database() => {
                 // Swept or lost with the server: the entry outlived its database.
                 session.release(claim)?;
                 claim = session.clone_one().await?;
-                session.connect(&claim.name, None).await
+                session.connect(&claim.name, &hold).await
             }
             result => result,
         };
@@ -89,6 +150,7 @@ impl TestDb {
             name: claim.name.clone(),
             claim: Some(claim),
             session,
+            _hold: hold,
         })
     }
 
@@ -106,14 +168,7 @@ impl TestDb {
     /// # Errors
     /// See [`Self::lease`].
     pub async fn shared() -> Result<Self, TestDbError> {
-        let (session, name, pool) = connect_shared(None).await?;
-        Ok(Self {
-            pool,
-            text: name.to_string(),
-            name,
-            claim: None,
-            session,
-        })
+        TestDbOptions::new().shared().await
     }
 
     /// A transaction on the run's shared clone that rolls back when it is dropped.
@@ -129,8 +184,13 @@ impl TestDb {
     /// # Errors
     /// See [`Self::lease`].
     pub async fn begin() -> Result<TestTransaction, TestDbError> {
-        let (session, name, pool) = connect_shared(Some(1)).await?;
-        TestTransaction::begin(session, pool, &name).await
+        let Shared {
+            session,
+            hold,
+            name,
+            pool,
+        } = Shared::connect(Some(1)).await?;
+        TestTransaction::begin(session, hold, pool, &name).await
     }
 
     /// The pool on the database: at most `pool.max_connections` connections, opened as needed.
@@ -202,11 +262,12 @@ impl Session {
 
     /// A pool with one open connection, which stays because nothing ends idle ones: a leased database always has a session.
     /// (`min_connections` would open a second one: sqlx's maintenance races with the connect.)
-    async fn connect(&self, name: &DbName, most: Option<u32>) -> Result<PgPool, TestDbError> {
+    async fn connect(&self, name: &DbName, hold: &Hold) -> Result<PgPool, TestDbError> {
         let settings = &self.file.pool;
         let options = self.options(name);
-        let connected = PgPoolOptions::new()
-            .max_connections(most.unwrap_or(settings.max_connections))
+        let connected = hold
+            .observe(PgPoolOptions::new())
+            .max_connections(hold.connections)
             .acquire_timeout(Duration::from_secs(settings.acquire_timeout_secs))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -222,16 +283,16 @@ impl Session {
                 let reason = options.connect().await.err();
                 Err(failed(reason.unwrap_or(sqlx::Error::PoolTimedOut)))
             }
-            result => result.map_err(failed),
+            result => result.inspect(|pool| hold.share(pool)).map_err(failed),
         }
     }
 
-    async fn connect_shared(&self, most: Option<u32>) -> Result<(DbName, PgPool), TestDbError> {
+    async fn connect_shared(&self, hold: &Hold) -> Result<(DbName, PgPool), TestDbError> {
         let name = self.shared(None).await?;
-        match self.connect(&name, most).await {
+        match self.connect(&name, hold).await {
             Err(error) if error.is_missing_database() => {
                 let name = self.shared(Some(name)).await?;
-                let pool = self.connect(&name, most).await?;
+                let pool = self.connect(&name, hold).await?;
                 Ok((name, pool))
             }
             result => result.map(|pool| (name, pool)),
@@ -240,29 +301,45 @@ impl Session {
 }
 
 /// A pool on the shared clone of the exported run, or of our own where that one's template is gone.
-async fn connect_shared(most: Option<u32>) -> Result<(Arc<Session>, DbName, PgPool), TestDbError> {
-    let mut retry = Retry::within(PASSES);
-    loop {
-        match connect_shared_once(most).await {
-            Err(error) if error.is_passing() => retry.pause(error).await?,
-            result => return result,
-        }
-    }
+struct Shared {
+    session: Arc<Session>,
+    hold: Hold,
+    name: DbName,
+    pool: PgPool,
 }
 
-async fn connect_shared_once(
-    most: Option<u32>,
-) -> Result<(Arc<Session>, DbName, PgPool), TestDbError> {
-    let mut session = current().await?;
-    let connected = match session.connect_shared(most).await {
-        Err(error) if error.is_missing_template() => {
-            report::lost_template(&error);
-            session = own().await?;
-            session.connect_shared(most).await
+impl Shared {
+    async fn connect(connections: Option<u32>) -> Result<Self, TestDbError> {
+        let mut retry = Retry::within(PASSES);
+        loop {
+            match Self::connect_once(connections).await {
+                Err(error) if error.is_passing() => retry.pause(error).await?,
+                result => return result,
+            }
         }
-        result => result,
-    };
-    connected.map(|(name, pool)| (session, name, pool))
+    }
+
+    async fn connect_once(connections: Option<u32>) -> Result<Self, TestDbError> {
+        let session = current(connections).await?;
+        match Self::of(session, connections).await {
+            Err(error) if error.is_missing_template() => {
+                report::lost_template(&error);
+                Self::of(own(connections).await?, connections).await
+            }
+            result => result,
+        }
+    }
+
+    async fn of(session: Arc<Session>, connections: Option<u32>) -> Result<Self, TestDbError> {
+        let hold = session.hold(connections).await?;
+        let (name, pool) = session.connect_shared(&hold).await?;
+        Ok(Self {
+            session,
+            hold,
+            name,
+            pool,
+        })
+    }
 }
 
 impl TestDbError {

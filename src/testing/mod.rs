@@ -11,12 +11,13 @@ mod id;
 mod report;
 mod runner;
 mod session;
+mod tokens;
 mod transaction;
 
-pub use db::TestDb;
+pub use db::{TestDb, TestDbOptions};
 pub use error::TestDbError;
 pub use id::test_id;
-pub use runner::{Isolation, TestOutcome, run};
+pub use runner::{Isolation, Plan, TestOutcome, run};
 pub use transaction::TestTransaction;
 
 #[cfg(feature = "cli")]

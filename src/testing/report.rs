@@ -6,7 +6,9 @@
 )]
 
 use std::fmt::Display;
+use std::time::Duration;
 
+use crate::connections::Limit;
 use crate::name::DbName;
 use crate::pg::Address;
 
@@ -36,6 +38,24 @@ pub fn stale_run(error: &dyn Display) {
 /// The run's template was dropped under it.
 pub fn lost_template(error: &dyn Display) {
     eprintln!("kapsel-testdb: {error}; this test builds its own template meanwhile (slower)");
+}
+
+/// Others hold the server's connections.
+pub fn waiting_for_connections(tokens: u32, limit: &Limit) {
+    eprintln!(
+        "kapsel-testdb: waiting for {tokens} of the server's connections: other test processes hold them (tests have {} of {}; \
+         `kapsel-testdb status` says how that comes about)",
+        limit.tokens, limit.max_connections
+    );
+}
+
+/// Nobody gives any back.
+pub fn no_connections(tokens: u32, waited: Duration) {
+    eprintln!(
+        "kapsel-testdb: waited {} s for {tokens} connections in vain, and go on without; if the server refuses them, raise its \
+         max_connections, or run fewer tests at once",
+        waited.as_secs()
+    );
 }
 
 /// Connections that the test has not given back.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use futures_util::FutureExt;
 use sqlx::PgPool;
 
-use super::TestDb;
+use super::{TestDb, TestDbError, TestDbOptions};
 
 /// How a test is kept apart from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,28 @@ pub enum Isolation {
     Database,
     /// The run's shared clone, as it is.
     Shared,
+}
+
+/// What the attribute says of a test.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How it is kept apart.
+    pub isolation: Isolation,
+    /// How many connections it needs at once, where it says so.
+    pub connections: Option<u32>,
+    /// Whether a panic is what it is for.
+    pub should_panic: bool,
+}
+
+impl Plan {
+    async fn database(&self) -> Result<TestDb, TestDbError> {
+        let options = TestDbOptions::new();
+        let options = self.connections.map_or(options, |n| options.connections(n));
+        match self.isolation {
+            Isolation::Database => options.lease().await,
+            Isolation::Shared => options.shared().await,
+        }
+    }
 }
 
 /// Whether what a test returned means success: decides whether its database is kept.
@@ -47,12 +69,11 @@ impl TestOutcome for ExitCode {
     }
 }
 
-/// Runs a test: a database, the function, and the database's return or preservation. With `should_panic` a panic is what the test
-/// is for.
+/// Runs a test: a database, the function, and the database's return or preservation.
 ///
 /// # Panics
 /// With the test's own panic, and where there is no database.
-pub fn run<T, F>(isolation: Isolation, should_panic: bool, test: impl FnOnce(PgPool) -> F) -> T
+pub fn run<T, F>(plan: Plan, test: impl FnOnce(PgPool) -> F) -> T
 where
     T: TestOutcome,
     F: Future<Output = T>,
@@ -63,11 +84,7 @@ where
         Err(error) => panic!("failed to start the test's runtime: {error}"),
     };
     runtime.block_on(async {
-        let db = match isolation {
-            Isolation::Database => TestDb::lease().await,
-            Isolation::Shared => TestDb::shared().await,
-        };
-        let db = match db {
+        let db = match plan.database().await {
             Ok(db) => db,
             Err(error) => panic!("failed to get a database for the test: {error}"),
         };
@@ -84,7 +101,7 @@ where
                 output
             }
             Err(panic) => {
-                if should_panic {
+                if plan.should_panic {
                     db.release().await;
                 } else {
                     db.fail();

@@ -1,19 +1,22 @@
 //! The process's part in a run: the exported run (fast path), or a run of its own (slow path) that ends with its last lease.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::tokens::{self, Hold};
 use super::{TestDbError, background, report};
-use crate::config::{self, Layer};
+use crate::config::{self, Config, Layer};
+use crate::connections::{Ledger, Place};
 use crate::env;
 use crate::name::{DbName, Kind};
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::run::{self, Identity, clone};
-use crate::run_dir::{Claim, Folder, RunDir, RunDirError, RunFile, Runtime};
+use crate::run_dir::{Claim, Connections, Folder, RunDir, RunDirError, RunFile, Runtime};
 use crate::template::Quiet;
 
 /// How often a test process looks whether the run still has its keeper: well within the 30 s after which a silent run counts as
@@ -37,7 +40,16 @@ struct Inner {
     /// Holds the run lock; opened at first need on the fast path.
     admin: Arc<tokio::sync::Mutex<Option<Admin>>>,
     /// Set where the run is this process's own.
-    own: Option<Runtime>,
+    own: Option<Own>,
+}
+
+/// What only a run of this process's own has.
+#[derive(Debug)]
+struct Own {
+    runtime: Runtime,
+    /// Taken before the first connection; what the first lease may open is in it.
+    place: Place,
+    first_lease: AtomicBool,
 }
 
 /// The exported run stays joined until the process ends; a run of our own ends with its last lease.
@@ -45,8 +57,8 @@ static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
 static OWN: Mutex<Weak<Session>> = Mutex::new(Weak::new());
 static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The process's session, opened by the first who asks.
-pub async fn current() -> Result<Arc<Session>, TestDbError> {
+/// The process's session, opened by the first who asks. `connections` is what that one declares to need.
+pub async fn current(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
     let _one_at_a_time = OPENING.lock().await;
     if let Some(session) = lock(&EXPORTED).clone() {
         session.watch_keeper();
@@ -66,21 +78,21 @@ pub async fn current() -> Result<Arc<Session>, TestDbError> {
             Err(error) => return Err(error.into()),
         }
     }
-    open_own().await
+    open_own(connections).await
 }
 
 /// A run of this process's own, where the exported one cannot go on: its template is gone.
-pub async fn own() -> Result<Arc<Session>, TestDbError> {
+pub async fn own(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
     let _one_at_a_time = OPENING.lock().await;
     let open = lock(&OWN).upgrade();
     match open {
         Some(session) => Ok(session),
-        None => open_own().await,
+        None => open_own(connections).await,
     }
 }
 
-async fn open_own() -> Result<Arc<Session>, TestDbError> {
-    let session = Arc::new(background::run(Session::open_own()).await?);
+async fn open_own(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+    let session = Arc::new(background::run(Session::open_own(connections)).await?);
     *lock(&OWN) = Arc::downgrade(&session);
     Ok(session)
 }
@@ -126,22 +138,37 @@ impl Session {
     }
 
     /// The slow path: what `prepare` does, for this process alone.
-    async fn open_own() -> Result<Self, TestDbError> {
+    async fn open_own(connections: Option<u32>) -> Result<Self, TestDbError> {
         let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let start = start
             .or_else(|| std::env::current_dir().ok())
             .unwrap_or_default();
         let config = config::load(&config::find_root(&start), Layer::default())?;
+        let runtime = Runtime::open()?;
+        // Who waits for connections must not hold one. A managed server, whose address is known once it runs, has plenty.
+        let place = match config.server.administered() {
+            Some(address) => {
+                Some(in_line(&Ledger::open(&runtime, address)?, &config, connections).await?)
+            }
+            None => None,
+        };
         let open = run::open(&config, Identity::Process, 1, &Quiet).await?;
-        Ok(Self::new(
-            open.dir,
-            open.file,
-            Some(open.admin),
-            Some(open.runtime),
-        ))
+        let place = match place {
+            Some(place) => place,
+            None => {
+                let ledger = Ledger::open(&runtime, &open.server.admin_address)?;
+                in_line(&ledger, &config, connections).await?
+            }
+        };
+        let own = Own {
+            runtime,
+            place,
+            first_lease: AtomicBool::new(true),
+        };
+        Ok(Self::new(open.dir, open.file, Some(open.admin), Some(own)))
     }
 
-    fn new(dir: RunDir, file: RunFile, admin: Option<Admin>, own: Option<Runtime>) -> Self {
+    fn new(dir: RunDir, file: RunFile, admin: Option<Admin>, own: Option<Own>) -> Self {
         Self {
             path: dir.path().to_path_buf(),
             inner: Some(Inner {
@@ -168,6 +195,35 @@ impl Session {
     /// Whether a keeper drops and keeps what tests give back. Without one the helper does it by itself.
     pub fn has_keeper(&self) -> bool {
         self.inner().own.is_none() && self.dir().has_keeper()
+    }
+
+    /// The right to the connections of a lease: those of the run's processes, or as many as it declares.
+    pub async fn hold(&self, declared: Option<u32>) -> Result<Hold, TestDbError> {
+        let Connections {
+            per_process,
+            reserved,
+        } = self.file.connections;
+        let connections = declared.unwrap_or(per_process);
+        if let Some(own) = &self.inner().own
+            && own.first_lease.swap(false, Ordering::Relaxed)
+        {
+            return Ok(Hold::granted(
+                declared.unwrap_or(own.place.holder.tokens - 1),
+            ));
+        }
+        let missing = if reserved {
+            connections.saturating_sub(per_process)
+        } else {
+            // Without a keeper this process holds the run lock and makes its clones on a session of its own.
+            connections + u32::from(!self.has_keeper())
+        };
+        if missing == 0 {
+            return Ok(Hold::granted(connections));
+        }
+        let runtime = self.path.ancestors().nth(2).unwrap_or(&self.path);
+        let server = self.file.admin.as_ref().unwrap_or(&self.file.server);
+        let ledger = Ledger::open(&Runtime::open_at(runtime)?, server)?;
+        Hold::take(&ledger, missing, connections).await
     }
 
     /// A database for one test: a ready one, or a new clone.
@@ -265,6 +321,8 @@ impl Session {
             self.file.clone(),
             self.path.clone(),
         );
+        // The keeper holds the run lock for us; where connections are few, the test's own come next.
+        let one_too_many = self.inner().own.is_none() && !self.file.connections.reserved;
         async move {
             let mut slot = shared.lock().await;
             let mut admin = match slot.take() {
@@ -274,7 +332,11 @@ impl Session {
             let dir = RunDir::join(&path)?;
             let result = work(&mut admin, &file, &dir).await;
             if result.is_ok() || admin.verify().await.is_ok() {
-                *slot = Some(admin);
+                if one_too_many && dir.has_keeper() {
+                    admin.close().await;
+                } else {
+                    *slot = Some(admin);
+                }
             }
             result
         }
@@ -306,7 +368,7 @@ impl Drop for Session {
         let Some(Inner { dir, admin, own }) = self.inner.take() else {
             return;
         };
-        let Some(runtime) = own else { return };
+        let Some(own) = own else { return };
         let run = self.file.run.clone();
         let namespace = self.file.namespace.clone();
         let ended = background::run_blocking(async move {
@@ -323,10 +385,24 @@ impl Drop for Session {
             Ok(())
         });
         match ended {
-            Ok(()) => run::close(&runtime, dir),
+            Ok(()) => run::close(&own.runtime, dir),
             Err(error) => report::left_to_sweep(&error),
         }
     }
+}
+
+/// Gets in line for what a process of its own run opens: an administrative session, and its first lease's connections.
+async fn in_line(
+    ledger: &Ledger,
+    config: &Config,
+    connections: Option<u32>,
+) -> Result<Place, TestDbError> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    tokens::wait(ledger, |limit, in_line| {
+        let share = limit.share(cores.max(in_line), config.pool.max_connections);
+        1 + connections.unwrap_or(share)
+    })
+    .await
 }
 
 fn has_keeper(path: &Path) -> bool {

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use super::TestDbError;
 use super::session::Session;
+use super::tokens::Hold;
 use crate::name::DbName;
 
 /// An open transaction on the run's shared clone; rolls back when it is dropped. Derefs to a connection, so nested transactions
@@ -18,11 +19,13 @@ pub struct TestTransaction {
     transaction: PgTransaction<'static>,
     _pool: PgPool,
     _session: Arc<Session>,
+    _hold: Hold,
 }
 
 impl TestTransaction {
     pub(super) async fn begin(
         session: Arc<Session>,
+        hold: Hold,
         pool: PgPool,
         name: &DbName,
     ) -> Result<Self, TestDbError> {
@@ -35,6 +38,7 @@ impl TestTransaction {
             transaction,
             _pool: pool,
             _session: session,
+            _hold: hold,
         })
     }
 }

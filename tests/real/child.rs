@@ -4,12 +4,15 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use kapsel_testdb::TestDb;
+use futures_util::future::try_join_all;
+use kapsel_testdb::{TestDb, TestDbOptions};
 
 use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
 
 /// What the child does.
 const DO: &str = "KT_DO";
+/// How many connections it declares.
+pub const CONNECTIONS: &str = "KT_CONNECTIONS";
 /// Where it writes its database's name.
 const NAME: &str = "KT_NAME";
 
@@ -29,6 +32,8 @@ fn child() {
             "touch" => touch().await,
             "hold" => hold().await,
             "many" => many().await,
+            "crowd" => crowd().await,
+            "together" => together().await,
             other => unreachable!("{other}"),
         }
     });
@@ -102,6 +107,44 @@ async fn many() {
             .execute(db.pool())
             .await;
         inserted.expect("a fresh clone each time");
+    }
+}
+
+/// Opens every connection that its pool may have, all at once, and says how many those are.
+#[expect(
+    clippy::print_stdout,
+    reason = "the test that started this process reads it"
+)]
+async fn crowd() {
+    let wanted = std::env::var(CONNECTIONS).ok().and_then(|n| n.parse().ok());
+    let options = wanted.map_or(TestDbOptions::new(), |n| {
+        TestDbOptions::new().connections(n)
+    });
+    let db = options.lease().await.expect("a lease");
+    let size = db.pool().options().get_max_connections();
+    let all = (0..size).map(|_| db.pool().acquire());
+    let mut all = try_join_all(all).await.expect("all connections");
+    for connection in &mut all {
+        let answer = sqlx::query_scalar("SELECT 1").fetch_one(&mut **connection);
+        let answer: i32 = answer.await.expect("an answer");
+        assert_eq!(answer, 1);
+    }
+    println!("{size} connections at once");
+    drop(all);
+    db.release().await;
+}
+
+/// Many leases at once, each used again and again.
+async fn together() {
+    let mut leases = Vec::new();
+    for _ in 0..32 {
+        leases.push(TestDb::lease().await.expect("a lease"));
+    }
+    for round in 0..3 {
+        for db in &leases {
+            let inserted = sqlx::query("INSERT INTO users VALUES ($1)").bind(round);
+            inserted.execute(db.pool()).await.expect("a row");
+        }
     }
 }
 

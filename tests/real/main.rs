@@ -3,6 +3,7 @@
 mod child;
 mod commands;
 mod config;
+mod connections;
 mod export;
 mod failing;
 mod fidelity;

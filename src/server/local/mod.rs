@@ -341,9 +341,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_wal_size", "256MB"),
     ("checkpoint_timeout", "30min"),
     ("shared_buffers", "128MB"),
-    ("max_connections", "500"),
-    // A transaction that drops every table of a large schema locks them all.
-    ("max_locks_per_transaction", "256"),
+    // So many that no test waits for one. The next line makes room for the locks of a transaction that drops every table of a
+    // large schema: so many times `max_connections`.
+    ("max_connections", "1000"),
+    ("max_locks_per_transaction", "128"),
     ("jit", "off"),
     // A client that connects and says nothing holds up the restart after a crash for so long.
     ("authentication_timeout", "10s"),

@@ -13,3 +13,8 @@ async fn database(_pool: sqlx::PgPool) {}
 
 #[kapsel_testdb::test(isolation = "shared")]
 async fn shared(_pool: sqlx::PgPool) {}
+
+#[kapsel_testdb::test(connections = 3, isolation = "shared")]
+async fn with_connections(pool: sqlx::PgPool) {
+    assert_eq!(pool.options().get_max_connections(), 3);
+}

@@ -12,13 +12,13 @@ use super::command::BINARY;
 use super::{Outcome, PATIENCE, Project, Tool, poll_until, try_poll_until};
 
 /// The variables of a setup script; the file that takes its exports is made beside the project.
-fn script(tool: Tool, project: &Project, run: &str) -> (Tool, PathBuf) {
+fn script(tool: Tool, project: &Project, run: &str, threads: usize) -> (Tool, PathBuf) {
     let file = project.beside(&format!("nextest-env-{}", kapsel_testdb::test_id()));
     fs::write(&file, "").expect("nextest's file");
     let tool = tool
         .env("NEXTEST_ENV", &file)
         .env("NEXTEST_RUN_ID", run)
-        .env("NEXTEST_TEST_THREADS", "2");
+        .env("NEXTEST_TEST_THREADS", threads.to_string());
     (tool, file)
 }
 
@@ -41,7 +41,7 @@ impl DeadRun {
     /// Runs `prepare` as a setup script without keeper: when it ends, nobody of the run is left.
     #[track_caller]
     pub fn leave(project: &Project, id: &str) -> Self {
-        let (tool, file) = script(project.tool("prepare --no-keeper"), project, id);
+        let (tool, file) = script(project.tool("prepare --no-keeper"), project, id, 2);
         let outcome = tool.run();
         outcome.code(0);
         let exported = fs::read_to_string(file).expect("nextest's file");
@@ -96,6 +96,11 @@ pub struct FakeNextest {
 impl FakeNextest {
     /// Starts it, and `prepare` with a keeper below it.
     pub fn start(project: &Project, id: &str) -> Self {
+        Self::start_with_threads(project, id, 2)
+    }
+
+    /// [`Self::start`] with so many tests at once.
+    pub fn start_with_threads(project: &Project, id: &str, threads: usize) -> Self {
         // The keeper looks for the nearest process of this name above it: under a real nextest it must not find the real one.
         let shell = project.beside("cargo-nextest");
         if !shell.exists() {
@@ -107,7 +112,7 @@ impl FakeNextest {
         // A shell stands between nextest and `prepare`, as in many a setup script.
         let script_text = r#"sh -c '"$0" prepare; exit $?' "$0" >"$2" 2>&1; echo $? >"$1.new"; mv "$1.new" "$1"; read _"#;
         let tool = project.program(shell).args(["-c", script_text, BINARY]);
-        let (tool, file) = script(tool.args([&code, &log]), project, id);
+        let (tool, file) = script(tool.args([&code, &log]), project, id, threads);
         let mut command = tool.into_command();
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let child = command.spawn().expect("a shell");

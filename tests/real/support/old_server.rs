@@ -17,8 +17,10 @@ const ROW: &[(&str, u32, &str)] = &[
     ("can_create", 16, "t"),
     ("superuser", 16, "f"),
     ("fsync", 16, "f"),
-    ("max_connections", 20, "100"),
-    ("started_at", 20, "1700000000000000"),
+    ("max_connections", 23, "100"),
+    ("reserved", 23, "3"),
+    ("role_limit", 23, "-1"),
+    ("sessions", 25, "{}"),
     ("base_locale", 25, "UTF8/C/C"),
 ];
 

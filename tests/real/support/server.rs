@@ -27,25 +27,31 @@ pub struct Server {
     child: Option<Child>,
     port: u16,
     tcp: bool,
+    max_connections: u32,
 }
 
 impl Server {
     /// On a unix socket; everybody is trusted.
     pub fn start() -> Self {
-        Self::launch(false, None)
+        Self::launch(false, None, 100)
+    }
+
+    /// [`Self::start`] with another `max_connections` than PostgreSQL's default.
+    pub fn start_with_connections(max_connections: u32) -> Self {
+        Self::launch(false, None, max_connections)
     }
 
     /// On a unix socket and a loopback port; everybody is trusted.
     pub fn start_tcp() -> Self {
-        Self::launch(true, None)
+        Self::launch(true, None, 100)
     }
 
     /// On a loopback port where [`ROLE`] needs this password; only the superuser is let in through the socket.
     pub fn start_scram(password: &str) -> Self {
-        Self::launch(true, Some(password))
+        Self::launch(true, Some(password), 100)
     }
 
-    fn launch(tcp: bool, password: Option<&str>) -> Self {
+    fn launch(tcp: bool, password: Option<&str>, max_connections: u32) -> Self {
         let launcher = Launcher::new();
         let dir = short_temp_dir();
         launcher.own(dir.path());
@@ -62,6 +68,7 @@ impl Server {
             child: None,
             port: 5432,
             tcp,
+            max_connections,
         };
         server.go_on();
         let password = password.map_or(String::new(), |p| format!("PASSWORD '{p}'"));
@@ -95,6 +102,7 @@ impl Server {
         command.args(["-p", &self.port.to_string()]);
         let listen = if self.tcp { "127.0.0.1" } else { "" };
         command.args(["-c", &format!("listen_addresses={listen}")]);
+        command.args(["-c", &format!("max_connections={}", self.max_connections)]);
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
@@ -254,7 +262,6 @@ const SETTINGS: &[&str] = &[
     "synchronous_commit=off",
     "full_page_writes=off",
     "shared_buffers=16MB",
-    "max_connections=100",
     "max_prepared_transactions=5",
     "autovacuum=off",
     // A client that connects and says nothing holds up the restart after a crash for so long.

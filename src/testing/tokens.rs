@@ -1,0 +1,189 @@
+//! The connections that this process's leases may open.
+//!
+//! A process waits for tokens only while it holds none: with its first lease. Later leases take what is free, and where nothing is,
+//! share: whenever the process has more connections than tokens, the idle ones of the pools that were used least recently are closed.
+//! So nobody holds and waits, and a test may lease a hundred databases.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use super::{TestDbError, report};
+use crate::connections::{Ledger, Limit, Place};
+use crate::pg::error::backoff;
+
+/// How often a process that waits looks for dead ones.
+const BURY: Duration = Duration::from_millis(250);
+/// How long a process waits before it says so.
+const SILENT: Duration = Duration::from_secs(2);
+/// How long it waits: after that the server may refuse connections, but a test is never stuck for good.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+static LEASES: Mutex<Vec<Lease>> = Mutex::new(Vec::new());
+/// Only one lease of a process is the first.
+static FIRST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A lease of this process.
+struct Lease {
+    id: u64,
+    /// Connections that it brought with it.
+    tokens: u32,
+    pool: Option<PgPool>,
+    used: Arc<AtomicU64>,
+}
+
+/// A lease's right to connections; given back when it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    id: u64,
+    used: Arc<AtomicU64>,
+    _place: Option<Place>,
+    /// Most connections of its pool.
+    pub connections: u32,
+}
+
+impl Hold {
+    /// For a lease whose connections are there already: reserved by the run, or taken when the process opened its own.
+    pub fn granted(connections: u32) -> Self {
+        Self::new(None, connections, connections)
+    }
+
+    fn new(place: Option<Place>, tokens: u32, connections: u32) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let hold = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            used: Arc::new(AtomicU64::new(now())),
+            _place: place,
+            connections,
+        };
+        leases().push(Lease {
+            id: hold.id,
+            tokens,
+            pool: None,
+            used: hold.used.clone(),
+        });
+        hold
+    }
+
+    /// Takes tokens for a lease: waits for them if it is the process's only one, else makes room where there are none.
+    ///
+    /// # Errors
+    /// The ledger cannot be used.
+    pub async fn take(ledger: &Ledger, tokens: u32, connections: u32) -> Result<Self, TestDbError> {
+        let first = FIRST.lock().await;
+        if leases().is_empty() {
+            let place = wait(ledger, |_, _| tokens).await?;
+            return Ok(Self::new(Some(place), connections, connections));
+        }
+        drop(first);
+        let place = ledger.enter(|_, _| tokens)?;
+        if ledger.is_granted(&place.holder) {
+            return Ok(Self::new(Some(place), connections, connections));
+        }
+        let hold = Self::new(None, 0, connections);
+        // Its first connection comes on top of what there is.
+        close_idle(1).await;
+        Ok(hold)
+    }
+
+    /// Notes when the pool is used, and closes what the process has too many of.
+    pub fn observe(&self, options: PgPoolOptions) -> PgPoolOptions {
+        let used = self.used.clone();
+        options.after_release(move |_, _| {
+            used.store(now(), Ordering::Relaxed);
+            Box::pin(async {
+                close_idle(0).await;
+                Ok(true)
+            })
+        })
+    }
+
+    /// The lease's pool, from which idle connections may be taken.
+    pub fn share(&self, pool: &PgPool) {
+        let mut leases = leases();
+        if let Some(lease) = leases.iter_mut().find(|lease| lease.id == self.id) {
+            lease.pool = Some(pool.clone());
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        leases().retain(|lease| lease.id != self.id);
+    }
+}
+
+/// Gets in line and waits for its turn.
+///
+/// # Errors
+/// The ledger cannot be used.
+pub async fn wait(
+    ledger: &Ledger,
+    wanted: impl FnOnce(&Limit, usize) -> u32,
+) -> Result<Place, TestDbError> {
+    let place = ledger.enter(wanted)?;
+    let begun = Instant::now();
+    let (mut buried, mut said) = (None::<Instant>, false);
+    for attempt in 0.. {
+        if ledger.is_granted(&place.holder) {
+            break;
+        }
+        if buried.is_none_or(|at| at.elapsed() > BURY) {
+            ledger.bury_the_dead()?;
+            buried = Some(Instant::now());
+            continue;
+        }
+        if begun.elapsed() > PATIENCE {
+            report::no_connections(place.holder.tokens, PATIENCE);
+            break;
+        }
+        if begun.elapsed() > SILENT && !said {
+            report::waiting_for_connections(place.holder.tokens, &ledger.limit());
+            said = true;
+        }
+        tokio::time::sleep(backoff(attempt.min(3))).await;
+    }
+    Ok(place)
+}
+
+/// While the process has, with `more`, more connections than tokens: closes the idle ones of the pool that was used least recently.
+async fn close_idle(more: u32) {
+    while let Some(pool) = least_used(more) {
+        while let Some(connection) = pool.try_acquire() {
+            let _ = connection.close().await;
+        }
+    }
+}
+
+fn least_used(more: u32) -> Option<PgPool> {
+    let leases = leases();
+    let pools = || {
+        leases
+            .iter()
+            .filter_map(|lease| Some((lease, lease.pool.as_ref()?)))
+    };
+    let open: u32 = pools().map(|(_, pool)| pool.size()).sum();
+    let tokens = leases
+        .iter()
+        .map(|lease| lease.tokens)
+        .fold(0, u32::saturating_add);
+    if open + more <= tokens {
+        return None;
+    }
+    let idle = pools().filter(|(_, pool)| pool.num_idle() > 0);
+    let least = idle.min_by_key(|(lease, _)| lease.used.load(Ordering::Relaxed));
+    least.map(|(_, pool)| pool.clone())
+}
+
+/// Microseconds since the process asked first.
+fn now() -> u64 {
+    static BEGUN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    u64::try_from(BEGUN.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+fn leases() -> std::sync::MutexGuard<'static, Vec<Lease>> {
+    LEASES.lock().unwrap_or_else(PoisonError::into_inner)
+}

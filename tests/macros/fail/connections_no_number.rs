@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(connections = "ten")]
+async fn many(_pool: sqlx::PgPool) {}
+
+fn main() {}

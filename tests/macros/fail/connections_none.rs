@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(connections = 0)]
+async fn none(_pool: sqlx::PgPool) {}
+
+fn main() {}

@@ -1,0 +1,196 @@
+//! The connection budget: many processes with pools on small servers, none of which is ever refused.
+
+use crate::child::{self, CONNECTIONS, Holder};
+use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
+
+/// Nobody was refused: the budget held, and nothing was left to luck or to a second attempt.
+#[track_caller]
+fn nobody_was_refused(server: &Server) {
+    let log = server.log();
+    let refusal = |line: &&str| {
+        line.contains("too many clients")
+            || line.contains("remaining connection slots")
+            || line.contains("too many connections")
+    };
+    let refused: Vec<&str> = log.lines().filter(refusal).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// Starts so many processes that open all the connections that they may have, and waits for all of them.
+#[track_caller]
+fn crowd(count: usize, start: impl Fn(usize) -> crate::support::Tool) -> Vec<u32> {
+    let children: Vec<_> = (0..count).map(|at| start(at).spawn()).collect();
+    let ended = children.into_iter().map(|child| {
+        let outcome = Outcome::of(child);
+        outcome.code(0);
+        let said = outcome.stdout.split(" connections at once").next();
+        let size = said.and_then(|text| text.rsplit(char::is_whitespace).next());
+        let size = size.and_then(|size| size.parse().ok());
+        size.unwrap_or_else(|| panic!("{outcome:#?}"))
+    });
+    ended.collect()
+}
+
+fn in_a_run(max_connections: u32) {
+    let server = Server::start_with_connections(max_connections);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start_with_threads(&project, "r", 39);
+    let sizes = crowd(39, |_| child::command(&project, &nextest.exported, "crowd"));
+    assert!(sizes.iter().all(|size| *size >= 2), "{sizes:?}");
+    nextest.end();
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn thirty_nine_processes_of_a_run_get_by_with_thirty_connections() {
+    in_a_run(30);
+}
+
+#[test]
+fn thirty_nine_processes_of_a_run_get_by_with_a_hundred_connections() {
+    in_a_run(100);
+}
+
+#[test]
+fn thirty_nine_processes_without_a_run_get_by_with_thirty_connections() {
+    let server = Server::start_with_connections(30);
+    let project = Project::on(&server);
+    crowd(39, |_| child::command(&project, "", "crowd"));
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn thirty_nine_processes_get_by_when_their_keeper_dies() {
+    let server = Server::start_with_connections(30);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start_with_threads(&project, "r", 39);
+    nextest.kill_keeper();
+    crowd(39, |_| child::command(&project, &nextest.exported, "crowd"));
+    drop(nextest.without_keeper());
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn two_runs_share_a_server() {
+    let server = Server::start_with_connections(30);
+    let one = Project::on(&server);
+    let mut other = Project::named("other", &server);
+    other.share_host_with(&one);
+    let runs = [
+        FakeNextest::start_with_threads(&one, "r", 20),
+        FakeNextest::start_with_threads(&other, "r", 20),
+    ];
+    crowd(40, |at| {
+        let project = if at % 2 == 0 { &one } else { &other };
+        child::command(project, &runs[at % 2].exported, "crowd")
+    });
+    runs.into_iter().for_each(FakeNextest::end);
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn who_declares_ten_gets_ten_among_many_who_want_few() {
+    let server = Server::start_with_connections(30);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start_with_threads(&project, "r", 39);
+    let sizes = crowd(30, |at| {
+        let tool = child::command(&project, &nextest.exported, "crowd");
+        if at % 10 == 3 {
+            tool.env(CONNECTIONS, "10")
+        } else {
+            tool
+        }
+    });
+    let tens: Vec<u32> = sizes.iter().copied().skip(3).step_by(10).collect();
+    assert_eq!(tens, [10, 10, 10]);
+    nextest.end();
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn more_leases_at_once_than_the_server_has_connections_share_what_there_is() {
+    let server = Server::start_with_connections(30);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    child::run(&project, &nextest.exported, "together").code(0);
+    nextest.end();
+    child::run(&project, "", "together").code(0);
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn who_declares_more_than_the_run_has_reserved_gets_it_too() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let sizes = crowd(4, |_| {
+        child::command(&project, &nextest.exported, "crowd").env(CONNECTIONS, "30")
+    });
+    assert_eq!(sizes, [30; 4]);
+    nextest.end();
+    nobody_was_refused(&server);
+}
+
+/// The budget's numbers, from `status --json`.
+fn budget(project: &Project, key: &str) -> u64 {
+    let outcome = project.run("status --json");
+    outcome.code(0);
+    let status: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let number = status["server"]["budget"][key].as_u64();
+    number.unwrap_or_else(|| panic!("no `{key}` in {status}"))
+}
+
+#[test]
+fn what_a_killed_process_held_comes_back() {
+    let server = Server::start_with_connections(30);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start_with_threads(&project, "r", 39);
+    let holders: Vec<_> = (0..5)
+        .map(|_| Holder::start(&project, &nextest.exported))
+        .collect();
+    assert_eq!(budget(&project, "held"), 10);
+    holders.into_iter().for_each(Holder::kill);
+    assert_eq!(budget(&project, "held"), 0);
+    // And without anybody asking: as much as there is, at once, for one that wants it all.
+    let tokens = budget(&project, "tokens");
+    let holders: Vec<_> = (0..5)
+        .map(|_| Holder::start(&project, &nextest.exported))
+        .collect();
+    let large = child::command(&project, &nextest.exported, "crowd")
+        .env(CONNECTIONS, tokens.to_string())
+        .spawn();
+    poll_until("it waits", PATIENCE, || match budget(&project, "waiting") {
+        1 => Ok(()),
+        n => Err(format!("{n} wait")),
+    });
+    holders.into_iter().for_each(Holder::kill);
+    Outcome::of(large).code(0);
+    nextest.end();
+    nobody_was_refused(&server);
+}
+
+#[test]
+fn status_says_what_tests_may_have_and_how_that_comes_about() {
+    let server = Server::start_with_connections(40);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start_with_threads(&project, "r", 2);
+    let _psql = server.session("postgres");
+    assert_eq!(budget(&project, "max_connections"), 40);
+    assert_eq!(budget(&project, "reserved"), 3);
+    assert_eq!(budget(&project, "others"), 1);
+    assert_eq!(budget(&project, "keepers"), 4);
+    let headroom = budget(&project, "headroom");
+    assert_eq!(budget(&project, "tokens"), 40 - 3 - 1 - 4 - headroom);
+    assert_eq!(
+        budget(&project, "reserved_by_runs"),
+        12,
+        "two processes of six"
+    );
+    let said = project.run("status").stdout;
+    assert!(
+        said.contains("connections for tests (40 less 3 reserved"),
+        "{said}"
+    );
+    nextest.end();
+    assert_eq!(budget(&project, "reserved_by_runs"), 0);
+}
