@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::args::{Acquire, Hold, Release};
 use super::output::Printer;
+use crate::connections::Place;
 use crate::name::DbName;
 use crate::pg::connect::Patience;
 use crate::platform::{self, DirWatch, ProcessId, ProcessWatch};
@@ -30,8 +31,10 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
         Some(pid) => ProcessId::of(pid).with_context(|| format!("there is no process {pid}"))?,
         None => ProcessId::parent().context("the process that called has ended")?,
     };
-    let (claim, file) = lease_for_other_process(&dir).await?;
+    let lease = lease_for_other_process(&dir, args.connections).await?;
+    let (claim, file) = (lease.claim, lease.file);
     let entry = claim.file();
+    let tokens = lease.place.and_then(Place::hand_over);
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg("hold")
@@ -44,7 +47,12 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    platform::detach(&mut command, &[entry.as_raw_fd()]);
+    let mut inherited = vec![entry.as_raw_fd()];
+    if let Some(tokens) = &tokens {
+        command.args(["--tokens-fd", &tokens.as_raw_fd().to_string()]);
+        inherited.push(tokens.as_raw_fd());
+    }
+    platform::detach(&mut command, &inherited);
     command
         .spawn()
         .context("failed to start the holder of the lease")?;
@@ -87,6 +95,7 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
 /// Lives as long as the lease.
 pub async fn hold(args: Hold) -> Result<ExitCode> {
     let _entry = platform::inherit(args.entry_fd)?;
+    let _tokens = args.tokens_fd.map(platform::inherit).transpose()?;
     let run = join_run(&args.dir)?;
     let dir = run.dir();
     let name: DbName = args.name.parse()?;

@@ -168,6 +168,9 @@ pub struct Acquire {
     /// How to print the variables that lead to the database
     #[arg(long, value_enum, default_value = "env")]
     pub format: Format,
+    /// Connections that will be open on the database at once [default: a test process's part]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
     /// Process whose end gives the database back [default: the one that calls]
     #[arg(long)]
     pub pid: Option<u32>,
@@ -190,6 +193,8 @@ pub struct Hold {
     pub name: String,
     #[arg(long)]
     pub entry_fd: RawFd,
+    #[arg(long)]
+    pub tokens_fd: Option<RawFd>,
     #[arg(long)]
     pub watch: ProcessId,
 }

@@ -30,11 +30,18 @@ pub struct Place {
     /// How it stands in the ledger.
     pub holder: Holder,
     path: PathBuf,
-    _flock: File,
+    /// Only taken out by [`Place::hand_over`].
+    flock: Option<File>,
 }
 
-#[cfg(test)]
 impl Place {
+    /// The descriptor that holds the place, for another process to inherit; the place ends with that one.
+    #[cfg(feature = "cli")]
+    pub fn hand_over(mut self) -> Option<File> {
+        self.flock.take()
+    }
+
+    #[cfg(test)]
     pub(super) fn path(&self) -> &std::path::Path {
         &self.path
     }
@@ -42,7 +49,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if self.flock.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -140,7 +149,7 @@ impl Ledger {
         Ok(Place {
             holder,
             path,
-            _flock: flock,
+            flock: Some(flock),
         })
     }
 

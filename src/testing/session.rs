@@ -440,12 +440,31 @@ pub fn test_name() -> String {
         .unwrap_or_else(|| "test".to_owned())
 }
 
-/// A claim that is handed on to another process, with what `run.json` says.
+/// A lease that is handed on to another process.
 #[cfg(feature = "cli")]
-pub(crate) async fn lease_for_other_process(path: &Path) -> Result<(Claim, RunFile), TestDbError> {
+pub(crate) struct HandedOn {
+    /// The database.
+    pub claim: Claim,
+    /// Its connections, where the run has not reserved them.
+    pub place: Option<Place>,
+    /// What `run.json` says.
+    pub file: RunFile,
+}
+
+/// A lease for another process, which opens so many connections on it.
+#[cfg(feature = "cli")]
+pub(crate) async fn lease_for_other_process(
+    path: &Path,
+    connections: Option<u32>,
+) -> Result<HandedOn, TestDbError> {
     let session = Session::join(path)?;
+    let place = session.hold(connections).await?.into_place();
     let claim = session.claim().await?;
-    Ok((claim, session.file.clone()))
+    Ok(HandedOn {
+        claim,
+        place,
+        file: session.file.clone(),
+    })
 }
 
 /// A process that only lives in a run: it takes the run lock where the keeper is gone.

@@ -40,7 +40,7 @@ struct Lease {
 pub struct Hold {
     id: u64,
     used: Arc<AtomicU64>,
-    _place: Option<Place>,
+    place: Option<Place>,
     /// Most connections of its pool.
     pub connections: u32,
 }
@@ -56,7 +56,7 @@ impl Hold {
         let hold = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             used: Arc::new(AtomicU64::new(now())),
-            _place: place,
+            place,
             connections,
         };
         leases().push(Lease {
@@ -89,6 +89,12 @@ impl Hold {
         Ok(hold)
     }
 
+    /// What it holds in the ledger, if anything.
+    #[cfg(feature = "cli")]
+    pub fn into_place(mut self) -> Option<Place> {
+        self.place.take()
+    }
+
     /// Notes when the pool is used, and closes what the process has too many of.
     pub fn observe(&self, options: PgPoolOptions) -> PgPoolOptions {
         let used = self.used.clone();
@@ -113,6 +119,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         leases().retain(|lease| lease.id != self.id);
+        drop(self.place.take());
     }
 }
 

@@ -141,6 +141,30 @@ fn budget(project: &Project, key: &str) -> u64 {
 }
 
 #[test]
+fn scripts_hold_the_connections_that_they_declare_until_they_end() {
+    let server = Server::start_with_connections(30);
+    let mut project = Project::on(&server);
+    project.set("T", crate::support::BINARY);
+    // Twenty at once would need more than there is: this run reserves nothing.
+    project.set("NEXTEST_TEST_THREADS", "20");
+    let script = r#"set -e
+        eval "$("$T" acquire --connections 7)"
+        "$T" status --json >"$0""#;
+    let said = project.beside("status");
+    let tool = project.tool("run --").args(["sh", "-c", script]);
+    tool.args([&said]).run().code(0);
+    let status = std::fs::read_to_string(&said).expect("what status said");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["server"]["budget"]["held"], 7, "{status}");
+    poll_until("they are given back", PATIENCE, || {
+        match budget(&project, "held") {
+            0 => Ok(()),
+            n => Err(format!("{n} are held")),
+        }
+    });
+}
+
+#[test]
 fn what_a_killed_process_held_comes_back() {
     let server = Server::start_with_connections(30);
     let project = Project::on(&server);
