@@ -15,7 +15,7 @@ fn nothing_is_left(project: &Project, server: &Server) {
 /// The project and a `psql` of the server's own version on its PATH.
 fn project(server: &Server) -> Project {
     let mut project = Project::on(server);
-    let binaries = kapsel_testdb::server::binaries::Binaries::find(None).expect("binaries");
+    let binaries = crate::support::binaries();
     let path = std::env::var("PATH").unwrap_or_default();
     project.set("PATH", &format!("{}:{path}", binaries.dir.display()));
     project.set("T", crate::support::BINARY);

@@ -13,7 +13,7 @@ pub use command::{BINARY, Outcome, Tool};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;
 pub use project::Project;
-pub use server::{ROLE, Server, free_port};
+pub use server::{BIN_DIR, ROLE, Server, binaries, free_port};
 pub use session::Session;
 
 /// How long anything may take on a busy machine before a test gives up.

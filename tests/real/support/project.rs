@@ -9,7 +9,7 @@ use kapsel_testdb::platform::{self, Signal};
 use tempfile::TempDir;
 
 use super::command::BINARY;
-use super::{Outcome, Server, Tool, short_temp_dir};
+use super::{BIN_DIR, Outcome, Server, Tool, short_temp_dir};
 
 /// The project; its folder goes with it, and the managed server that it may have started.
 pub struct Project {
@@ -28,13 +28,16 @@ impl Project {
         fs::create_dir(&root).expect("the project's folder");
         fs::create_dir(dir.path().join("home")).expect("a home");
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
-        let env = BTreeMap::from([
+        let mut env = BTreeMap::from([
             ("HOME".to_owned(), path("home")),
             ("KAPSEL_TESTDB_RUNTIME_DIR".to_owned(), path("rt")),
             ("KAPSEL_TESTDB_SERVER_STATE_DIR".to_owned(), path("s")),
             // A server that is not there is not waited for.
             ("KAPSEL_TESTDB_SERVER_WAIT_SECS".to_owned(), "0".to_owned()),
         ]);
+        if let Ok(bin_dir) = std::env::var(BIN_DIR) {
+            env.insert(BIN_DIR.to_owned(), bin_dir);
+        }
         Self { dir, root, env }
     }
 

@@ -268,6 +268,15 @@ const SETTINGS: &[&str] = &[
     "authentication_timeout=5s",
 ];
 
+/// PostgreSQL's programs: those that the environment names (`scripts/test-matrix` does), else this machine's.
+pub fn binaries() -> Binaries {
+    let named = std::env::var_os(BIN_DIR).map(PathBuf::from);
+    Binaries::find(named.as_deref()).expect("PostgreSQL's server programs")
+}
+
+/// The variable of `server.bin_dir`.
+pub const BIN_DIR: &str = "KAPSEL_TESTDB_SERVER_BIN_DIR";
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
@@ -282,7 +291,7 @@ struct Launcher {
 
 impl Launcher {
     fn new() -> Self {
-        let binaries = Binaries::find(None).expect("PostgreSQL's server programs");
+        let binaries = binaries();
         let root = rustix::process::geteuid().is_root();
         let postgres = || platform::user_ids(SUPERUSER).expect("the user `postgres`");
         Self {
