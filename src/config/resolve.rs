@@ -240,8 +240,10 @@ impl Resolver<'_> {
         let parsed = Address::parse(&text).map_err(|source| ConfigError::Url {
             source,
             origin: self.values[name].1.clone(),
-        })?;
-        Ok(Some(parsed))
+        });
+        let (mut address, database) = parsed?;
+        address.tls.start_at(self.root);
+        Ok(Some((address, database)))
     }
 
     fn origins(&self) -> BTreeMap<&'static str, (String, Origin)> {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
+use super::tls::Tls;
+
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -50,12 +52,9 @@ pub struct Address {
     pub port: u16,
     /// Role to log in as.
     pub user: String,
-    /// `sslmode` of the URL, where it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssl_mode: Option<String>,
-    /// `sslrootcert` of the URL, where it had one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssl_root_cert: Option<PathBuf>,
+    /// What is asked for in the way of TLS.
+    #[serde(flatten)]
+    pub tls: Tls,
     /// Never serialised: it travels in a passfile.
     #[serde(skip)]
     pub password: Option<String>,
@@ -91,9 +90,11 @@ impl Address {
                 "user" => address.user = value.into_owned(),
                 "password" => address.password = Some(value.into_owned()),
                 "dbname" => database = value.into_owned(),
-                "sslmode" => address.ssl_mode = Some(ssl_mode(&value).map(|_| value.into_owned())?),
-                "sslrootcert" => address.ssl_root_cert = Some(PathBuf::from(&*value)),
-                _ => tracing::debug!(parameter = %key, "parameter of the database URL not used"),
+                key if address.tls.set(key, &value)? => {}
+                key => tracing::debug!(
+                    parameter = key,
+                    "parameter of the database URL not used"
+                ),
             }
         }
         Ok((address, Some(database).filter(|d| !d.is_empty())))
@@ -106,8 +107,7 @@ impl Address {
             host: host_of(options.get_host()),
             port: options.get_port(),
             user: options.get_username().to_owned(),
-            ssl_mode: None,
-            ssl_root_cert: None,
+            tls: Tls::from_environment(),
             password: std::env::var("PGPASSWORD").ok(),
         }
     }
@@ -118,8 +118,7 @@ impl Address {
             host: Host::Socket(folder),
             port,
             user: user.to_owned(),
-            ssl_mode: None,
-            ssl_root_cert: None,
+            tls: Tls::default(),
             password: None,
         }
     }
@@ -139,9 +138,13 @@ impl Address {
                 Host::Socket(folder) => options.socket(folder),
             }
         });
-        if let Some(path) = &self.ssl_root_cert {
-            options = options.ssl_root_cert(path);
-        }
+        // sqlx's own choice, 2, is refused by poolers and changes nothing: since PostgreSQL 12 the default is exact.
+        options = options.extra_float_digits(None);
+        options = match &self.host {
+            Host::Tcp(_) => self.tls.apply(options),
+            // As with libpq; asking whether the server can do TLS would cost a round trip.
+            Host::Socket(_) => options.ssl_mode(PgSslMode::Disable),
+        };
         match &self.password {
             Some(password) => options.password(password),
             None => options,
@@ -167,22 +170,26 @@ impl Address {
         let user = encode(&self.user);
         let database = encode(database);
         let port = self.port;
-        let ssl = self
-            .ssl_mode
-            .as_deref()
-            .map(|mode| format!("?sslmode={mode}"))
-            .unwrap_or_default();
+        let tls = self.tls.query();
         match &self.host {
             Host::Tcp(host) if host.contains(':') => {
-                format!("postgres://{user}{password}@[{host}]:{port}/{database}{ssl}")
+                format!("postgres://{user}{password}@[{host}]:{port}/{database}{tls}")
             }
             Host::Tcp(host) => {
-                format!("postgres://{user}{password}@{host}:{port}/{database}{ssl}")
+                format!("postgres://{user}{password}@{host}:{port}/{database}{tls}")
             }
             Host::Socket(folder) => {
                 let folder = encode(&folder.to_string_lossy());
                 format!("postgres://{user}{password}@{folder}:{port}/{database}")
             }
+        }
+    }
+
+    /// A file for TLS that is named but cannot be read, where the way to the server needs it.
+    pub(super) fn unreadable_file(&self) -> Option<String> {
+        match self.host {
+            Host::Tcp(_) => self.tls.unreadable(),
+            Host::Socket(_) => None,
         }
     }
 
@@ -219,12 +226,16 @@ impl Address {
             Host::Tcp(host) => host.clone(),
             Host::Socket(folder) => folder.to_string_lossy().into_owned(),
         };
-        vec![
+        let mut variables = vec![
             ("PGHOST", host),
             ("PGPORT", self.port.to_string()),
             ("PGUSER", self.user.clone()),
             ("PGDATABASE", database.to_owned()),
-        ]
+        ];
+        if matches!(self.host, Host::Tcp(_)) {
+            variables.extend(self.tls.variables());
+        }
+        variables
     }
 
     /// The one line of a passfile that gives this password to every database of the server.
@@ -291,13 +302,8 @@ fn decode(text: &str, part: &'static str) -> Result<String, AddressError> {
         .map_err(|_| AddressError::Encoding(part))
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, COMPONENT).to_string()
-}
-
-fn ssl_mode(text: &str) -> Result<PgSslMode, AddressError> {
-    text.parse()
-        .map_err(|_| AddressError::SslMode(text.to_owned()))
 }
 
 #[cfg(test)]

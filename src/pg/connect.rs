@@ -9,7 +9,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Error as Sqlx, PgC
 use tokio::time::timeout;
 
 use super::address::Address;
-use super::error::{ConnectFailure, Doing, PgError, backoff, classify, code, code_of};
+use super::error::{
+    ConnectFailure, Doing, PgError, backoff, backoff_coming_up, classify, code, code_of,
+};
+use super::tls;
 
 /// How long a server may take to answer one attempt: something may listen there that never says a word.
 pub const ATTEMPT: Duration = Duration::from_secs(10);
@@ -97,6 +100,10 @@ pub async fn connect(
     options: &PgConnectOptions,
     patience: Patience,
 ) -> Result<PgConnection, PgError> {
+    if let Some(message) = address.unreadable_file() {
+        let address = address.to_string();
+        return Err(PgError::Tls { address, message });
+    }
     let begun = Instant::now();
     for attempt in 0.. {
         let error = match timeout(ATTEMPT, options.connect()).await {
@@ -118,7 +125,12 @@ pub async fn connect(
         if attempt == 3 {
             tracing::info!("waiting for PostgreSQL at `{address}`: {error}");
         }
-        tokio::time::sleep(backoff(attempt).min(limit - waited)).await;
+        // Whom too many connections keep out comes back less and less often: each attempt costs the server a process.
+        let pause = match code_of(&error).as_deref() {
+            Some(code::TOO_MANY_CONNECTIONS) => backoff(attempt),
+            _ => backoff_coming_up(attempt),
+        };
+        tokio::time::sleep(pause.min(limit - waited)).await;
     }
     unreachable!("the loop ends by returning")
 }
@@ -151,9 +163,11 @@ fn connect_error(address: &Address, error: Sqlx, waited: Duration) -> PgError {
             waited,
         };
     }
+    if let Some(message) = tls::failure(&error) {
+        return PgError::Tls { address, message };
+    }
     match error {
         Sqlx::Io(source) => PgError::Unreachable { address, source },
-        Sqlx::Tls(_) => PgError::Tls { address, message },
         Sqlx::Database(ref e) if e.code().is_some_and(|c| c.starts_with("28")) => PgError::Login {
             address,
             message: e.message().to_owned(),

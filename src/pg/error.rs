@@ -46,9 +46,7 @@ pub enum PgError {
         source: std::io::Error,
     },
     /// The server does not let us in.
-    #[error(
-        "PostgreSQL at `{address}` refused the login: {message}; correct the user or the password in the URL, in PGPASSWORD or in the passfile"
-    )]
+    #[error("PostgreSQL at `{address}` refused the login: {message}; {}", login_remedy(message))]
     Login {
         /// Where we tried.
         address: String,
@@ -56,7 +54,7 @@ pub enum PgError {
         message: String,
     },
     /// TLS was asked for and did not work.
-    #[error("TLS with PostgreSQL at `{address}` failed: {message}; see `sslmode` in the URL")]
+    #[error("TLS with PostgreSQL at `{address}` failed: {message}; {}", super::tls::remedy(message))]
     Tls {
         /// Where we tried.
         address: String,
@@ -162,12 +160,31 @@ pub fn classify(error: &Sqlx) -> ConnectFailure {
     }
 }
 
+/// What to do about a refused login.
+fn login_remedy(message: &str) -> &'static str {
+    // "no encryption" since 14, "SSL off" before.
+    if message.contains("no encryption") || message.contains("SSL off") {
+        return "if it wants TLS, say `sslmode=require` in the URL; else let this machine in with a line in its pg_hba.conf";
+    }
+    "correct the user or the password in the URL, in PGPASSWORD or in the passfile"
+}
+
 /// Exponential backoff with jitter: 5 ms, doubling to 250 ms, each shortened at random by up to a half, so that processes that
 /// were refused together do not come back together.
 pub fn backoff(attempt: u32) -> Duration {
-    let full = (5_u64 << attempt.min(6)).min(250);
-    let half = full / 2;
-    Duration::from_millis(full - crate::name::random() % (half + 1))
+    shortened(5 << attempt.min(6), 250)
+}
+
+/// [`backoff`] towards a server that is about to come up: for the first second or two a look costs next to nothing, so the gaps
+/// stay below 80 ms, and it is used soon after it is up.
+pub fn backoff_coming_up(attempt: u32) -> Duration {
+    shortened(5 << attempt.min(6), if attempt < 24 { 80 } else { 250 })
+}
+
+/// At most `most` ms, less up to a half.
+fn shortened(full: u64, most: u64) -> Duration {
+    let full = full.min(most);
+    Duration::from_millis(full - crate::name::random() % (full / 2 + 1))
 }
 
 #[cfg(test)]
@@ -177,9 +194,30 @@ mod tests {
     #[test]
     fn backoff_grows_to_its_limit_and_is_never_zero() {
         for attempt in 0..40 {
-            let delay = backoff(attempt);
-            assert!(delay >= Duration::from_millis(2), "{attempt}: {delay:?}");
-            assert!(delay <= Duration::from_millis(250), "{attempt}: {delay:?}");
+            for delay in [backoff(attempt), backoff_coming_up(attempt)] {
+                assert!(delay >= Duration::from_millis(2), "{attempt}: {delay:?}");
+                assert!(delay <= Duration::from_millis(250), "{attempt}: {delay:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_server_that_comes_up_within_a_second_is_looked_at_every_80_ms() {
+        let mut elapsed = Duration::ZERO;
+        for attempt in 0.. {
+            let delay = backoff_coming_up(attempt);
+            assert!(delay <= Duration::from_millis(80), "{attempt}: {delay:?}");
+            elapsed += delay;
+            if elapsed > Duration::from_secs(1) {
+                assert!(attempt < 40, "few looks: {attempt}");
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn looks_spread_out() {
+        let delays: std::collections::BTreeSet<_> = (0..50).map(|_| backoff(20)).collect();
+        assert!(delays.len() > 10, "{delays:?}");
     }
 }

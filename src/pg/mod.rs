@@ -8,6 +8,7 @@ pub mod error;
 pub mod lock;
 mod settings;
 pub mod sql;
+pub mod tls;
 
 pub use address::Address;
 pub use admin::{Admin, ServerFacts};

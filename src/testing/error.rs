@@ -1,7 +1,7 @@
 //! Why a test got no database.
 
 use crate::config::ConfigError;
-use crate::pg::PgError;
+use crate::pg::{PgError, tls};
 use crate::run::RunError;
 use crate::run_dir::RunDirError;
 
@@ -22,7 +22,7 @@ pub enum TestDbError {
     #[error(transparent)]
     Pg(#[from] PgError),
     /// The test's database does not let us in.
-    #[error("failed to connect to the test's database `{database}`: {source}")]
+    #[error("failed to connect to the test's database `{database}`: {source}{}", tls::hint(source))]
     Connect {
         /// The database.
         database: String,
