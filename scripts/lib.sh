@@ -68,9 +68,29 @@ require_nextest() {
     cargo install cargo-nextest --locked
 }
 
+# What the tests put before and around a server: a pooler, certificates.
+require_test_tools() {
+    local missing=()
+    PATH="$PATH:/usr/sbin"
+    export PATH
+    has pgbouncer || missing+=(pgbouncer)
+    has openssl || missing+=(openssl)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    step "installing ${missing[*]}"
+    if has apt-get; then
+        as_root apt-get update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+    elif has brew; then
+        brew install "${missing[@]}"
+    else
+        die "the tests need ${missing[*]}: install them"
+    fi
+}
+
 require_all() {
     require_rust
     require_linker
     require_postgres
+    require_test_tools
     require_nextest
 }

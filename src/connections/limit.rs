@@ -13,7 +13,7 @@ pub const PER_KEEPER: u32 = 4;
 const UNKNOWN: u32 = 20;
 
 /// A server's limits and the sessions on it that are not administrative ones of ours.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Sessions {
     /// `max_connections`, less what only superusers and members of `pg_use_reserved_connections` get.
     pub usable: u32,

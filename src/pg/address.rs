@@ -91,10 +91,7 @@ impl Address {
                 "password" => address.password = Some(value.into_owned()),
                 "dbname" => database = value.into_owned(),
                 key if address.tls.set(key, &value)? => {}
-                key => tracing::debug!(
-                    parameter = key,
-                    "parameter of the database URL not used"
-                ),
+                key => tracing::debug!(parameter = key, "parameter of the database URL not used"),
             }
         }
         Ok((address, Some(database).filter(|d| !d.is_empty())))

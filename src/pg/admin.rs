@@ -12,46 +12,7 @@ use super::address::Address;
 use super::connect::{ATTEMPT, Patience, connect, lock_session};
 use super::error::{Doing, PgError};
 use super::lock::LockKey;
-use super::sql::{NO_IDLE_TIMEOUT, literal};
-use crate::connections::Sessions;
-
-/// What a server says of itself and of us.
-#[derive(Debug, Clone)]
-pub struct ServerFacts {
-    /// `server_version_num`: 150004 is 15.4.
-    pub version_num: i32,
-    /// The role we are.
-    pub role: String,
-    /// Whether the role may create databases.
-    pub can_create: bool,
-    /// Whether the role is a superuser.
-    pub superuser: bool,
-    /// `fsync` of the server.
-    pub fsync: bool,
-    /// How many sessions there may be, and are.
-    pub sessions: Sessions,
-    /// Encoding, collation, character type and collation version of the database that templates are made from.
-    pub base_locale: String,
-}
-
-impl ServerFacts {
-    /// The major version: 15 for 15.4.
-    pub fn major(&self) -> i32 {
-        self.version_num / 10_000
-    }
-}
-
-fn sessions(row: &PgRow) -> Result<Sessions, Sqlx> {
-    let count = |column| Ok::<_, Sqlx>(u32::try_from(row.try_get::<i32, _>(column)?).ok());
-    let max_connections = count("max_connections")?.unwrap_or(0);
-    let by_database: String = row.try_get("sessions")?;
-    Ok(Sessions {
-        usable: max_connections.saturating_sub(count("reserved")?.unwrap_or(0)),
-        max_connections,
-        role_limit: count("role_limit")?,
-        by_database: serde_json::from_str(&by_database).map_err(|e| Sqlx::Decode(e.into()))?,
-    })
-}
+use super::sql::NO_IDLE_TIMEOUT;
 
 /// A session in the maintenance database.
 #[derive(Debug)]
@@ -114,51 +75,6 @@ impl Admin {
             .ok_or(Sqlx::RowNotFound)
             .and_then(|row| row.try_get(0))
             .doing(|| doing.to_owned())
-    }
-
-    /// Asks the server who it is and who we are, in one round trip.
-    ///
-    /// # Errors
-    /// A failed statement.
-    pub async fn facts(&mut self, base: &str) -> Result<ServerFacts, PgError> {
-        let sql = format!(
-            "{NO_IDLE_TIMEOUT} \
-             SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
-             (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
-             current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int4 AS max_connections, \
-             coalesce(current_setting('superuser_reserved_connections', true)::int4, 0) \
-               + coalesce(current_setting('reserved_connections', true)::int4, 0) AS reserved, \
-             r.rolconnlimit AS role_limit, \
-             (SELECT coalesce(json_object_agg(s.datname, s.n), '{{}}')::text FROM \
-               (SELECT a.datname, count(*) AS n FROM pg_stat_activity a \
-                WHERE a.datname IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' \
-                  AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s) AS sessions, \
-             (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
-               coalesce(to_jsonb(d)->>'datlocprovider', ''), \
-               coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
-               (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c \
-                WHERE c.collcollate = d.datcollate)) \
-              FROM pg_database d WHERE d.datname = {}) AS base_locale \
-             FROM pg_roles r WHERE r.rolname = current_user",
-            literal(base)
-        );
-        let rows = self.rows(sql, "read the server's settings").await?;
-        let doing = || "read the server's settings".to_owned();
-        let row = rows.last().ok_or(Sqlx::RowNotFound).doing(doing)?;
-        let read = || {
-            Ok(ServerFacts {
-                version_num: row.try_get("version_num")?,
-                role: row.try_get("role")?,
-                can_create: row.try_get("can_create")?,
-                superuser: row.try_get("superuser")?,
-                fsync: row.try_get("fsync")?,
-                sessions: sessions(row)?,
-                base_locale: row
-                    .try_get::<Option<String>, _>("base_locale")?
-                    .unwrap_or_default(),
-            })
-        };
-        read().doing(doing)
     }
 
     /// Takes locks shared, waiting for each.

@@ -196,14 +196,15 @@ impl Admin {
         self.run(sql, || format!("comment on `{name}`")).await
     }
 
-    /// Ends our role's sessions on a database. Others' are not ours to end.
+    /// Ends the sessions on a database that we may end: our role's, and those of roles that we are a member of (a pooler may log in
+    /// as another one).
     ///
     /// # Errors
     /// A failed statement.
     pub async fn end_sessions(&mut self, name: &DbName) -> Result<(), PgError> {
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = {} AND usename = current_user AND backend_type = 'client backend'",
+             WHERE datname = {} AND pg_has_role(usesysid, 'USAGE') AND backend_type = 'client backend'",
             literal(&name.to_string())
         );
         self.run(sql, || format!("end the sessions on `{name}`"))

@@ -24,6 +24,8 @@ pub mod code {
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     /// A backend crashed and the server restarts.
     pub const CRASH_SHUTDOWN: &str = "57P02";
+    /// Also what PgBouncer says of everything that it refuses.
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
     /// Wrong password.
     pub const INVALID_PASSWORD: &str = "28P01";
     /// Not let in by pg_hba.conf, or no such role.
@@ -46,7 +48,10 @@ pub enum PgError {
         source: std::io::Error,
     },
     /// The server does not let us in.
-    #[error("PostgreSQL at `{address}` refused the login: {message}; {}", login_remedy(message))]
+    #[error(
+        "PostgreSQL at `{address}` refused the login: {message}; {}",
+        login_remedy(message)
+    )]
     Login {
         /// Where we tried.
         address: String,
@@ -54,7 +59,10 @@ pub enum PgError {
         message: String,
     },
     /// TLS was asked for and did not work.
-    #[error("TLS with PostgreSQL at `{address}` failed: {message}; {}", super::tls::remedy(message))]
+    #[error(
+        "TLS with PostgreSQL at `{address}` failed: {message}; {}",
+        super::tls::remedy(message)
+    )]
     Tls {
         /// Where we tried.
         address: String,
@@ -93,6 +101,15 @@ impl PgError {
     /// Whether a statement failed because its session was lost or the server is going down or coming up: worth another try.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Statement { source, .. } if classify(source) == ConnectFailure::Passing)
+    }
+
+    /// Whether a pooler refused the options that an administrative session starts with: PgBouncer knows only a few, and says so.
+    pub fn is_poolers_refusal(&self) -> bool {
+        let Self::Statement { source, .. } = self else {
+            return false;
+        };
+        code_of(source).as_deref() == Some(code::PROTOCOL_VIOLATION)
+            && source.to_string().contains("unsupported startup parameter")
     }
 
     /// Whether a statement failed with this SQLSTATE.

@@ -5,11 +5,13 @@ pub mod admin;
 pub mod connect;
 pub mod databases;
 pub mod error;
+pub mod facts;
 pub mod lock;
 mod settings;
 pub mod sql;
 pub mod tls;
 
 pub use address::Address;
-pub use admin::{Admin, ServerFacts};
+pub use admin::Admin;
 pub use error::PgError;
+pub use facts::ServerFacts;

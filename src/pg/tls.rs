@@ -15,13 +15,25 @@ pub struct Tls {
     #[serde(rename = "ssl_mode", default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// `sslrootcert`: who signs the server's certificate. `system` is libpq's word for the well-known ones.
-    #[serde(rename = "ssl_root_cert", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ssl_root_cert",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub root_cert: Option<PathBuf>,
     /// `sslcert`: our own certificate.
-    #[serde(rename = "ssl_client_cert", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ssl_client_cert",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub client_cert: Option<PathBuf>,
     /// `sslkey`: its key.
-    #[serde(rename = "ssl_client_key", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ssl_client_key",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub client_key: Option<PathBuf>,
 }
 

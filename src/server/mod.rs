@@ -2,14 +2,15 @@
 
 pub mod binaries;
 pub mod local;
+pub mod verify;
 
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::pg::admin::{Admin, ServerFacts};
+use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::pg::error::code;
-use crate::pg::{Address, PgError};
+use crate::pg::{Address, PgError, ServerFacts};
 
 /// The oldest PostgreSQL that is supported (`DROP DATABASE … WITH (FORCE)` came with it).
 pub const OLDEST_MAJOR: i32 = 13;
@@ -39,6 +40,12 @@ pub enum ServerError {
         /// Its version.
         version: String,
     },
+    /// It is a pooler between us and the server.
+    #[error(
+        "`{0}` is a connection pooler, and administrative work (locks that a session holds, CREATE DATABASE) needs the server itself: set \
+         `server.admin_url` to the server's own URL; tests go on connecting through the pooler"
+    )]
+    Pooler(String),
     /// The role may not create databases.
     #[error(
         "the role `{role}` at `{address}` may not create databases; as a superuser, run `ALTER ROLE \"{role}\" CREATEDB`, or use another role"
@@ -141,6 +148,7 @@ impl Server {
         let database = &settings.maintenance_database;
         let connected = Admin::connect(&admin_address, database, purpose, patience).await;
         let mut admin = connected.map_err(|error| match error.code().as_deref() {
+            _ if error.is_poolers_refusal() => ServerError::Pooler(admin_address.to_string()),
             Some(code::INVALID_CATALOG_NAME) => ServerError::NoMaintenanceDatabase {
                 address: admin_address.to_string(),
                 database: database.clone(),
@@ -163,8 +171,11 @@ impl Server {
         if self.facts.major() < OLDEST_MAJOR {
             return Err(ServerError::TooOld {
                 address,
-                version: format!("{}.{}", self.facts.major(), self.facts.version_num % 10_000),
+                version: self.facts.version(),
             });
+        }
+        if !self.facts.settings.options_arrive {
+            return Err(ServerError::Pooler(address));
         }
         if !self.facts.can_create {
             let role = self.facts.role.clone();
@@ -192,6 +203,7 @@ fn allow<'a>(
 mod tests {
     use super::*;
     use crate::connections::Sessions;
+    use crate::pg::facts::Settings;
 
     #[test]
     fn too_old_a_server_is_refused_with_its_version() {
@@ -206,8 +218,10 @@ mod tests {
                 can_create: true,
                 superuser: false,
                 fsync: true,
+                max_connections: 100,
                 sessions: Sessions::default(),
                 base_locale: String::new(),
+                settings: Settings::default(),
             },
         };
         let message = server.verify().expect_err("12 is too old").to_string();

@@ -22,7 +22,10 @@ pub enum TestDbError {
     #[error(transparent)]
     Pg(#[from] PgError),
     /// The test's database does not let us in.
-    #[error("failed to connect to the test's database `{database}`: {source}{}", tls::hint(source))]
+    #[error(
+        "failed to connect to the test's database `{database}`: {source}{}",
+        tls::hint(source)
+    )]
     Connect {
         /// The database.
         database: String,

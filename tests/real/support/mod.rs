@@ -1,19 +1,23 @@
 //! What all tests here stand on: throwaway servers, a user's project, the real binary with a clean environment.
 
+mod certificates;
 mod command;
 mod nextest;
 mod old_server;
+mod pgbouncer;
 mod project;
 mod server;
 mod session;
 
 use std::time::{Duration, Instant};
 
+pub use certificates::Certificates;
 pub use command::{BINARY, Outcome, Tool};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;
+pub use pgbouncer::PgBouncer;
 pub use project::Project;
-pub use server::{BIN_DIR, ROLE, Server, binaries, free_port};
+pub use server::{BIN_DIR, PROGRAMS, ROLE, Server, binaries, free_port};
 pub use session::Session;
 
 /// How long anything may take on a busy machine before a test gives up.

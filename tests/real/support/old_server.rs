@@ -17,10 +17,14 @@ const ROW: &[(&str, u32, &str)] = &[
     ("can_create", 16, "t"),
     ("superuser", 16, "f"),
     ("fsync", 16, "f"),
-    ("max_connections", 23, "100"),
-    ("reserved", 23, "3"),
-    ("role_limit", 23, "-1"),
-    ("sessions", 25, "{}"),
+    ("max_connections", 20, "100"),
+    ("started_at", 20, "1700000000000000"),
+    ("settings", 25, "{}"),
+    (
+        "sessions",
+        25,
+        r#"{"usable": 97, "max_connections": 100, "by_database": {}}"#,
+    ),
     ("base_locale", 25, "UTF8/C/C"),
 ];
 

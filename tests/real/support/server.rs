@@ -14,7 +14,7 @@ use kapsel_testdb::server::binaries::Binaries;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-use super::{PATIENCE, Session, poll_until, short_temp_dir, try_poll_until};
+use super::{Certificates, PATIENCE, Session, poll_until, short_temp_dir, try_poll_until};
 
 /// The role that tests' projects log in as: it may create databases and nothing else.
 pub const ROLE: &str = "app";
@@ -27,48 +27,92 @@ pub struct Server {
     child: Option<Child>,
     port: u16,
     tcp: bool,
-    max_connections: u32,
+    settings: Vec<String>,
+}
+
+/// What a server is like besides being throwaway.
+#[derive(Default)]
+struct Shape<'a> {
+    tcp: bool,
+    password: Option<&'a str>,
+    settings: &'a [&'a str],
+    certificates: Option<&'a Certificates>,
 }
 
 impl Server {
     /// On a unix socket; everybody is trusted.
     pub fn start() -> Self {
-        Self::launch(false, None, 100)
-    }
-
-    /// [`Self::start`] with another `max_connections` than PostgreSQL's default.
-    pub fn start_with_connections(max_connections: u32) -> Self {
-        Self::launch(false, None, max_connections)
+        Self::launch(&Shape::default())
     }
 
     /// On a unix socket and a loopback port; everybody is trusted.
     pub fn start_tcp() -> Self {
-        Self::launch(true, None, 100)
+        Self::launch(&Shape {
+            tcp: true,
+            ..Shape::default()
+        })
     }
 
     /// On a loopback port where [`ROLE`] needs this password; only the superuser is let in through the socket.
     pub fn start_scram(password: &str) -> Self {
-        Self::launch(true, Some(password), 100)
+        Self::launch(&Shape {
+            tcp: true,
+            password: Some(password),
+            ..Shape::default()
+        })
     }
 
-    fn launch(tcp: bool, password: Option<&str>, max_connections: u32) -> Self {
+    /// On a unix socket, with another `max_connections` than PostgreSQL's default.
+    pub fn start_with_connections(max_connections: u32) -> Self {
+        Self::start_with(&[&format!("max_connections={max_connections}")])
+    }
+
+    /// On a unix socket, with settings of its own: `name=value`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        Self::launch(&Shape {
+            settings,
+            ..Shape::default()
+        })
+    }
+
+    /// On a loopback port where everybody is trusted who comes with TLS, and nobody else.
+    pub fn start_tls(certificates: &Certificates) -> Self {
+        Self::launch(&Shape {
+            tcp: true,
+            settings: &["ssl=on"],
+            certificates: Some(certificates),
+            ..Shape::default()
+        })
+    }
+
+    fn launch(shape: &Shape<'_>) -> Self {
         let launcher = Launcher::new();
         let dir = short_temp_dir();
         launcher.own(dir.path());
-        launcher.copy_cluster(&dir.path().join("data"));
+        let data = dir.path().join("data");
+        launcher.copy_cluster(&data);
+        let password = shape.password;
         let (locally, over_tcp) = match password {
             None => ("all", "trust"),
             Some(_) => (SUPERUSER, "scram-sha-256"),
         };
-        let hba = format!("local all {locally} trust\nhost all all 127.0.0.1/32 {over_tcp}\n");
-        fs::write(dir.path().join("data/pg_hba.conf"), hba).expect("pg_hba.conf");
+        let host = match shape.certificates {
+            Some(_) => "hostssl",
+            None => "host",
+        };
+        let hba = format!("local all {locally} trust\n{host} all all 127.0.0.1/32 {over_tcp}\n");
+        fs::write(data.join("pg_hba.conf"), hba).expect("pg_hba.conf");
+        for file in shape.certificates.iter().flat_map(|c| c.install(&data)) {
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("its mode");
+            launcher.own(&file);
+        }
         let mut server = Self {
             dir,
             launcher,
             child: None,
             port: 5432,
-            tcp,
-            max_connections,
+            tcp: shape.tcp,
+            settings: shape.settings.iter().map(|s| (*s).to_owned()).collect(),
         };
         server.go_on();
         let password = password.map_or(String::new(), |p| format!("PASSWORD '{p}'"));
@@ -102,8 +146,8 @@ impl Server {
         command.args(["-p", &self.port.to_string()]);
         let listen = if self.tcp { "127.0.0.1" } else { "" };
         command.args(["-c", &format!("listen_addresses={listen}")]);
-        command.args(["-c", &format!("max_connections={}", self.max_connections)]);
-        for setting in SETTINGS {
+        let own = self.settings.iter().map(String::as_str);
+        for setting in SETTINGS.iter().copied().chain(own) {
             command.args(["-c", setting]);
         }
         command.stdout(Stdio::null()).stderr(file);
@@ -160,6 +204,16 @@ impl Server {
             self.dir.path().to_string_lossy().replace('/', "%2F")
         };
         format!("postgres://{role}@{host}:{}/postgres", self.port)
+    }
+
+    /// The folder of the socket.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The number in the socket's name.
+    pub fn socket_port(&self) -> u16 {
+        self.port
     }
 
     /// The loopback port.
@@ -262,6 +316,7 @@ const SETTINGS: &[&str] = &[
     "synchronous_commit=off",
     "full_page_writes=off",
     "shared_buffers=16MB",
+    "max_connections=100",
     "max_prepared_transactions=5",
     "autovacuum=off",
     // A client that connects and says nothing holds up the restart after a crash for so long.
@@ -274,6 +329,9 @@ pub fn binaries() -> Binaries {
     Binaries::find(named.as_deref()).expect("PostgreSQL's server programs")
 }
 
+/// Where programs are that a server or a pooler is started from.
+pub const PROGRAMS: &str = "/usr/sbin:/usr/bin:/bin:/opt/homebrew/bin:/usr/local/bin";
+
 /// The variable of `server.bin_dir`.
 pub const BIN_DIR: &str = "KAPSEL_TESTDB_SERVER_BIN_DIR";
 
@@ -284,13 +342,14 @@ pub fn free_port() -> u16 {
 }
 
 /// Runs PostgreSQL's programs, as `postgres` when we are root: they refuse to run as root.
-struct Launcher {
+pub struct Launcher {
     binaries: Binaries,
     switch_to: Option<(u32, u32)>,
 }
 
 impl Launcher {
-    fn new() -> Self {
+    /// Finds the programs, and the user for them.
+    pub fn new() -> Self {
         let binaries = binaries();
         let root = rustix::process::geteuid().is_root();
         let postgres = || platform::user_ids(SUPERUSER).expect("the user `postgres`");
@@ -300,15 +359,21 @@ impl Launcher {
         }
     }
 
-    fn own(&self, path: &Path) {
+    /// Gives a file to that user.
+    pub fn own(&self, path: &Path) {
         if let Some((uid, gid)) = self.switch_to {
             chown(path, Some(uid), Some(gid)).expect("a folder given to postgres");
         }
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.program(program));
-        command.env_clear().env("PATH", "/usr/bin:/bin");
+        self.program(self.binaries.program(program))
+    }
+
+    /// Any program, as that user and with a clean environment.
+    pub fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", PROGRAMS);
         command.env("LC_ALL", "C").current_dir("/");
         command.stdin(Stdio::null()).process_group(0);
         if let Some((uid, gid)) = self.switch_to {

@@ -1,0 +1,210 @@
+//! What a server says of itself and of us: one round trip, on the warm path of every run.
+
+use serde::Deserialize;
+use sqlx::{Error as Sqlx, Row};
+
+use super::admin::Admin;
+use super::error::{Doing, PgError};
+use super::sql::{NO_IDLE_TIMEOUT, literal};
+use crate::connections::Sessions;
+
+/// What a server says of itself and of us.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// `server_version_num`: 150004 is 15.4.
+    pub version_num: i32,
+    /// The role we are.
+    pub role: String,
+    /// Whether the role may create databases.
+    pub can_create: bool,
+    /// Whether the role is a superuser.
+    pub superuser: bool,
+    /// `fsync` of the server.
+    pub fsync: bool,
+    /// `max_connections` of the server.
+    pub max_connections: i64,
+    /// How many sessions there may be, and are.
+    pub sessions: Sessions,
+    /// Encoding, collation, character type and collation version of the database that templates are made from; empty where there
+    /// is no such database.
+    pub base_locale: String,
+    /// What tells how well the server suits tests.
+    pub settings: Settings,
+}
+
+/// Settings that decide how fast tests are and what will fail, and the rights that a role may lack.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `synchronous_commit`: `off`, or how far a commit waits.
+    pub synchronous_commit: String,
+    /// `full_page_writes`.
+    pub full_page_writes: bool,
+    /// `autovacuum`.
+    pub autovacuum: bool,
+    /// `autovacuum_naptime` in seconds.
+    pub autovacuum_naptime: i64,
+    /// `jit`.
+    pub jit: bool,
+    /// `shared_buffers` in bytes.
+    pub shared_buffers: i64,
+    /// Connections kept for superusers and members of `pg_use_reserved_connections`.
+    pub reserved_connections: i64,
+    /// `client_connection_check_interval` in seconds; none before PostgreSQL 14.
+    pub check_interval: Option<f64>,
+    /// Whether the server is a standby.
+    pub in_recovery: bool,
+    /// `default_transaction_read_only`.
+    pub read_only: bool,
+    /// Whether we may read every setting (`data_directory` tells where the disk is).
+    pub reads_settings: bool,
+    /// Whether we may end other roles' sessions.
+    pub signals: bool,
+    /// Whether the options that a connection starts with arrive: not through a pooler.
+    pub options_arrive: bool,
+}
+
+impl Default for Settings {
+    /// Of a server that suits tests.
+    fn default() -> Self {
+        Self {
+            synchronous_commit: "off".to_owned(),
+            full_page_writes: false,
+            autovacuum: false,
+            autovacuum_naptime: 600,
+            jit: false,
+            shared_buffers: 128 << 20,
+            reserved_connections: 3,
+            check_interval: Some(1.0),
+            in_recovery: false,
+            read_only: false,
+            reads_settings: true,
+            signals: true,
+            options_arrive: true,
+        }
+    }
+}
+
+/// [`Settings`] as JSON. `current_setting` of each costs nothing; the view `pg_settings` would compute them all.
+const SETTINGS: &str = "json_build_object( \
+    'synchronous_commit', current_setting('synchronous_commit'), \
+    'full_page_writes', current_setting('full_page_writes')::bool, \
+    'autovacuum', current_setting('autovacuum')::bool, \
+    'autovacuum_naptime', extract(epoch FROM current_setting('autovacuum_naptime')::interval)::int8, \
+    'jit', current_setting('jit')::bool, \
+    'shared_buffers', pg_size_bytes(current_setting('shared_buffers')), \
+    'reserved_connections', current_setting('superuser_reserved_connections')::int8 \
+      + coalesce(current_setting('reserved_connections', true)::int8, 0), \
+    'check_interval', extract(epoch FROM current_setting('client_connection_check_interval', true)::interval)::float8, \
+    'in_recovery', pg_is_in_recovery(), \
+    'read_only', current_setting('default_transaction_read_only')::bool, \
+    'reads_settings', pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'), \
+    'signals', pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), \
+    'options_arrive', current_setting('client_min_messages') = 'error')::text";
+
+/// [`Sessions`] as JSON; administrative sessions of ours are left out.
+const SESSIONS: &str = "json_build_object( \
+    'max_connections', current_setting('max_connections')::int8, \
+    'usable', current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 \
+      - coalesce(current_setting('reserved_connections', true)::int8, 0), \
+    'role_limit', nullif(r.rolconnlimit, -1), \
+    'by_database', (SELECT coalesce(json_object_agg(s.datname, s.n), '{}') FROM \
+      (SELECT a.datname, count(*) AS n FROM pg_stat_activity a \
+       WHERE a.datname IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' \
+         AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s))::text";
+
+impl ServerFacts {
+    /// The major version: 15 for 15.4.
+    pub fn major(&self) -> i32 {
+        self.version_num / 10_000
+    }
+
+    /// The version as people write it.
+    pub fn version(&self) -> String {
+        format!("{}.{}", self.major(), self.version_num % 10_000)
+    }
+}
+
+impl Admin {
+    /// Asks the server who it is and who we are, in one round trip.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn facts(&mut self, base: &str) -> Result<ServerFacts, PgError> {
+        let sql = format!(
+            "{NO_IDLE_TIMEOUT} \
+             SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
+             (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
+             current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int8 AS max_connections, \
+             {SETTINGS} AS settings, {SESSIONS} AS sessions, \
+             (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
+               coalesce(to_jsonb(d)->>'datlocprovider', ''), \
+               coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
+               (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c \
+                WHERE c.collcollate = d.datcollate)) \
+              FROM pg_database d WHERE d.datname = {}) AS base_locale \
+             FROM pg_roles r WHERE r.rolname = current_user",
+            literal(base)
+        );
+        let doing = || "read the server's settings".to_owned();
+        let rows = self.rows(sql, "read the server's settings").await?;
+        let row = rows.last().ok_or(Sqlx::RowNotFound).doing(doing)?;
+        let read = || {
+            let (settings, sessions): (String, String) =
+                (row.try_get("settings")?, row.try_get("sessions")?);
+            let bad = |e: serde_json::Error| Sqlx::Decode(e.into());
+            Ok(ServerFacts {
+                version_num: row.try_get("version_num")?,
+                role: row.try_get("role")?,
+                can_create: row.try_get("can_create")?,
+                superuser: row.try_get("superuser")?,
+                fsync: row.try_get("fsync")?,
+                max_connections: row.try_get("max_connections")?,
+                base_locale: row
+                    .try_get::<Option<String>, _>("base_locale")?
+                    .unwrap_or_default(),
+                settings: serde_json::from_str(&settings).map_err(bad)?,
+                sessions: serde_json::from_str(&sessions).map_err(bad)?,
+            })
+        };
+        read().doing(doing)
+    }
+
+    /// Of the extensions named, those that this role cannot create here, with the reason.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn missing_extensions(
+        &mut self,
+        wanted: &[String],
+        superuser: bool,
+    ) -> Result<Vec<(String, ExtensionTrouble)>, PgError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "look for extensions";
+        let sql = "SELECT name::text AS name, bool_or(trusted OR NOT superuser) AS free FROM pg_available_extension_versions GROUP BY name";
+        let rows = self.rows(sql.to_owned(), doing).await?;
+        let mut found = std::collections::BTreeMap::new();
+        for row in rows {
+            let read = || Ok((row.try_get("name")?, row.try_get("free")?));
+            let (name, free): (String, bool) = read().doing(|| doing.to_owned())?;
+            found.insert(name, free);
+        }
+        let trouble = |name: &String| match found.get(name) {
+            None => Some((name.clone(), ExtensionTrouble::NotInstalled)),
+            Some(false) if !superuser => Some((name.clone(), ExtensionTrouble::NeedsSuperuser)),
+            Some(_) => None,
+        };
+        Ok(wanted.iter().filter_map(trouble).collect())
+    }
+}
+
+/// Why an extension cannot be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtensionTrouble {
+    /// The server has no such extension.
+    NotInstalled,
+    /// Only a superuser may create it.
+    NeedsSuperuser,
+}

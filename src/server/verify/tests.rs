@@ -1,0 +1,158 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::pg::facts::Settings;
+
+const WANTED: Wanted<'_> = Wanted {
+    threads: 4,
+    pool: 5,
+    base: "template0",
+};
+
+fn good() -> ServerFacts {
+    ServerFacts {
+        version_num: 170_002,
+        role: "app".to_owned(),
+        can_create: true,
+        superuser: true,
+        fsync: false,
+        max_connections: 100,
+        base_locale: "UTF8/C.UTF-8/C.UTF-8/c//".to_owned(),
+        settings: Settings::default(),
+    }
+}
+
+#[test]
+fn a_good_server_has_no_findings() {
+    assert_eq!(verify(&good(), WANTED), []);
+    assert_eq!(in_one_line(&[]), None);
+}
+
+#[test]
+fn durability_is_slow_and_mended_by_settings() {
+    let facts = ServerFacts {
+        fsync: true,
+        settings: Settings {
+            synchronous_commit: "on".to_owned(),
+            full_page_writes: true,
+            ..Settings::default()
+        },
+        ..good()
+    };
+    let found = verify(&facts, WANTED);
+    assert_eq!(found, [Finding::Fsync, Finding::SynchronousCommit]);
+    let mend = found[0].mend(&facts).expect("a line");
+    assert!(mend.starts_with("ALTER SYSTEM SET fsync = off;"), "{mend}");
+    let line = in_one_line(&found).expect("a warning");
+    assert!(line.contains("fsync, synchronous_commit"), "{line}");
+    assert!(!line.contains('\n'));
+}
+
+#[test]
+fn who_is_no_superuser_is_told_what_is_lost_and_who_can_mend_it() {
+    let facts = ServerFacts {
+        superuser: false,
+        fsync: true,
+        settings: Settings {
+            reads_settings: false,
+            signals: false,
+            ..Settings::default()
+        },
+        ..good()
+    };
+    let found = verify(&facts, WANTED);
+    assert_eq!(
+        found,
+        [Finding::Fsync, Finding::DataDirectory, Finding::Signals]
+    );
+    for finding in &found {
+        let mend = finding.mend(&facts).expect("a line");
+        assert!(mend.starts_with("as a superuser: "), "{mend}");
+    }
+}
+
+#[test]
+fn too_few_connections_make_tests_wait() {
+    let facts = ServerFacts {
+        superuser: false,
+        max_connections: 28,
+        ..good()
+    };
+    let found = verify(&facts, WANTED);
+    let expected = Finding::Connections {
+        usable: 25,
+        wanted: 33,
+        pool: Some(3),
+    };
+    assert_eq!(found, [expected]);
+    assert!(found[0].says().contains("wait for each other"));
+    let mend = found[0].mend(&facts).expect("a line");
+    assert!(mend.contains("max_connections = 33"), "{mend}");
+    assert!(mend.contains("`pool.max_connections = 3`"), "{mend}");
+}
+
+#[test]
+fn locales_that_sort_alike_everywhere_are_fine() {
+    for (locale, fine) in [
+        ("UTF8/C/C/c//", true),
+        ("UTF8/C.utf8/C.utf8/c//", true),
+        ("UTF8/en_US.UTF-8/en_US.UTF-8/i/en-US/153", true),
+        ("UTF8/C/C/b/C.UTF-8/1", true),
+        ("UTF8/en_US.UTF-8/en_US.UTF-8/c//2.36", false),
+        ("SQL_ASCII/C/C/c//", false),
+    ] {
+        let facts = ServerFacts {
+            base_locale: locale.to_owned(),
+            ..good()
+        };
+        assert_eq!(verify(&facts, WANTED).is_empty(), fine, "{locale}");
+    }
+}
+
+proptest! {
+    /// Whatever a server is like: nothing panics, the worst comes first, everything is one line, and what fails or is slow
+    /// has a remedy.
+    #[test]
+    fn findings_are_ordered_and_mendable(
+        flags in proptest::collection::vec(any::<bool>(), 11),
+        max_connections in 0_i64..2000,
+        threads in 0_usize..200,
+        pool in 1_u32..10_000,
+        version_num in 130_000_i32..200_000,
+    ) {
+        let facts = ServerFacts {
+            version_num,
+            role: "a\"b".to_owned(),
+            can_create: true,
+            superuser: flags[0],
+            fsync: flags[1],
+            max_connections,
+            base_locale: if flags[2] { String::new() } else { good().base_locale },
+            settings: Settings {
+                synchronous_commit: if flags[3] { "on".to_owned() } else { "off".to_owned() },
+                full_page_writes: flags[4],
+                autovacuum: flags[5],
+                autovacuum_naptime: 60,
+                jit: flags[6],
+                in_recovery: flags[7],
+                read_only: flags[8],
+                reads_settings: flags[9],
+                signals: flags[10],
+                ..Settings::default()
+            },
+        };
+        let wanted = Wanted { threads, pool, base: "template0" };
+        let found = verify(&facts, wanted);
+        for pair in found.windows(2) {
+            prop_assert!(pair[0].severity() >= pair[1].severity());
+        }
+        for finding in &found {
+            prop_assert!(!finding.says().contains('\n'));
+            let mend = finding.mend(&facts);
+            prop_assert!(mend.is_some() || finding.severity() == Severity::Note);
+        }
+        let short = facts.max_connections < wanted.connections();
+        let said = found.iter().any(|f| matches!(f, Finding::Connections { .. }));
+        prop_assert!(!short || said);
+    }
+}
