@@ -22,7 +22,7 @@ pub struct Args {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected, 2 usage, 3 configuration, 4 server, 5 template or migration, \
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected (doctor: something will fail), 2 usage, 3 configuration, 4 server, 5 template or migration, \
 6 run directory, 7 export, 8 something could not be removed";
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +62,15 @@ impl Global {
 
     /// The resolved configuration; keys that nobody knows are reported.
     pub fn config(&self, printer: &Printer) -> Result<Config> {
+        let config = self.load()?;
+        for (name, origin) in &config.unknown {
+            printer.warn(&unknown_key(name, &origin.to_string()));
+        }
+        Ok(config)
+    }
+
+    /// The resolved configuration.
+    pub fn load(&self) -> Result<Config> {
         let mut flags = Layer::default();
         if let Some(namespace) = &self.namespace {
             flags.flag("namespace", namespace.as_str());
@@ -72,15 +81,12 @@ impl Global {
         if self.allow_remote {
             flags.flag("server.allow_remote", true);
         }
-        let config = config::load(&self.root()?, flags)?;
-        for (name, origin) in &config.unknown {
-            printer.warn(&unknown_key(name, &origin.to_string()));
-        }
-        Ok(config)
+        Ok(config::load(&self.root()?, flags)?)
     }
 }
 
-fn unknown_key(name: &str, origin: &str) -> String {
+/// Says that a key was ignored, and which one may have been meant.
+pub fn unknown_key(name: &str, origin: &str) -> String {
     // A variable's underscores may stand for dots.
     let plain = |text: &str| text.replace('.', "_");
     let distance = |key: &config::Key| strsim::damerau_levenshtein(&plain(key.name), &plain(name));
@@ -118,6 +124,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check everything that tests stand on, and say what mends what
+    Doctor(Doctor),
     /// Stop the managed server
     Stop {
         /// Stop it under live runs, too
@@ -233,6 +241,16 @@ pub struct Sweep {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Also time each way to make a clone on this server (starts a managed one)
+    #[arg(long)]
+    pub measure: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ mod acquire;
 mod args;
 mod completions;
 mod config;
+mod doctor;
 mod error;
 pub mod init;
 mod init_command;
@@ -67,6 +68,7 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
             wait::run(&global.config(printer)?, timeout, printer).await
         }
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
+        Command::Doctor(options) => doctor::run(global, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
         Command::Stop { force } => stop::run(&global.config(printer)?, force, printer),
     }

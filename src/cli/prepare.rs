@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -10,6 +10,8 @@ use super::args::Prepare;
 use super::output::Printer;
 use crate::config::{Config, ExportUrl};
 use crate::run::{self, Identity, OpenRun, RunError, clone, spawn};
+use crate::run_dir::write_atomically;
+use crate::server::verify::{Wanted, in_one_line, verify};
 use crate::{env, export, platform, sweep, template};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
@@ -36,6 +38,7 @@ async fn under_nextest(
         Identity::Nextest(&id)
     };
     let mut run = run::open(config, identity, test_threads(), printer).await?;
+    warn(config, &run, false, printer);
     if run.joined {
         clone::refresh_shared(&run.dir).await?;
     }
@@ -60,6 +63,7 @@ async fn by_hand(config: &Config, args: &Prepare, printer: &Printer) -> Result<(
     let begun = Instant::now();
     let mut run = run::open(config, Identity::Process, test_threads(), printer).await?;
     printer.line(&summary(&run, begun));
+    warn(config, &run, true, printer);
     let prepared = persistent(config, &mut run, printer).await;
     let OpenRun {
         runtime,
@@ -83,6 +87,36 @@ async fn by_hand(config: &Config, args: &Prepare, printer: &Printer) -> Result<(
         printer.data(&export::format(&variables[..1].to_vec(), format.into())?);
     }
     Ok(())
+}
+
+/// How long a warning that a run has printed is not printed again.
+const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One line where the server makes tests slow or fail; under nextest not at every run.
+fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
+    let wanted = Wanted {
+        threads: test_threads(),
+        pool: config.pool.max_connections,
+        base: &config.template.base,
+        managed: run.server.managed,
+    };
+    let Some(line) = in_one_line(&verify(&run.server.facts, wanted)) else {
+        return;
+    };
+    let said = format!("{}: {line}\n", run.server.admin_address);
+    let path = run
+        .runtime
+        .path()
+        .join(format!("warned-{}", config.namespace));
+    let fresh = || {
+        let age = path.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+        Some(age < AGAIN && std::fs::read_to_string(&path).ok()? == said)
+    };
+    if always || fresh() != Some(true) {
+        printer.warn(&line);
+        // Where it cannot be noted it is said again.
+        let _ = write_atomically(&path, &said);
+    }
 }
 
 async fn persistent(config: &Config, run: &mut OpenRun, printer: &Printer) -> Result<(), RunError> {

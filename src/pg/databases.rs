@@ -49,6 +49,16 @@ pub enum Strategy {
     FileClone,
 }
 
+impl std::fmt::Display for Strategy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Default => "default",
+            Self::FileCopy => "file_copy",
+            Self::FileClone => "file_clone",
+        })
+    }
+}
+
 impl Admin {
     /// Takes the locks shared and looks for databases by name, in one round trip: locks come first, so that what is found cannot
     /// be collected afterwards.

@@ -7,6 +7,8 @@ pub mod databases;
 pub mod error;
 pub mod facts;
 pub mod lock;
+#[cfg(feature = "cli")]
+pub mod probe;
 mod settings;
 pub mod sql;
 pub mod tls;

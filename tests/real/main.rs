@@ -4,6 +4,7 @@ mod child;
 mod commands;
 mod config;
 mod connections;
+mod doctor;
 mod export;
 mod failing;
 mod fidelity;

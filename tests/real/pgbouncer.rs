@@ -169,3 +169,21 @@ fn a_clone_that_is_gone_is_replaced_behind_a_pooler_too() {
     project.run("sweep").code(0);
     drop(run.without_keeper());
 }
+
+#[test]
+fn doctor_says_what_a_transaction_pooler_does_to_prepared_statements() {
+    let server = Server::start();
+    let session = PgBouncer::start(&server, "session", "");
+    let transaction = PgBouncer::start(&server, "transaction", "");
+    let outcome = project(&server, &session).run("doctor");
+    assert_eq!(outcome.code(0).stdout.matches("lets tests in").count(), 1);
+    if !knows_prepared_statements() {
+        let outcome = project(&server, &transaction).run("doctor");
+        for text in ["FAILS  tests' way", "max_prepared_statements"] {
+            assert!(outcome.code(1).stdout.contains(text), "{outcome:#?}");
+        }
+    }
+    let mut elsewhere = project(&server, &session);
+    elsewhere.set("KAPSEL_TESTDB_SERVER_ADMIN_URL", &Server::start().url());
+    elsewhere.run("doctor").code(1);
+}

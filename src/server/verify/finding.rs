@@ -41,6 +41,8 @@ pub enum Finding {
         wanted: i64,
         /// `pool.max_connections` that would do, where one does.
         pool: Option<i64>,
+        /// The server's own limit is not for a person to change.
+        fixed: bool,
     },
     /// Few pages stay in memory.
     SharedBuffers(i64),
@@ -155,7 +157,9 @@ impl Finding {
         let role = identifier(&facts.role);
         let line = match self {
             Self::Standby => "point the URL at the primary".to_owned(),
-            Self::ReadOnly => format!("ALTER ROLE {role} SET default_transaction_read_only = off;"),
+            Self::ReadOnly => format!(
+                "BEGIN READ WRITE; ALTER ROLE {role} SET default_transaction_read_only = off; COMMIT;"
+            ),
             Self::NoBase(_) => {
                 "set `template.base`, or leave it out for the default, `template0`".to_owned()
             }
@@ -174,11 +178,22 @@ impl Finding {
             Self::SynchronousCommit => {
                 format!("ALTER ROLE {role} SET synchronous_commit = off;")
             }
-            Self::Connections { wanted, pool, .. } => {
-                let line = restart(&format!("max_connections = {wanted}"));
-                match pool {
-                    Some(pool) => format!("{line}; or `pool.max_connections = {pool}`"),
-                    None => format!("{line}; or fewer test threads"),
+            Self::Connections {
+                wanted,
+                pool,
+                fixed,
+                ..
+            } => {
+                let less = match pool {
+                    Some(pool) => format!("`pool.max_connections = {pool}`"),
+                    None => "fewer test threads".to_owned(),
+                };
+                match fixed {
+                    true => less,
+                    false => format!(
+                        "{}; or {less}",
+                        restart(&format!("max_connections = {wanted}"))
+                    ),
                 }
             }
             Self::SharedBuffers(_) => restart("shared_buffers = '128MB'"),

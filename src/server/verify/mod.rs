@@ -17,6 +17,8 @@ pub struct Wanted<'a> {
     pub pool: u32,
     /// The database that templates are made from.
     pub base: &'a str,
+    /// Whether we start the server: its settings are not for a person to change.
+    pub managed: bool,
 }
 
 /// Connections that are not the tests' own: the keeper's four, `prepare`, a person's.
@@ -80,6 +82,7 @@ fn room(facts: &ServerFacts, wanted: Wanted<'_>, found: &mut Vec<Finding>) {
             usable,
             wanted: wanted.connections() + reserved,
             pool: (pool >= 1).then_some(pool),
+            fixed: wanted.managed,
         });
     }
     if facts.settings.shared_buffers < SMALL_BUFFERS {

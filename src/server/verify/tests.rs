@@ -7,6 +7,7 @@ const WANTED: Wanted<'_> = Wanted {
     threads: 4,
     pool: 5,
     base: "template0",
+    managed: false,
 };
 
 fn good() -> ServerFacts {
@@ -83,6 +84,7 @@ fn too_few_connections_make_tests_wait() {
         usable: 25,
         wanted: 33,
         pool: Some(3),
+        fixed: false,
     };
     assert_eq!(found, [expected]);
     assert!(found[0].says().contains("wait for each other"));
@@ -141,7 +143,7 @@ proptest! {
                 ..Settings::default()
             },
         };
-        let wanted = Wanted { threads, pool, base: "template0" };
+        let wanted = Wanted { threads, pool, ..WANTED };
         let found = verify(&facts, wanted);
         for pair in found.windows(2) {
             prop_assert!(pair[0].severity() >= pair[1].severity());

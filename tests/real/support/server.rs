@@ -28,6 +28,7 @@ pub struct Server {
     port: u16,
     tcp: bool,
     settings: Vec<String>,
+    as_shipped: bool,
 }
 
 /// What a server is like besides being throwaway.
@@ -36,6 +37,7 @@ struct Shape<'a> {
     tcp: bool,
     password: Option<&'a str>,
     settings: &'a [&'a str],
+    as_shipped: bool,
     certificates: Option<&'a Certificates>,
 }
 
@@ -71,6 +73,14 @@ impl Server {
     pub fn start_with(settings: &[&str]) -> Self {
         Self::launch(&Shape {
             settings,
+            ..Shape::default()
+        })
+    }
+
+    /// On a unix socket, with PostgreSQL's own defaults: durable.
+    pub fn start_as_shipped() -> Self {
+        Self::launch(&Shape {
+            as_shipped: true,
             ..Shape::default()
         })
     }
@@ -112,6 +122,7 @@ impl Server {
             child: None,
             port: 5432,
             tcp: shape.tcp,
+            as_shipped: shape.as_shipped,
             settings: shape.settings.iter().map(|s| (*s).to_owned()).collect(),
         };
         server.go_on();
@@ -147,7 +158,8 @@ impl Server {
         let listen = if self.tcp { "127.0.0.1" } else { "" };
         command.args(["-c", &format!("listen_addresses={listen}")]);
         let own = self.settings.iter().map(String::as_str);
-        for setting in SETTINGS.iter().copied().chain(own) {
+        let tuned = SETTINGS.iter().copied().filter(|_| !self.as_shipped);
+        for setting in tuned.chain(own) {
             command.args(["-c", setting]);
         }
         command.stdout(Stdio::null()).stderr(file);

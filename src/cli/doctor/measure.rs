@@ -1,0 +1,221 @@
+//! Measures on this very server what `auto` otherwise goes by: each way to clone, the first and a later connect, the drop.
+//!
+//! The clones are a run's, which lives as long as this process: after a crash a sweep removes them.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cli::output::Printer;
+use crate::config::Config;
+use crate::name::Kind;
+use crate::pg::connect::Patience;
+use crate::pg::databases::Strategy;
+use crate::pg::{PgError, ServerFacts, connect};
+use crate::run::{self, Identity, OpenRun, RunError, clone};
+use crate::template;
+
+/// Clones by each strategy, unless they take too long.
+const ROUNDS: usize = 5;
+/// A strategy that has taken so long is known to be slow.
+const ENOUGH: Duration = Duration::from_secs(10);
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    /// One for each strategy that the server knows.
+    strategies: Vec<Timing>,
+    /// What `auto` takes.
+    auto: Strategy,
+    /// What cost least here, from creation to drop.
+    fastest: Strategy,
+}
+
+/// Medians in milliseconds.
+#[derive(Debug, Serialize)]
+struct Timing {
+    strategy: Strategy,
+    rounds: usize,
+    create_ms: f64,
+    first_connect_ms: f64,
+    connect_ms: f64,
+    drop_ms: f64,
+}
+
+impl Timing {
+    fn total(&self) -> f64 {
+        self.create_ms + self.first_connect_ms + self.drop_ms
+    }
+}
+
+/// Opens a run, makes clones in it by each strategy, and ends it.
+///
+/// # Errors
+/// No server or no template; a statement failed.
+pub async fn measure(config: &Config, printer: &Printer) -> Result<Measured, RunError> {
+    let run = run::open(config, Identity::Process, 1, printer).await?;
+    let mut timings = Vec::new();
+    let mut failed = None;
+    for strategy in strategies(&run.server.facts) {
+        printer.line(&format!("measuring: clones by {strategy}"));
+        match time(&run, strategy).await {
+            Ok(timing) => timings.push(timing),
+            // Of a strategy that the file system cannot do, the others' figures are still worth having.
+            Err(error) if strategy == Strategy::FileClone => {
+                printer.warn(&format!("{strategy} cannot be measured: {error}"));
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    let auto = template::strategy(&run.server.facts);
+    end(run).await?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let fastest = timings
+        .iter()
+        .min_by(|a, b| a.total().total_cmp(&b.total()));
+    Ok(Measured {
+        fastest: fastest.map_or(auto, |timing| timing.strategy),
+        auto,
+        strategies: timings,
+    })
+}
+
+/// What the server knows.
+fn strategies(facts: &ServerFacts) -> Vec<Strategy> {
+    let mut known = vec![Strategy::Default];
+    if facts.major() >= 15 {
+        known.push(Strategy::FileCopy);
+    }
+    if facts.major() >= 18 && cfg!(target_os = "linux") {
+        known.push(Strategy::FileClone);
+    }
+    known
+}
+
+/// On a session of its own: a strategy may leave settings on it.
+async fn time(run: &OpenRun, strategy: Strategy) -> Result<Timing, PgError> {
+    let mut admin = clone::admin(&run.file, "doctor", Patience::RUNNING).await?;
+    let (source, begun) = (run.file.template.to_string(), Instant::now());
+    let mut samples: [Vec<f64>; 4] = Default::default();
+    while samples[0].is_empty() || (samples[0].len() < ROUNDS && begun.elapsed() < ENOUGH) {
+        let name = clone::new_name(&run.file, Kind::Clone);
+        let text = name.to_string();
+        let from = Instant::now();
+        admin.create_database(&name, &source, strategy).await?;
+        samples[0].push(since(from));
+        for sample in &mut samples[1..3] {
+            let from = Instant::now();
+            connect::connect_once(&run.server.admin_address, &text).await?;
+            sample.push(since(from));
+        }
+        let from = Instant::now();
+        admin.drop_database(&name, false, true).await?;
+        samples[3].push(since(from));
+    }
+    admin.close().await;
+    let rounds = samples[0].len();
+    let [create_ms, first_connect_ms, connect_ms, drop_ms] = samples.map(median);
+    Ok(Timing {
+        strategy,
+        rounds,
+        create_ms,
+        first_connect_ms,
+        connect_ms,
+        drop_ms,
+    })
+}
+
+fn since(from: Instant) -> f64 {
+    from.elapsed().as_secs_f64() * 1000.0
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let median = samples.get(samples.len() / 2).copied().unwrap_or_default();
+    (median * 10.0).round() / 10.0
+}
+
+/// Drops what a failed measurement left, and ends the run.
+async fn end(mut run: OpenRun) -> Result<(), RunError> {
+    let rows = run.admin.databases(&run.file.namespace).await?;
+    let ours = rows.iter().filter(|r| r.name.run() == Some(&run.file.run));
+    for row in ours {
+        run.admin.drop_database(&row.name, false, true).await?;
+    }
+    run.admin.close().await;
+    run::close(&run.runtime, run.dir);
+    Ok(())
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:12} {:>8} {:>14} {:>9} {:>8}   medians in ms",
+            "clones by", "create", "first connect", "connect", "drop"
+        )?;
+        for t in &self.strategies {
+            writeln!(
+                f,
+                "{:12} {:>8.1} {:>14.1} {:>9.1} {:>8.1}   of {}",
+                t.strategy.to_string(),
+                t.create_ms,
+                t.first_connect_ms,
+                t.connect_ms,
+                t.drop_ms,
+                t.rounds
+            )?;
+        }
+        match self.auto == self.fastest {
+            true => writeln!(f, "`auto` takes {}, which cost least here", self.auto),
+            false => writeln!(
+                f,
+                "`auto` takes {}; {} cost least here",
+                self.auto, self.fastest
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one_in_tenths() {
+        assert_eq!(median(vec![9.0, 1.0, 2.26]), 2.3);
+        assert_eq!(median(vec![]), 0.0);
+    }
+
+    #[test]
+    fn the_table_says_what_auto_takes_and_what_was_best() {
+        let timing = |strategy, create_ms| Timing {
+            strategy,
+            rounds: 5,
+            create_ms,
+            first_connect_ms: 6.0,
+            connect_ms: 3.0,
+            drop_ms: 9.0,
+        };
+        let measured = Measured {
+            strategies: vec![
+                timing(Strategy::Default, 56.0),
+                timing(Strategy::FileCopy, 1000.0),
+            ],
+            auto: Strategy::Default,
+            fastest: Strategy::Default,
+        };
+        insta::assert_snapshot!(measured.to_string(), @r"
+        clones by      create  first connect   connect     drop   medians in ms
+        default          56.0            6.0       3.0      9.0   of 5
+        file_copy      1000.0            6.0       3.0      9.0   of 5
+        `auto` takes default, which cost least here
+        ");
+    }
+}
