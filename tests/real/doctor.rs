@@ -81,7 +81,7 @@ fn the_lines_that_it_gives_mend_what_it_finds() {
     assert!(found.iter().all(|(level, ..)| level != "fails"));
     for (_, _, mend) in &found {
         let sql = mend.strip_prefix("as a superuser: ").unwrap_or(mend);
-        let sql = sql.split(" (").next().unwrap_or(sql);
+        let sql = sql.split(" --").next().unwrap_or(sql);
         // One statement at a time, as psql sends what is pasted: ALTER SYSTEM wants no transaction around it.
         for statement in sql.split_inclusive(';') {
             if ["ALTER", "GRANT", "SELECT"]

@@ -108,7 +108,7 @@ impl Finding {
             Self::Extension(name, ExtensionTrouble::NeedsSuperuser) => {
                 format!("only a superuser may create the extension `{name}`: no template can be built")
             }
-            Self::Fsync => "on: CREATE and DROP DATABASE wait for the disk, about 4 and 80 times as long".to_owned(),
+            Self::Fsync => "on: CREATE and DROP DATABASE wait for the disk (`--measure` says how long)".to_owned(),
             Self::SynchronousCommit => "on: each commit of a test waits for the disk".to_owned(),
             Self::Connections { usable, wanted, .. } => {
                 format!("{usable} for us, {wanted} wanted: tests will wait for each other")
@@ -171,8 +171,9 @@ impl Finding {
                 "as a superuser: CREATE DATABASE base OWNER {role}; in it CREATE EXTENSION {}; and `template.base = \"base\"`",
                 identifier(name)
             ),
+            // The remark is a comment, so that the line can be pasted as it is.
             Self::Fsync => format!(
-                "{} (a throwaway container: `postgres -c fsync=off -c full_page_writes=off`)",
+                "{} -- only where nobody needs what is on the server: a crash of the machine may destroy it",
                 system("fsync = off")
             ),
             Self::SynchronousCommit => {

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod command;
+mod launcher;
 mod nextest;
 mod old_server;
 mod pgbouncer;
@@ -13,11 +14,12 @@ use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
 pub use command::{BINARY, Outcome, Tool};
+pub use launcher::{BIN_DIR, PROGRAMS, binaries};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;
 pub use pgbouncer::PgBouncer;
 pub use project::Project;
-pub use server::{BIN_DIR, PROGRAMS, ROLE, Server, binaries, free_port};
+pub use server::{ROLE, Server, free_port};
 pub use session::Session;
 
 /// How long anything may take on a busy machine before a test gives up.

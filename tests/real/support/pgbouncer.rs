@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use kapsel_testdb::platform::{self, Signal};
 use tempfile::TempDir;
 
-use super::server::Launcher;
+use super::launcher::Launcher;
 use super::{PATIENCE, ROLE, Server, free_port, poll_until, short_temp_dir};
 
 /// A running pooler; it ends with the value.

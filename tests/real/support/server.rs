@@ -2,23 +2,23 @@
 //!
 //! The copy's folder and process go with the value, whether the test passes or panics.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
 
 use kapsel_testdb::platform::{self, Signal};
-use kapsel_testdb::server::binaries::Binaries;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
+use super::launcher::Launcher;
 use super::{Certificates, PATIENCE, Session, poll_until, short_temp_dir, try_poll_until};
 
 /// The role that tests' projects log in as: it may create databases and nothing else.
 pub const ROLE: &str = "app";
-const SUPERUSER: &str = "postgres";
+/// The role that made the cluster.
+pub const SUPERUSER: &str = "postgres";
 
 /// A running server.
 pub struct Server {
@@ -96,7 +96,10 @@ impl Server {
     }
 
     fn launch(shape: &Shape<'_>) -> Self {
-        let launcher = Launcher::new();
+        let launcher = match shape.certificates {
+            Some(_) => Launcher::with_tls(),
+            None => Launcher::new(),
+        };
         let dir = short_temp_dir();
         launcher.own(dir.path());
         let data = dir.path().join("data");
@@ -335,108 +338,8 @@ const SETTINGS: &[&str] = &[
     "authentication_timeout=5s",
 ];
 
-/// PostgreSQL's programs: those that the environment names (`scripts/test-matrix` does), else this machine's.
-pub fn binaries() -> Binaries {
-    let named = std::env::var_os(BIN_DIR).map(PathBuf::from);
-    Binaries::find(named.as_deref()).expect("PostgreSQL's server programs")
-}
-
-/// Where programs are that a server or a pooler is started from.
-pub const PROGRAMS: &str = "/usr/sbin:/usr/bin:/bin:/opt/homebrew/bin:/usr/local/bin";
-
-/// The variable of `server.bin_dir`.
-pub const BIN_DIR: &str = "KAPSEL_TESTDB_SERVER_BIN_DIR";
-
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     listener.local_addr().expect("its address").port()
-}
-
-/// Runs PostgreSQL's programs, as `postgres` when we are root: they refuse to run as root.
-pub struct Launcher {
-    binaries: Binaries,
-    switch_to: Option<(u32, u32)>,
-}
-
-impl Launcher {
-    /// Finds the programs, and the user for them.
-    pub fn new() -> Self {
-        let binaries = binaries();
-        let root = rustix::process::geteuid().is_root();
-        let postgres = || platform::user_ids(SUPERUSER).expect("the user `postgres`");
-        Self {
-            binaries,
-            switch_to: root.then(postgres),
-        }
-    }
-
-    /// Gives a file to that user.
-    pub fn own(&self, path: &Path) {
-        if let Some((uid, gid)) = self.switch_to {
-            chown(path, Some(uid), Some(gid)).expect("a folder given to postgres");
-        }
-    }
-
-    fn command(&self, program: &str) -> Command {
-        self.program(self.binaries.program(program))
-    }
-
-    /// Any program, as that user and with a clean environment.
-    pub fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", PROGRAMS);
-        command.env("LC_ALL", "C").current_dir("/");
-        command.stdin(Stdio::null()).process_group(0);
-        if let Some((uid, gid)) = self.switch_to {
-            command.gid(gid).uid(uid);
-        }
-        command
-    }
-
-    fn copy_cluster(&self, to: &Path) {
-        let from = self.cluster();
-        let copied = Command::new("cp").arg("-a").arg(&from).arg(to).status();
-        assert!(copied.is_ok_and(|s| s.success()), "copied {from:?}");
-    }
-
-    /// The cluster that copies are made from; initdb makes it once per version of PostgreSQL and user.
-    fn cluster(&self) -> PathBuf {
-        let output = self.command("postgres").arg("--version").output();
-        let version = String::from_utf8_lossy(&output.expect("its version").stdout).into_owned();
-        let word: String = version
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
-            .collect();
-        let uid = rustix::process::geteuid().as_raw();
-        let base = PathBuf::from(format!("/tmp/kapsel-testdb-tests-{uid}"));
-        let _ = fs::DirBuilder::new().mode(0o711).create(&base);
-        let owner = fs::metadata(&base).expect("the cache").uid();
-        assert_eq!(owner, uid, "somebody else's `{}`", base.display());
-        let lock = base.join("lock");
-        let lock = OpenOptions::new().create(true).append(true).open(lock);
-        let lock = lock.expect("the cache's lock");
-        lock.lock().expect("the cache's lock");
-        let folder = base.join(word);
-        let cluster = folder.join("data");
-        if !cluster.is_dir() {
-            self.initdb(&folder);
-        }
-        cluster
-    }
-
-    fn initdb(&self, folder: &Path) {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir(folder).expect("a folder");
-        fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("its mode");
-        self.own(folder);
-        let mut command = self.command("initdb");
-        command.args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
-        command.args(["--no-sync", "--wal-segsize=1", "--username", SUPERUSER]);
-        command.arg("--pgdata").arg(folder.join("new"));
-        let output = command.output().expect("initdb runs");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "initdb failed: {text}");
-        fs::rename(folder.join("new"), folder.join("data")).expect("renamed");
-    }
 }
