@@ -12,7 +12,7 @@ use crate::config::{Config, ExportUrl};
 use crate::run::{self, Identity, OpenRun, RunError, clone, spawn};
 use crate::run_dir::write_atomically;
 use crate::server::verify::{Wanted, in_one_line, verify};
-use crate::{env, export, platform, sweep, template};
+use crate::{connections, env, export, platform, sweep, template};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
     match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
@@ -99,6 +99,7 @@ fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
         pool: config.pool.max_connections,
         base: &config.template.base,
         managed: run.server.managed,
+        limit: connections::limit(&run.runtime, &run.server, Some(&run.file.run)),
     };
     let Some(line) = in_one_line(&verify(&run.server.facts, wanted)) else {
         return;

@@ -20,7 +20,16 @@ use crate::name::RunId;
 use crate::run_dir::{Connections, RunDirError, Runtime};
 use crate::server::Server;
 
-/// The ledger of a server, told what that server has to divide now. `opened` is a run that is about to get a keeper.
+/// What a server has to divide now. `opened` is a run that is about to get a keeper.
+pub fn limit(runtime: &Runtime, server: &Server, opened: Option<&RunId>) -> Limit {
+    let here: BTreeSet<RunId> = runtime.runs().into_iter().collect();
+    let kept =
+        |run: &&RunId| opened == Some(run) || runtime.run_path(run).join("keeper.pid").exists();
+    let keepers = u32::try_from(here.iter().filter(kept).count()).unwrap_or(u32::MAX);
+    Limit::new(&server.facts.sessions, &here, keepers)
+}
+
+/// The ledger of a server, told what that server has to divide now.
 ///
 /// # Errors
 /// The operating system refused.
@@ -29,11 +38,7 @@ pub fn update(
     server: &Server,
     opened: Option<&RunId>,
 ) -> Result<(Ledger, Limit), RunDirError> {
-    let here: BTreeSet<RunId> = runtime.runs().into_iter().collect();
-    let kept =
-        |run: &&RunId| opened == Some(run) || runtime.run_path(run).join("keeper.pid").exists();
-    let keepers = u32::try_from(here.iter().filter(kept).count()).unwrap_or(u32::MAX);
-    let limit = Limit::new(&server.facts.sessions, &here, keepers);
+    let limit = limit(runtime, server, opened);
     let ledger = Ledger::open(runtime, &server.admin_address)?;
     ledger.set_limit(&limit)?;
     Ok((ledger, limit))
@@ -51,12 +56,7 @@ pub fn for_run(
     threads: usize,
 ) -> Result<Connections, RunDirError> {
     let (ledger, limit) = update(runtime, server, Some(run))?;
-    let threads = threads.max(1);
-    // One more for each: the session that makes a clone where none is ready.
-    let all = u32::try_from(threads)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(pool.max_connections + 1);
-    if ledger.reserve(run, all)? {
+    if ledger.reserve(run, wanted(threads, pool.max_connections))? {
         return Ok(Connections {
             per_process: pool.max_connections,
             reserved: true,
@@ -66,4 +66,11 @@ pub fn for_run(
         per_process: limit.share(threads, pool.max_connections),
         reserved: false,
     })
+}
+
+/// Connections that nobody of so many processes would ever wait for: one more for each than its pool has, for the session that
+/// makes a clone where none is ready.
+pub fn wanted(threads: usize, pool: u32) -> u32 {
+    let threads = u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+    threads.saturating_mul(pool.saturating_add(1))
 }

@@ -21,8 +21,6 @@ pub struct ServerFacts {
     pub superuser: bool,
     /// `fsync` of the server.
     pub fsync: bool,
-    /// `max_connections` of the server.
-    pub max_connections: i64,
     /// How many sessions there may be, and are.
     pub sessions: Sessions,
     /// Encoding, collation, character type and collation version of the database that templates are made from; empty where there
@@ -48,8 +46,6 @@ pub struct Settings {
     pub jit: bool,
     /// `shared_buffers` in bytes.
     pub shared_buffers: i64,
-    /// Connections kept for superusers and members of `pg_use_reserved_connections`.
-    pub reserved_connections: i64,
     /// `client_connection_check_interval` in seconds; none before PostgreSQL 14.
     pub check_interval: Option<f64>,
     /// Whether the server is a standby.
@@ -74,7 +70,6 @@ impl Default for Settings {
             autovacuum_naptime: 600,
             jit: false,
             shared_buffers: 128 << 20,
-            reserved_connections: 3,
             check_interval: Some(1.0),
             in_recovery: false,
             read_only: false,
@@ -93,8 +88,6 @@ const SETTINGS: &str = "json_build_object( \
     'autovacuum_naptime', extract(epoch FROM current_setting('autovacuum_naptime')::interval)::int8, \
     'jit', current_setting('jit')::bool, \
     'shared_buffers', pg_size_bytes(current_setting('shared_buffers')), \
-    'reserved_connections', current_setting('superuser_reserved_connections')::int8 \
-      + coalesce(current_setting('reserved_connections', true)::int8, 0), \
     'check_interval', extract(epoch FROM current_setting('client_connection_check_interval', true)::interval)::float8, \
     'in_recovery', pg_is_in_recovery(), \
     'read_only', current_setting('default_transaction_read_only')::bool, \
@@ -135,7 +128,7 @@ impl Admin {
             "{NO_IDLE_TIMEOUT} \
              SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
              (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
-             current_setting('fsync')::bool AS fsync, current_setting('max_connections')::int8 AS max_connections, \
+             current_setting('fsync')::bool AS fsync, \
              {SETTINGS} AS settings, {SESSIONS} AS sessions, \
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
@@ -159,7 +152,6 @@ impl Admin {
                 can_create: row.try_get("can_create")?,
                 superuser: row.try_get("superuser")?,
                 fsync: row.try_get("fsync")?,
-                max_connections: row.try_get("max_connections")?,
                 base_locale: row
                     .try_get::<Option<String>, _>("base_locale")?
                     .unwrap_or_default(),

@@ -218,7 +218,6 @@ mod tests {
                 can_create: true,
                 superuser: false,
                 fsync: true,
-                max_connections: 100,
                 sessions: Sessions::default(),
                 base_locale: String::new(),
                 settings: Settings::default(),

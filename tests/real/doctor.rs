@@ -114,7 +114,7 @@ fn too_few_connections_are_slow_and_not_a_failure() {
     let text = &outcome.code(0).stdout;
     for part in [
         "slow   max_connections",
-        "tests will wait for each other",
+        "10 for tests, 48 wanted: each pool gets 2",
         "mend: as a superuser: ALTER SYSTEM",
     ] {
         assert!(text.contains(part), "{part}: {outcome:#?}");

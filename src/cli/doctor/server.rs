@@ -1,17 +1,20 @@
 //! The server, the way that tests take to it, the template, the room on the disk, and what is left over.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::report::{Check, Level};
 use crate::cli::output::{NOT_RUNNING, Printer};
 use crate::cli::prepare::test_threads;
 use crate::config::Config;
+use crate::connections::{self, Limit};
 use crate::name::Kind;
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::probe::{Way, probe};
 use crate::platform;
+use crate::run_dir::Runtime;
 use crate::server::verify::{Finding, Wanted, verify};
 use crate::server::{Server, ServerError};
 use crate::sweep::{Options, sweep};
@@ -78,11 +81,15 @@ async fn inside(
     checks: &mut Vec<Check>,
 ) -> Result<(), ServerError> {
     let facts = &server.facts;
+    // What is wrong with the runtime folder is told elsewhere.
+    let limit = Runtime::open().map(|runtime| connections::limit(&runtime, server, None));
+    let limit = limit.unwrap_or_else(|_| Limit::new(&facts.sessions, &BTreeSet::new(), 0));
     let wanted = Wanted {
         threads: test_threads(),
         pool: config.pool.max_connections,
         base: &config.template.base,
         managed: server.managed,
+        limit,
     };
     let mut findings = verify(facts, wanted);
     let wanted = &config.template.extensions;

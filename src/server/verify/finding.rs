@@ -33,14 +33,16 @@ pub enum Finding {
     Fsync,
     /// A commit waits for the disk.
     SynchronousCommit,
-    /// Too few connections for all tests at once.
+    /// Too few connections for the pools of all tests at once.
     Connections {
-        /// What there is for us.
-        usable: i64,
+        /// What there is for tests.
+        there: u32,
+        /// What nobody would wait for.
+        enough: u32,
+        /// What each test's pool gets instead.
+        share: u32,
         /// `max_connections` that would do.
-        wanted: i64,
-        /// `pool.max_connections` that would do, where one does.
-        pool: Option<i64>,
+        max: u32,
         /// The server's own limit is not for a person to change.
         fixed: bool,
     },
@@ -110,9 +112,14 @@ impl Finding {
             }
             Self::Fsync => "on: CREATE and DROP DATABASE wait for the disk (`--measure` says how long)".to_owned(),
             Self::SynchronousCommit => "on: each commit of a test waits for the disk".to_owned(),
-            Self::Connections { usable, wanted, .. } => {
-                format!("{usable} for us, {wanted} wanted: tests will wait for each other")
-            }
+            Self::Connections {
+                there,
+                enough,
+                share,
+                ..
+            } => format!(
+                "{there} for tests, {enough} wanted: each pool gets {share}, and tests wait for each other where that is still too many"
+            ),
             Self::SharedBuffers(bytes) => {
                 format!("{} MB: a few clones fill it", bytes >> 20)
             }
@@ -180,21 +187,12 @@ impl Finding {
                 format!("ALTER ROLE {role} SET synchronous_commit = off;")
             }
             Self::Connections {
-                wanted,
-                pool,
-                fixed,
-                ..
+                share, max, fixed, ..
             } => {
-                let less = match pool {
-                    Some(pool) => format!("`pool.max_connections = {pool}`"),
-                    None => "fewer test threads".to_owned(),
-                };
+                let less = format!("`pool.max_connections = {share}`, or fewer test threads");
                 match fixed {
                     true => less,
-                    false => format!(
-                        "{}; or {less}",
-                        restart(&format!("max_connections = {wanted}"))
-                    ),
+                    false => format!("{}; or {less}", restart(&format!("max_connections = {max}"))),
                 }
             }
             Self::SharedBuffers(_) => restart("shared_buffers = '128MB'"),

@@ -6,6 +6,7 @@ mod tests;
 
 pub use finding::{Finding, Severity};
 
+use crate::connections::{self, Limit};
 use crate::pg::ServerFacts;
 
 /// What a project asks of its server.
@@ -19,19 +20,8 @@ pub struct Wanted<'a> {
     pub base: &'a str,
     /// Whether we start the server: its settings are not for a person to change.
     pub managed: bool,
-}
-
-/// Connections that are not the tests' own: the keeper's four, `prepare`, a person's.
-const BESIDE_TESTS: i64 = 10;
-
-impl Wanted<'_> {
-    /// Connections that nobody would ever wait for.
-    pub fn connections(&self) -> i64 {
-        let threads = i64::try_from(self.threads).unwrap_or(i64::MAX);
-        threads
-            .saturating_mul(i64::from(self.pool))
-            .saturating_add(BESIDE_TESTS)
-    }
+    /// How many connections there are for tests.
+    pub limit: Limit,
 }
 
 /// What the settings say, worst first.
@@ -70,18 +60,20 @@ fn durability(facts: &ServerFacts, found: &mut Vec<Finding>) {
 }
 
 fn room(facts: &ServerFacts, wanted: Wanted<'_>, found: &mut Vec<Finding>) {
-    let reserved = match facts.superuser {
-        true => 0,
-        false => facts.settings.reserved_connections,
-    };
-    let usable = facts.max_connections - reserved;
-    if usable < wanted.connections() {
-        let threads = i64::try_from(wanted.threads.max(1)).unwrap_or(i64::MAX);
-        let pool = (usable - BESIDE_TESTS) / threads;
+    let (there, enough) = (
+        wanted.limit.tokens,
+        connections::wanted(wanted.threads, wanted.pool),
+    );
+    if there < enough {
+        let share = wanted.limit.share(wanted.threads, wanted.pool);
         found.push(Finding::Connections {
-            usable,
-            wanted: wanted.connections() + reserved,
-            pool: (pool >= 1).then_some(pool),
+            there,
+            enough,
+            share,
+            max: facts
+                .sessions
+                .max_connections
+                .saturating_add(enough - there),
             fixed: wanted.managed,
         });
     }

@@ -1,14 +1,23 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::connections::Sessions;
 use crate::pg::facts::Settings;
 
-const WANTED: Wanted<'_> = Wanted {
-    threads: 4,
-    pool: 5,
-    base: "template0",
-    managed: false,
-};
+fn wanted() -> Wanted<'static> {
+    Wanted {
+        threads: 4,
+        pool: 5,
+        base: "template0",
+        managed: false,
+        limit: Limit {
+            tokens: 100,
+            ..Limit::unknown()
+        },
+    }
+}
 
 fn good() -> ServerFacts {
     ServerFacts {
@@ -17,7 +26,7 @@ fn good() -> ServerFacts {
         can_create: true,
         superuser: true,
         fsync: false,
-        max_connections: 100,
+        sessions: Sessions::default(),
         base_locale: "UTF8/C.UTF-8/C.UTF-8/c//".to_owned(),
         settings: Settings::default(),
     }
@@ -25,7 +34,7 @@ fn good() -> ServerFacts {
 
 #[test]
 fn a_good_server_has_no_findings() {
-    assert_eq!(verify(&good(), WANTED), []);
+    assert_eq!(verify(&good(), wanted()), []);
     assert_eq!(in_one_line(&[]), None);
 }
 
@@ -40,7 +49,7 @@ fn durability_is_slow_and_mended_by_settings() {
         },
         ..good()
     };
-    let found = verify(&facts, WANTED);
+    let found = verify(&facts, wanted());
     assert_eq!(found, [Finding::Fsync, Finding::SynchronousCommit]);
     let mend = found[0].mend(&facts).expect("a line");
     assert!(mend.starts_with("ALTER SYSTEM SET fsync = off;"), "{mend}");
@@ -61,7 +70,7 @@ fn who_is_no_superuser_is_told_what_is_lost_and_who_can_mend_it() {
         },
         ..good()
     };
-    let found = verify(&facts, WANTED);
+    let found = verify(&facts, wanted());
     assert_eq!(
         found,
         [Finding::Fsync, Finding::DataDirectory, Finding::Signals]
@@ -73,24 +82,25 @@ fn who_is_no_superuser_is_told_what_is_lost_and_who_can_mend_it() {
 }
 
 #[test]
-fn too_few_connections_make_tests_wait() {
-    let facts = ServerFacts {
-        superuser: false,
-        max_connections: 28,
-        ..good()
+fn too_few_connections_make_pools_small() {
+    let sessions = Sessions {
+        usable: 27,
+        max_connections: 30,
+        ..Sessions::default()
     };
-    let found = verify(&facts, WANTED);
+    let limit = Limit::new(&sessions, &BTreeSet::new(), 1);
+    let facts = ServerFacts { sessions, ..good() };
+    let found = verify(&facts, Wanted { limit, ..wanted() });
     let expected = Finding::Connections {
-        usable: 25,
-        wanted: 33,
-        pool: Some(3),
+        there: 21,
+        enough: 24,
+        share: 5,
+        max: 33,
         fixed: false,
     };
     assert_eq!(found, [expected]);
-    assert!(found[0].says().contains("wait for each other"));
     let mend = found[0].mend(&facts).expect("a line");
     assert!(mend.contains("max_connections = 33"), "{mend}");
-    assert!(mend.contains("`pool.max_connections = 3`"), "{mend}");
 }
 
 #[test]
@@ -107,7 +117,7 @@ fn locales_that_sort_alike_everywhere_are_fine() {
             base_locale: locale.to_owned(),
             ..good()
         };
-        assert_eq!(verify(&facts, WANTED).is_empty(), fine, "{locale}");
+        assert_eq!(verify(&facts, wanted()).is_empty(), fine, "{locale}");
     }
 }
 
@@ -117,7 +127,7 @@ proptest! {
     #[test]
     fn findings_are_ordered_and_mendable(
         flags in proptest::collection::vec(any::<bool>(), 11),
-        max_connections in 0_i64..2000,
+        tokens in 2_u32..2000,
         threads in 0_usize..200,
         pool in 1_u32..10_000,
         version_num in 130_000_i32..200_000,
@@ -128,7 +138,7 @@ proptest! {
             can_create: true,
             superuser: flags[0],
             fsync: flags[1],
-            max_connections,
+            sessions: Sessions::default(),
             base_locale: if flags[2] { String::new() } else { good().base_locale },
             settings: Settings {
                 synchronous_commit: if flags[3] { "on".to_owned() } else { "off".to_owned() },
@@ -143,7 +153,8 @@ proptest! {
                 ..Settings::default()
             },
         };
-        let wanted = Wanted { threads, pool, ..WANTED };
+        let limit = Limit { tokens, ..Limit::unknown() };
+        let wanted = Wanted { threads, pool, limit, ..wanted() };
         let found = verify(&facts, wanted);
         for pair in found.windows(2) {
             prop_assert!(pair[0].severity() >= pair[1].severity());
@@ -153,8 +164,8 @@ proptest! {
             let mend = finding.mend(&facts);
             prop_assert!(mend.is_some() || finding.severity() == Severity::Note);
         }
-        let short = facts.max_connections < wanted.connections();
+        let short = tokens < crate::connections::wanted(threads, pool);
         let said = found.iter().any(|f| matches!(f, Finding::Connections { .. }));
-        prop_assert!(!short || said);
+        prop_assert_eq!(short, said);
     }
 }

@@ -17,7 +17,6 @@ const ROW: &[(&str, u32, &str)] = &[
     ("can_create", 16, "t"),
     ("superuser", 16, "f"),
     ("fsync", 16, "f"),
-    ("max_connections", 20, "100"),
     ("started_at", 20, "1700000000000000"),
     ("settings", 25, "{}"),
     (
