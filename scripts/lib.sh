@@ -14,6 +14,11 @@ as_root() {
     fi
 }
 
+install_packages() {
+    as_root apt-get update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
 require_rust() {
     if ! has cargo && [ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
         # shellcheck source=/dev/null
@@ -40,8 +45,7 @@ require_postgres() {
     has_postgres && return 0
     step "installing the PostgreSQL server's binaries"
     if has apt-get; then
-        as_root apt-get update
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql
+        install_packages postgresql
     elif has brew; then
         brew install postgresql@16
     else
@@ -55,10 +59,34 @@ require_linker() {
     has cc && return 0
     step "installing a C compiler"
     if has apt-get; then
-        as_root apt-get update
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev
+        install_packages gcc libc6-dev
     else
         die "a C compiler is missing, which Rust links with: install one that is called \`cc\`"
+    fi
+}
+
+# The image that the tests of compose run; `scripts/make-test-image` makes it.
+TEST_IMAGE=kapsel-testdb-postgres
+
+# The tests of compose run on a real engine. KAPSEL_TESTDB_NO_DOCKER=1 says that there is none here, and leaves them out.
+require_compose() {
+    [ "${KAPSEL_TESTDB_NO_DOCKER:-}" != 1 ] || return 0
+    if ! docker compose version >/dev/null 2>&1 && ! has docker-compose; then
+        has apt-get || die "the tests of compose need \`docker compose\`: install it, or set KAPSEL_TESTDB_NO_DOCKER=1 to leave them out"
+        step "installing an engine for containers"
+        install_packages docker.io docker-compose
+    fi
+    if ! docker version >/dev/null 2>&1; then
+        step "starting the engine for containers"
+        as_root service docker start >&2 || true
+        for _ in $(seq 60); do
+            docker version >/dev/null 2>&1 && break
+            sleep 0.5
+        done
+        docker version >/dev/null || die "no engine answers: start it, or set KAPSEL_TESTDB_NO_DOCKER=1 to leave out the tests of compose"
+    fi
+    if has apt-get; then
+        scripts/make-test-image
     fi
 }
 

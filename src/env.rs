@@ -18,6 +18,13 @@ pub const RUNTIME_DIR: &str = "KAPSEL_TESTDB_RUNTIME_DIR";
 /// How long, in seconds, a run of another host is watched for signs of life before it is swept; default 30, less only in tests.
 pub const WATCH_SECS: &str = "KAPSEL_TESTDB_WATCH_SECS";
 
+/// Read by our `docker-compose.yml`: the image, the published port, the size of the memory for the data.
+pub const COMPOSE_FILE_READS: &[&str] = &[
+    "KAPSEL_TESTDB_IMAGE",
+    "KAPSEL_TESTDB_PORT",
+    "KAPSEL_TESTDB_TMPFS_SIZE",
+];
+
 /// Our variables that set no configuration key.
 pub const OTHERS: &[&str] = &[RUN_DIR, ALLOW_REMOTE, CONFIG, RUNTIME_DIR, WATCH_SECS];
 

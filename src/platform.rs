@@ -70,6 +70,16 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid, signal)?)
 }
 
+/// Kills a process group.
+pub fn kill_group(leader: u32) {
+    let leader = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(leader) = leader {
+        let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+    }
+}
+
 /// Whether a terminal sends its signals to our process group.
 pub fn in_foreground() -> bool {
     let terminal = rustix::termios::tcgetpgrp(std::io::stdin()).ok();

@@ -9,6 +9,7 @@ use crate::pg::PgError;
 use crate::run::RunError;
 use crate::run_dir::RunDirError;
 use crate::server::ServerError;
+use crate::server::compose::ComposeError;
 use crate::server::local::LocalError;
 use crate::template::TemplateError;
 use crate::testing::TestDbError;
@@ -46,7 +47,10 @@ fn class(error: &anyhow::Error) -> u8 {
     is(3, error.is::<ConfigError>() || error.is::<InitError>())
         .or(is(
             4,
-            error.is::<ServerError>() || error.is::<PgError>() || error.is::<LocalError>(),
+            error.is::<ServerError>()
+                || error.is::<PgError>()
+                || error.is::<LocalError>()
+                || error.is::<ComposeError>(),
         ))
         .or(is(5, error.is::<TemplateError>()))
         .or(is(6, error.is::<RunDirError>()))

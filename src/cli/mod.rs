@@ -70,6 +70,6 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Doctor(options) => doctor::run(global, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
-        Command::Stop { force } => stop::run(&global.config(printer)?, force, printer),
+        Command::Stop { force } => stop::run(&global.config(printer)?, force, printer).await,
     }
 }

@@ -11,6 +11,7 @@ use super::output::Printer;
 use crate::config::{Config, ExportUrl};
 use crate::run::{self, Identity, OpenRun, RunError, clone, spawn};
 use crate::run_dir::write_atomically;
+use crate::server::ServerKind;
 use crate::server::verify::{Wanted, in_one_line, verify};
 use crate::{connections, env, export, platform, sweep, template};
 
@@ -98,7 +99,7 @@ fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
         threads: test_threads(),
         pool: config.pool.max_connections,
         base: &config.template.base,
-        managed: run.server.managed,
+        managed: run.server.kind == ServerKind::Local,
         limit: connections::limit(&run.runtime, &run.server, Some(&run.file.run)),
     };
     let Some(line) = in_one_line(&verify(&run.server.facts, wanted)) else {
@@ -136,11 +137,7 @@ fn summary(run: &OpenRun, begun: Instant) -> String {
     let facts = &run.server.facts;
     format!(
         "{} PostgreSQL {}.{} at {}, template {} {}, {} ms",
-        if run.server.managed {
-            "managed"
-        } else {
-            "adopted"
-        },
+        run.server.kind.as_str(),
         facts.major(),
         facts.version_num % 10_000,
         run.server.address,

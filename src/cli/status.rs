@@ -12,7 +12,7 @@ use crate::connections::{self, Limit};
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::databases::{DatabaseRow, Strategy};
 use crate::run_dir::{Presence, RunDir, Runtime};
-use crate::server::Server;
+use crate::server::{Server, ServerKind};
 use crate::template::{self, TemplateInfo};
 
 /// What `--json` prints. `schema` changes when a field changes its meaning or goes.
@@ -31,6 +31,8 @@ struct ServerStatus {
     address: String,
     version: String,
     managed: bool,
+    /// `adopted`, `managed` (from local binaries) or `compose`.
+    kind: &'static str,
     fsync: bool,
     clone_strategy: &'static str,
     max_connections: u32,
@@ -105,7 +107,8 @@ async fn look(config: &Config) -> Result<Option<Status>> {
         server: ServerStatus {
             address: server.address.to_string(),
             version: format!("{}.{}", facts.major(), facts.version_num % 10_000),
-            managed: server.managed,
+            managed: server.kind != ServerKind::Adopted,
+            kind: server.kind.as_str(),
             fsync: facts.fsync,
             clone_strategy: match template::strategy(facts) {
                 Strategy::FileClone => "file_copy with shared blocks, because fsync is off",
@@ -200,10 +203,9 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
 
 fn say(status: &Status, printer: &Printer) {
     let server = &status.server;
-    let kind = if server.managed { "managed" } else { "adopted" };
     let mut text = format!(
-        "server     {kind} PostgreSQL {} at {}\n",
-        server.version, server.address
+        "server     {} PostgreSQL {} at {}\n",
+        server.kind, server.version, server.address
     );
     text.push_str(&format!(
         "           {} of {} connections, clones by {}\n",

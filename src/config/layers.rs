@@ -72,7 +72,7 @@ pub const KEYS: &[Key] = &[
     key(
         "server.mode",
         "\"auto\"",
-        "\"auto\": the server of the URL, else a managed one; \"adopt\"; \"local\"",
+        "\"auto\": the server of the URL, else a managed one; \"adopt\"; \"local\"; \"compose\"",
     ),
     key("server.url", "DATABASE_URL, .env", "the server to adopt"),
     key(
@@ -104,6 +104,26 @@ pub const KEYS: &[Key] = &[
         "server.run_as",
         "\"postgres\"",
         "user that the managed server runs as when we are root",
+    ),
+    key(
+        "server.compose_file",
+        "the one in the root",
+        "the compose file",
+    ),
+    key(
+        "server.compose_service",
+        "the only one, else \"postgres\"",
+        "which service of the compose file is PostgreSQL",
+    ),
+    key(
+        "server.compose_port",
+        "5432",
+        "the port PostgreSQL listens on in the container",
+    ),
+    list(
+        "server.compose_command",
+        "the first that answers",
+        "the tool, such as [\"docker\", \"compose\"]",
     ),
     key(
         "server.start_timeout_secs",
@@ -293,6 +313,7 @@ pub(super) fn unknown_variables() -> Vec<(String, Origin)> {
     let ours = |name: &String| {
         name.starts_with(env::CONFIG_PREFIX)
             && !env::OTHERS.contains(&name.as_str())
+            && !env::COMPOSE_FILE_READS.contains(&name.as_str())
             && KEYS.iter().all(|key| key.variable() != *name)
     };
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());

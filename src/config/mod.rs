@@ -84,6 +84,8 @@ pub enum ServerMode {
     Adopt,
     /// Manage one made from the PostgreSQL binaries on this machine.
     Local,
+    /// Manage one that is a service of a compose file.
+    Compose,
 }
 
 /// What `DATABASE_URL` is exported as.
@@ -145,6 +147,8 @@ pub struct ServerConfig {
     pub state_dir: Option<PathBuf>,
     /// The operating system's user for the managed server when we are root.
     pub run_as: String,
+    /// The service that is the server where `mode` says so.
+    pub compose: ComposeConfig,
     /// How long the managed server may take to start.
     pub start_timeout: Duration,
     /// How long to wait for an adopted server that is not there (yet).
@@ -157,6 +161,19 @@ impl ServerConfig {
         let (address, _) = self.adopted.as_ref()?;
         Some(self.admin.as_ref().unwrap_or(address))
     }
+}
+
+/// A service of a compose file.
+#[derive(Debug, Clone)]
+pub struct ComposeConfig {
+    /// The compose file; none for the one in the workspace root.
+    pub file: Option<PathBuf>,
+    /// The service; none for the only one, else the one called `postgres`.
+    pub service: Option<String>,
+    /// The port that PostgreSQL listens on in the container.
+    pub port: u16,
+    /// The tool's words; empty for the first one that answers.
+    pub command: Vec<String>,
 }
 
 /// What the template is made of.

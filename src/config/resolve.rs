@@ -8,8 +8,8 @@ use toml::Value;
 
 use super::layers::{KEYS, Layer, Origin, unknown_variables};
 use super::{
-    Config, ConfigError, ExportUrl, KeepConfig, PoolConfig, ServerConfig, ServerMode,
-    TemplateConfig,
+    ComposeConfig, Config, ConfigError, ExportUrl, KeepConfig, PoolConfig, ServerConfig,
+    ServerMode, TemplateConfig,
 };
 use crate::name::Namespace;
 use crate::pg::Address;
@@ -96,15 +96,16 @@ impl Resolver<'_> {
     fn server(&self) -> Result<ServerConfig, ConfigError> {
         let mode = self.choice(
             "server.mode",
-            "\"auto\", \"adopt\" or \"local\"",
+            "\"auto\", \"adopt\", \"local\" or \"compose\"",
             &[
                 ("auto", ServerMode::Auto),
                 ("adopt", ServerMode::Adopt),
                 ("local", ServerMode::Local),
+                ("compose", ServerMode::Compose),
             ],
         )?;
         let adopted = match mode {
-            ServerMode::Local => None,
+            ServerMode::Local | ServerMode::Compose => None,
             ServerMode::Auto | ServerMode::Adopt => self.address("server.url")?,
         };
         if mode == ServerMode::Adopt && adopted.is_none() {
@@ -125,6 +126,12 @@ impl Resolver<'_> {
             run_as: self
                 .text("server.run_as")?
                 .unwrap_or_else(|| "postgres".to_owned()),
+            compose: ComposeConfig {
+                file: self.path("server.compose_file")?,
+                service: self.text("server.compose_service")?,
+                port: self.number("server.compose_port", 5432, 1..=65_535)? as u16,
+                command: self.texts("server.compose_command")?,
+            },
             start_timeout: self.seconds("server.start_timeout_secs", 30)?,
             wait: self.seconds("server.wait_secs", 5)?,
         })

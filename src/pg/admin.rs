@@ -14,6 +14,15 @@ use super::error::{Doing, PgError};
 use super::lock::LockKey;
 use super::sql::NO_IDLE_TIMEOUT;
 
+/// Who answers at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postmaster {
+    /// The cluster's identifier, which initdb gave it.
+    pub cluster: String,
+    /// When the server was started.
+    pub started: String,
+}
+
 /// A session in the maintenance database.
 #[derive(Debug)]
 pub struct Admin {
@@ -75,6 +84,25 @@ impl Admin {
             .ok_or(Sqlx::RowNotFound)
             .and_then(|row| row.try_get(0))
             .doing(|| doing.to_owned())
+    }
+
+    /// Asks who answers.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn postmaster(&mut self) -> Result<Postmaster, PgError> {
+        let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()) AS cluster, \
+                   pg_postmaster_start_time()::text AS started";
+        let doing = "ask the server who it is";
+        let rows = self.rows(sql.to_owned(), doing).await?;
+        let row = rows.last().ok_or(Sqlx::RowNotFound);
+        let read = row.and_then(|row| {
+            Ok(Postmaster {
+                cluster: row.try_get("cluster")?,
+                started: row.try_get("started")?,
+            })
+        });
+        read.doing(|| doing.to_owned())
     }
 
     /// Takes locks shared, waiting for each.

@@ -1,12 +1,13 @@
 //! The server: adopted (a URL names it) or managed (we start it), verified before anything is built on it.
 
 pub mod binaries;
+pub mod compose;
 pub mod local;
 pub mod verify;
 
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, ServerMode};
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::pg::error::code;
@@ -24,6 +25,9 @@ pub enum ServerError {
     /// The managed server could not be started.
     #[error(transparent)]
     Local(#[from] local::LocalError),
+    /// The service of a compose file cannot be had.
+    #[error(transparent)]
+    Compose(#[from] compose::ComposeError),
     /// It is on another machine.
     #[error(
         "PostgreSQL at `{0}` is not on this machine; if databases may be created and dropped there, set KAPSEL_TESTDB_ALLOW_REMOTE=1, \
@@ -68,6 +72,37 @@ pub enum ServerError {
     },
 }
 
+/// Whose the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    /// A URL names it.
+    Adopted,
+    /// We start it from local binaries.
+    Local,
+    /// We bring it up as a service of a compose file.
+    Compose,
+}
+
+impl ServerKind {
+    /// What the configuration makes of it.
+    pub fn of(config: &Config) -> Self {
+        match (config.server.mode, &config.server.adopted) {
+            (ServerMode::Compose, _) => Self::Compose,
+            (_, Some(_)) => Self::Adopted,
+            (_, None) => Self::Local,
+        }
+    }
+
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Adopted => "adopted",
+            Self::Local => "managed",
+            Self::Compose => "compose",
+        }
+    }
+}
+
 /// A server that answers and lets us work.
 #[derive(Debug)]
 pub struct Server {
@@ -77,8 +112,8 @@ pub struct Server {
     pub admin_address: Address,
     /// The database that administrative sessions live in.
     pub maintenance_database: String,
-    /// Whether we manage it.
-    pub managed: bool,
+    /// Whose it is.
+    pub kind: ServerKind,
     /// What it says of itself.
     pub facts: ServerFacts,
 }
@@ -96,7 +131,10 @@ impl Server {
         }
         let deadline = Instant::now() + settings.start_timeout;
         loop {
-            let address = local::ensure(settings).await?;
+            let address = match ServerKind::of(config) {
+                ServerKind::Compose => compose::ensure(config).await?,
+                _ => local::ensure(settings).await?,
+            };
             match Self::connect(config, address.clone(), address, purpose).await {
                 // It was going down when we looked: `ensure` waits until it is gone and starts it again.
                 Err(ServerError::Pg(PgError::Unreachable { .. })) if Instant::now() < deadline => {}
@@ -113,11 +151,19 @@ impl Server {
         config: &Config,
         purpose: &str,
     ) -> Result<Option<(Self, Admin)>, ServerError> {
-        let settings = &config.server;
-        if settings.adopted.is_none() && !local::Local::open(settings)?.answers() {
-            return Ok(None);
+        match ServerKind::of(config) {
+            ServerKind::Local if !local::Local::open(&config.server)?.answers() => Ok(None),
+            ServerKind::Adopted | ServerKind::Local => {
+                Self::locate(config, purpose).await.map(Some)
+            }
+            ServerKind::Compose => {
+                let Some(compose::Running { address, .. }) = compose::find(config).await? else {
+                    return Ok(None);
+                };
+                let found = Self::connect(config, address.clone(), address, purpose).await;
+                found.map(Some)
+            }
         }
-        Self::locate(config, purpose).await.map(Some)
     }
 
     async fn adopt(
@@ -159,7 +205,7 @@ impl Server {
             address,
             admin_address,
             maintenance_database: database.clone(),
-            managed: settings.adopted.is_none(),
+            kind: ServerKind::of(config),
             facts: admin.facts(&config.template.base).await?,
         };
         server.verify()?;
@@ -211,7 +257,7 @@ mod tests {
             address: Address::socket("/x".into(), 5432, "me"),
             admin_address: Address::socket("/x".into(), 5432, "me"),
             maintenance_database: "postgres".to_owned(),
-            managed: false,
+            kind: ServerKind::Adopted,
             facts: ServerFacts {
                 version_num: 120_022,
                 role: "me".to_owned(),

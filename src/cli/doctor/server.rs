@@ -16,7 +16,7 @@ use crate::pg::probe::{Way, probe};
 use crate::platform;
 use crate::run_dir::Runtime;
 use crate::server::verify::{Finding, Wanted, verify};
-use crate::server::{Server, ServerError};
+use crate::server::{Server, ServerError, ServerKind};
 use crate::sweep::{Options, sweep};
 use crate::template::{self, Plan};
 
@@ -55,7 +55,7 @@ pub async fn look(
 }
 
 fn describe(server: &Server) -> String {
-    let kind = if server.managed { "managed" } else { "adopted" };
+    let kind = server.kind.as_str();
     let facts = &server.facts;
     let rights = if facts.superuser {
         "superuser"
@@ -88,7 +88,7 @@ async fn inside(
         threads: test_threads(),
         pool: config.pool.max_connections,
         base: &config.template.base,
-        managed: server.managed,
+        managed: server.kind == ServerKind::Local,
         limit,
     };
     let mut findings = verify(facts, wanted);
