@@ -78,15 +78,18 @@ require_compose() {
     fi
     if ! docker version >/dev/null 2>&1; then
         step "starting the engine for containers"
-        as_root service docker start >&2 || true
+        as_root service docker start >&2 || as_root sh -c 'dockerd >/var/log/dockerd.log 2>&1 &'
         for _ in $(seq 60); do
             docker version >/dev/null 2>&1 && break
             sleep 0.5
         done
         docker version >/dev/null || die "no engine answers: start it, or set KAPSEL_TESTDB_NO_DOCKER=1 to leave out the tests of compose"
     fi
-    if has apt-get; then
+    if [ -z "${KAPSEL_TESTDB_IMAGE:-}" ] && has apt-get; then
         scripts/make-test-image
+    else
+        export KAPSEL_TESTDB_IMAGE="${KAPSEL_TESTDB_IMAGE:-postgres:16-alpine}"
+        docker image inspect "$KAPSEL_TESTDB_IMAGE" >/dev/null 2>&1 || docker pull "$KAPSEL_TESTDB_IMAGE"
     fi
 }
 

@@ -25,8 +25,18 @@ pub const COMPOSE_FILE_READS: &[&str] = &[
     "KAPSEL_TESTDB_TMPFS_SIZE",
 ];
 
+/// Says to this repository's own tests that there is no engine for containers here.
+pub const NO_DOCKER: &str = "KAPSEL_TESTDB_NO_DOCKER";
+
 /// Our variables that set no configuration key.
-pub const OTHERS: &[&str] = &[RUN_DIR, ALLOW_REMOTE, CONFIG, RUNTIME_DIR, WATCH_SECS];
+pub const OTHERS: &[&str] = &[
+    RUN_DIR,
+    ALLOW_REMOTE,
+    CONFIG,
+    RUNTIME_DIR,
+    WATCH_SECS,
+    NO_DOCKER,
+];
 
 /// The PostgreSQL URL that Rust projects commonly use.
 pub const DATABASE_URL: &str = "DATABASE_URL";

@@ -45,7 +45,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
             "[server]\nmode = \"remote\"\n",
             &[
                 "`server.mode = \"remote\"`",
-                "\"auto\", \"adopt\" or \"local\"",
+                "\"auto\", \"adopt\", \"local\" or \"compose\"",
             ],
         ),
         (

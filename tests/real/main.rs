@@ -2,6 +2,7 @@
 
 mod child;
 mod commands;
+mod compose;
 mod config;
 mod connections;
 mod doctor;

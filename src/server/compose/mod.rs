@@ -272,6 +272,10 @@ impl Service {
         if !self.tool.has_container(&self.name).await? {
             return Ok(None);
         }
+        self.address().await
+    }
+
+    async fn address(&self) -> Result<Option<Address>, ComposeError> {
         let Some(endpoint) = self.tool.endpoint(&self.name, self.port).await? else {
             return Ok(None);
         };
@@ -288,7 +292,7 @@ impl Service {
     async fn bring_up(&self) -> Result<Address, ComposeError> {
         tracing::info!("bringing up the service `{}` of {}", self.name, self.file);
         self.tool.up(&self.name).await?;
-        match self.look().await? {
+        match self.address().await? {
             Some(address) => Ok(address),
             None => Err(self.why_not().await?),
         }

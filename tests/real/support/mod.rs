@@ -2,6 +2,7 @@
 
 mod certificates;
 mod command;
+mod composed;
 mod launcher;
 mod nextest;
 mod old_server;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
 pub use command::{BINARY, Outcome, Tool};
+pub use composed::{Composed, one_service};
 pub use launcher::{BIN_DIR, PROGRAMS, binaries};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;
