@@ -156,8 +156,16 @@ fn what_we_brought_up_is_stopped_and_started_again_with_its_data() {
         .run("stop --force")
         .code(0)
         .says(&["stopped the service `db`"]);
+}
 
-    // The new container has the old one's volume, and with it the old password.
+/// The new container has the old one's volume, and with it the old password.
+#[test]
+fn a_volume_with_another_password_is_named_at_once() {
+    let Some(project) = Composed::service("db", &[PASSWORD, PUBLISHED]) else {
+        return;
+    };
+    project.prepared();
+    project.run("stop").code(0);
     let changed = "environment: { POSTGRES_PASSWORD: changed }";
     project.write(
         "docker-compose.yml",

@@ -269,17 +269,15 @@ fn choose(wanted: Option<&str>, services: Vec<String>, file: &str) -> Result<Str
 impl Service {
     /// Where it is, with the login of its environment, if it runs and publishes its port.
     async fn look(&self) -> Result<Option<Address>, ComposeError> {
-        if !self.tool.has_container(&self.name).await? {
+        if !self.tool.has_containers().await? {
             return Ok(None);
         }
         self.address().await
     }
 
     async fn address(&self) -> Result<Option<Address>, ComposeError> {
-        let Some(endpoint) = self.tool.endpoint(&self.name, self.port).await? else {
-            return Ok(None);
-        };
-        let Some(login) = self.login().await? else {
+        let endpoint = self.tool.endpoint(&self.name, self.port);
+        let (Some(endpoint), Some(login)) = tokio::try_join!(endpoint, self.login())? else {
             return Ok(None);
         };
         Ok(Some(Address {

@@ -122,12 +122,13 @@ impl Tool {
         Ok(services)
     }
 
-    /// Whether the service has a container; the first question that needs the engine.
+    /// Whether the project has containers at all; the first question that needs the engine. Of all services: `podman-compose` takes
+    /// none here.
     ///
     /// # Errors
     /// [`ComposeError::Engine`].
-    pub async fn has_container(&self, service: &str) -> Result<bool, ComposeError> {
-        match self.ask(&["ps", "-q", service], QUESTION).await {
+    pub async fn has_containers(&self) -> Result<bool, ComposeError> {
+        match self.ask(&["ps", "-q"], QUESTION).await {
             Ok(ids) => Ok(!ids.trim().is_empty()),
             Err(ComposeError::Command { output, .. }) => Err(ComposeError::Engine {
                 tool: self.command.join(" "),
