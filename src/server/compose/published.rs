@@ -25,7 +25,7 @@ impl Endpoint {
 }
 
 /// Reads what `port SERVICE PORT` prints: a line for each address that the port is published on, such as `0.0.0.0:49154`,
-/// `[::]:49154` or `:::49154`. IPv4 is preferred: where an engine publishes on both, only that is sure to be forwarded. A port that
+/// `[::]:49154` or `:::49154`; `podman-compose` prints the port alone. IPv4 is preferred: where an engine publishes on both, only that is sure to be forwarded. A port that
 /// is not published is an empty line, or port 0.
 pub fn endpoint(text: &str) -> Option<Endpoint> {
     let mut found: Vec<Endpoint> = text.lines().filter_map(one).collect();
@@ -34,7 +34,8 @@ pub fn endpoint(text: &str) -> Option<Endpoint> {
 }
 
 fn one(line: &str) -> Option<Endpoint> {
-    let (host, port) = line.trim().rsplit_once(':')?;
+    let line = line.trim();
+    let (host, port) = line.rsplit_once(':').unwrap_or(("", line));
     let port = port.parse().ok().filter(|port| *port != 0)?;
     let host = host.trim_matches(['[', ']']);
     let ip = match host.parse::<IpAddr>() {
@@ -74,6 +75,7 @@ mod tests {
             ("[::1]:5432", "::1", 5432),
             ("192.0.2.7:5432", "192.0.2.7", 5432),
             (":5432", "127.0.0.1", 5432),
+            ("49154\n", "127.0.0.1", 49154),
         ] {
             let found = endpoint(text).unwrap_or_else(|| panic!("nothing in {text:?}"));
             assert_eq!((&*found.host(None), found.port), (host, port), "{text:?}");
@@ -88,6 +90,7 @@ mod tests {
             "\n",
             ":0\n",
             "0.0.0.0:0",
+            "0",
             "no port 5432/tcp",
             "invalid IP:0",
         ] {
