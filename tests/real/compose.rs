@@ -133,7 +133,6 @@ fn what_we_brought_up_is_stopped_and_started_again_with_its_data() {
     let Some(project) = Composed::service("db", &[PASSWORD, PUBLISHED]) else {
         return;
     };
-    project.run("status").code(0).says(&["does not run"]);
     project.run("stop").code(0).says(&["does not run"]);
     let template = project.prepared();
     project

@@ -1,11 +1,11 @@
 //! A service of a compose file, ours or the user's: brought up with `docker compose`, `docker-compose` or `podman compose`, and
 //! found at the port that it publishes.
 //!
-//! The engine knows what runs; we keep a [`Note`] of what it said, checked by a query each time. One process at a time brings a
-//! service up, under a lock. A service that runs is never recreated: `up` is only called where none does.
+//! The engine knows what runs; we keep a note of what it said, checked by a query each time. One process at a time brings a
+//! service up, under a lock. A service that runs and publishes its port is never recreated: `up` is only called where none does.
 //!
-//! What a crash leaves: before `up` has ended, containers that the next `up` goes on with; after it, a service that runs and counts
-//! as the user's, because no note says that we brought it up.
+//! What a crash leaves: an `up` that goes on, and that the next one waits for; after it, a service that runs and counts as the
+//! user's, because no note says that we brought it up.
 
 mod error;
 mod note;
@@ -53,7 +53,7 @@ pub async fn ensure(config: &Config) -> Result<Address, ComposeError> {
     if let Some(running) = compose.noted().await? {
         return Ok(running.address);
     }
-    let _lock = compose.lock().await?;
+    let lock = compose.lock().await?;
     // Somebody else may have brought it up while we waited for the lock.
     if let Some(running) = compose.noted().await? {
         return Ok(running.address);
@@ -61,7 +61,7 @@ pub async fn ensure(config: &Config) -> Result<Address, ComposeError> {
     let service = compose.service().await?;
     let (address, brought_up) = match service.look().await? {
         Some(address) => (address, false),
-        None => (service.bring_up().await?, true),
+        None => (service.bring_up(&lock).await?, true),
     };
     let settings = &config.server;
     let postmaster = service.wait_until_ready(&address, settings).await?;

@@ -1,6 +1,7 @@
 //! One service: where it is, whom it lets in, and when it is ready.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use super::ComposeError;
@@ -64,9 +65,9 @@ impl Service {
     ///
     /// # Errors
     /// [`ComposeError`] with the remedy.
-    pub async fn bring_up(&self) -> Result<Address, ComposeError> {
+    pub async fn bring_up(&self, lock: &File) -> Result<Address, ComposeError> {
         tracing::info!("bringing up the service `{}` of {}", self.name, self.file);
-        self.tool.up(&self.name).await?;
+        self.tool.up(&self.name, lock).await?;
         match self.address().await? {
             Some(address) => Ok(address),
             None => Err(self.why_not().await?),

@@ -1,8 +1,10 @@
 //! The command line that reads compose files: `docker compose`, `docker-compose` or `podman compose`, and what it is asked.
 //!
-//! Only what all three have is used (`docker-compose` 1.29 has no `up --wait`). A crash of ours leaves a command that goes on by itself:
-//! it is in a process group of its own, and all of them may be repeated.
+//! Only what all three have is used (`docker-compose` 1.29 has no `up --wait`). A crash of ours leaves a command that goes on by itself;
+//! an `up` holds the lock until it has ended.
 
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -62,7 +64,7 @@ impl Tool {
         for command in candidates {
             let tool = Self::known(command, root, file);
             let words: Vec<String> = [&tool.command[..], &["version".to_owned()]].concat();
-            match tool.run(&words, QUESTION).await {
+            match tool.run(&words, QUESTION, &[]).await {
                 Ok(output) if output.status.success() => return Ok(tool),
                 Ok(output) => tried.push(format!("`{}` ({})", words.join(" "), output.reason())),
                 Err(error) => tried.push(format!("`{}` ({error})", words.join(" "))),
@@ -103,7 +105,7 @@ impl Tool {
     async fn context(&self) -> Option<String> {
         let format = "{{.Endpoints.docker.Host}}";
         let words = ["docker", "context", "inspect", "--format", format].map(str::to_owned);
-        let output = self.run(&words, QUESTION).await.ok()?;
+        let output = self.run(&words, QUESTION, &[]).await.ok()?;
         output
             .status
             .success()
@@ -176,12 +178,14 @@ impl Tool {
         }
     }
 
-    /// Brings the service up, and what it depends on.
+    /// Brings the service up, and what it depends on. The command holds the lock, too: should we die, the next one waits for it.
     ///
     /// # Errors
     /// What the tool said.
-    pub async fn up(&self, service: &str) -> Result<(), ComposeError> {
-        self.ask(&["up", "-d", service], ACTION).await.map(drop)
+    pub async fn up(&self, service: &str, lock: &File) -> Result<(), ComposeError> {
+        let words = self.words(&["up", "-d", service]);
+        let ran = self.run(&words, ACTION, &[lock.as_raw_fd()]).await;
+        finished(&words, ACTION, ran).map(drop)
     }
 
     /// Stops the service.
@@ -196,7 +200,7 @@ impl Tool {
     pub async fn logs(&self, service: &str) -> String {
         let count = LOG_LINES.to_string();
         let words = self.words(&["logs", "--tail", &count, service]);
-        match self.run(&words, QUESTION).await {
+        match self.run(&words, QUESTION, &[]).await {
             Ok(output) => last_lines(&unprefixed(&output.stdout), LOG_LINES),
             Err(error) => error,
         }
@@ -218,28 +222,23 @@ impl Tool {
 
     async fn ask(&self, words: &[&str], patience: Duration) -> Result<String, ComposeError> {
         let words = self.words(words);
-        let command = words.join(" ");
-        tracing::debug!("running `{command}`");
-        match self.run(&words, patience).await {
-            Ok(output) if output.status.success() => Ok(output.stdout),
-            Ok(output) => Err(ComposeError::Command {
-                command,
-                status: output.status.to_string(),
-                output: last_lines(&output.stderr, 5),
-            }),
-            Err(_) => Err(ComposeError::Slow {
-                command,
-                after: patience,
-            }),
-        }
+        let ran = self.run(&words, patience, &[]).await;
+        finished(&words, patience, ran)
     }
 
-    /// Runs a command to its end. The error is what kept it from ending.
-    async fn run(&self, words: &[String], patience: Duration) -> Result<Output, String> {
+    /// Runs a command to its end, with no descriptor of ours but `keep`. The error is what kept it from ending.
+    async fn run(
+        &self,
+        words: &[String],
+        patience: Duration,
+        keep: &[RawFd],
+    ) -> Result<Output, String> {
+        tracing::debug!("running `{}`", words.join(" "));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(&self.root);
-        command.stdin(Stdio::null()).process_group(0);
+        command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        platform::detach(command.as_std_mut(), keep);
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => "not installed".to_owned(),
             _ => error.to_string(),
@@ -259,6 +258,27 @@ impl Tool {
                 Err(format!("no answer within {} s", patience.as_secs()))
             }
         }
+    }
+}
+
+/// What a command printed, if it ended well.
+fn finished(
+    words: &[String],
+    patience: Duration,
+    ran: Result<Output, String>,
+) -> Result<String, ComposeError> {
+    let command = words.join(" ");
+    match ran {
+        Ok(output) if output.status.success() => Ok(output.stdout),
+        Ok(output) => Err(ComposeError::Command {
+            command,
+            status: output.status.to_string(),
+            output: last_lines(&output.stderr, 5),
+        }),
+        Err(_) => Err(ComposeError::Slow {
+            command,
+            after: patience,
+        }),
     }
 }
 
