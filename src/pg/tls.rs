@@ -200,7 +200,7 @@ pub(super) fn remedy(message: &str) -> &'static str {
 }
 
 const BUILT_WITHOUT: &str = "in the tests' Cargo.toml, give `kapsel-testdb` the feature `tls-rustls` (or your own sqlx a TLS \
-    feature); the command line tool has it unless it was built without its default features";
+    feature); the command line tool has it";
 
 /// What to add to sqlx's own message where it refuses TLS because nobody enabled it.
 pub fn hint(error: &Sqlx) -> String {
