@@ -21,6 +21,7 @@
 //! processes: `name` (databases) and `run_dir` (files). `pg` holds all administrative SQL. `docs/DESIGN.md` has the reasons.
 
 pub mod config;
+pub mod disk;
 pub mod env;
 #[cfg(feature = "cli")]
 pub mod export;
