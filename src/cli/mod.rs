@@ -5,14 +5,15 @@ mod args;
 mod completions;
 mod config;
 mod error;
+mod idle;
 pub mod init;
 mod init_command;
 mod keeper;
 mod output;
 mod prepare;
 mod run;
+mod server;
 mod status;
-mod stop;
 mod sweep;
 mod wait;
 
@@ -68,6 +69,7 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         }
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
-        Command::Stop { force } => stop::run(&global.config(printer)?, force, printer),
+        Command::Server(command) => server::run(&global.config(printer)?, command, printer).await,
+        Command::IdleStop { order } => idle::run(&order).await,
     }
 }

@@ -87,7 +87,7 @@ async fn look(config: &Config) -> Result<Option<Status>> {
         namespace: config.namespace.to_string(),
         server: ServerStatus {
             address: server.address.to_string(),
-            version: format!("{}.{}", facts.major(), facts.version_num % 10_000),
+            version: facts.version(),
             managed: server.managed,
             fsync: facts.fsync,
             clone_strategy: match template::strategy(facts) {

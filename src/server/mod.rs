@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod local;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -88,8 +89,12 @@ impl Server {
             return Self::adopt(config, address, purpose).await;
         }
         let deadline = Instant::now() + settings.start_timeout;
+        let local = Arc::new(local::Local::open(settings)?);
         loop {
-            let address = local::ensure(settings).await?;
+            local::ensure(&local, settings.start_timeout).await?;
+            // Who stops an idle server looks for sessions first, with nobody between that look and ours.
+            let _gate = local.lock_shared()?;
+            let address = local.address();
             match Self::connect(config, address.clone(), address, purpose).await {
                 // It was going down when we looked: `ensure` waits until it is gone and starts it again.
                 Err(ServerError::Pg(PgError::Unreachable { .. })) if Instant::now() < deadline => {}
@@ -107,7 +112,7 @@ impl Server {
         purpose: &str,
     ) -> Result<Option<(Self, Admin)>, ServerError> {
         let settings = &config.server;
-        if settings.adopted.is_none() && !local::Local::open(settings)?.answers() {
+        if settings.adopted.is_none() && !local::Local::open(settings)?.runs() {
             return Ok(None);
         }
         Self::locate(config, purpose).await.map(Some)
@@ -163,7 +168,7 @@ impl Server {
         if self.facts.major() < OLDEST_MAJOR {
             return Err(ServerError::TooOld {
                 address,
-                version: format!("{}.{}", self.facts.major(), self.facts.version_num % 10_000),
+                version: self.facts.version(),
             });
         }
         if !self.facts.can_create {
