@@ -97,9 +97,14 @@ impl Local {
         if text.contains("invalid locale") {
             return Ok(false);
         }
+        let mut output_end = last_lines(&text, 5).join(" | ");
+        if text.contains("user does not exist") {
+            // As under `docker run --user`.
+            output_end.push_str("; PostgreSQL needs a user with a name: add one to /etc/passwd");
+        }
         Err(LocalError::InitDb {
             status: output.status.to_string(),
-            output: last_lines(&text, 5).join(" | "),
+            output: output_end,
         })
     }
 

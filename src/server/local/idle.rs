@@ -94,7 +94,7 @@ impl IdleOrder {
             .map_err(std::io::Error::other)
             .at("write", &file)?;
         let limit = Duration::from_millis(self.millis);
-        let pause = (limit / 4).clamp(Duration::from_millis(50), Duration::from_secs(15));
+        let pause = (limit / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
         let mut since = Instant::now();
         loop {
             tokio::time::sleep(pause.min(limit)).await;

@@ -1,6 +1,7 @@
 //! What all tests here stand on: throwaway servers, a user's project, the real binary with a clean environment.
 
 mod command;
+mod fake_bin;
 mod nextest;
 mod old_server;
 mod project;
@@ -10,6 +11,7 @@ mod session;
 use std::time::{Duration, Instant};
 
 pub use command::{BINARY, Outcome, Tool};
+pub use fake_bin::FakeBin;
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;
 pub use project::Project;
