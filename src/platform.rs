@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 pub use rustix::process::Signal;
@@ -110,24 +110,28 @@ pub fn exists(pid: u32) -> bool {
     })
 }
 
-/// The folder that a process works in, as the system shows it; `None` where it does not tell.
-pub fn folder_of(pid: u32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+/// Whether a process of that number, name and user works in a folder, deleted or not. Where the system does not tell, the number
+/// alone decides.
+pub fn is_running_in(folder: &Path, pid: u32, name: &str, uid: u32) -> bool {
+    is_running(pid, name, uid)
+        && match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+            Ok(shown) => is_folder(folder, &shown),
+            // A zombie has none any more.
+            Err(_) => cfg!(not(target_os = "linux")),
+        }
 }
 
-/// Whether a process's folder is this one, or was before it was deleted.
-pub fn is_folder_of(folder: &Path, shown: &Path) -> bool {
+fn is_folder(folder: &Path, shown: &Path) -> bool {
     let mut deleted = folder.as_os_str().to_owned();
     deleted.push(" (deleted)");
     shown == folder || shown.as_os_str() == deleted
 }
 
 /// The processes of that name and user that work in a folder, deleted or not. None where the system does not tell.
-pub fn processes_in(folder: &Path, name: &str, uid: u32) -> Vec<u32> {
+pub fn running_in(folder: &Path, name: &str, uid: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| is_running(*pid, name, uid))
-        .filter(|pid| folder_of(*pid).is_some_and(|shown| is_folder_of(folder, &shown)))
+    pids.filter(|pid| is_running_in(folder, *pid, name, uid))
         .collect()
 }
 

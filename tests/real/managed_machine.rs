@@ -33,7 +33,7 @@ fn a_full_tmpfs_is_named_with_its_room_and_the_remedies() {
     let sql =
         "CREATE TABLE large AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 300000);";
     project.migration("0002_large", sql);
-    // 39 MB of a cluster, 64 MB of log, and 300 MB that do not fit.
+    // 24 MB of a cluster, its log, and 300 MB that do not fit.
     let script = r#"mkdir -m 711 "$KAPSEL_TESTDB_SERVER_STATE_DIR"
         mount -t tmpfs -o size=250m,mode=711 none "$KAPSEL_TESTDB_SERVER_STATE_DIR" || exit 99
         "$0" prepare; code=$?

@@ -20,7 +20,7 @@ use crate::run_dir::{check_private, private_dir};
 
 /// Raised when what is stored, or how, changes.
 const FORMAT: &str = "1";
-/// Most clusters that stay, 40 MB each; the least recently used ones go.
+/// Most clusters that stay, 24 MB each; the least recently used ones go.
 const KEEP: usize = 4;
 /// After that long, what is being made is taken for abandoned.
 const ABANDONED: Duration = Duration::from_secs(3600);

@@ -380,7 +380,8 @@ impl Local {
             return self.end_orphans(deadline);
         };
         platform::signal(pid, platform::Signal::INT).at("signal", &self.data())?;
-        while self.holder() == Some(pid) {
+        // Its pid file goes a moment before it does.
+        while self.is_ours(pid) {
             if Instant::now() > deadline {
                 let seconds = STOP_PATIENCE.as_secs();
                 return Err(LocalError::Stop(format!(

@@ -10,7 +10,7 @@ use super::error::{At, LocalError};
 use crate::platform;
 use crate::server::binaries::Binaries;
 
-/// What the data directory may need, in bytes: a cluster takes 40 MB, its WAL 64 to 256 MB, each clone 8 MB. A container has
+/// What the data directory may need, in bytes: a cluster takes 24 MB, its WAL 64 to 256 MB, each clone 8 MB. A container has
 /// 64 MB of tmpfs unless it is told otherwise.
 const ROOM_ON_TMPFS: u64 = 1 << 30;
 

@@ -15,10 +15,8 @@ impl Local {
         self.is_ours(pid).then_some(pid)
     }
 
-    fn is_ours(&self, pid: u32) -> bool {
-        let here = |folder: PathBuf| platform::is_folder_of(&self.real_data(), &folder);
-        platform::is_running(pid, "postgres", self.owner.uid)
-            && platform::folder_of(pid).is_none_or(here)
+    pub(super) fn is_ours(&self, pid: u32) -> bool {
+        platform::is_running_in(&self.real_data(), pid, "postgres", self.owner.uid)
     }
 
     /// As the system shows it: without links.
@@ -44,7 +42,7 @@ impl Local {
     /// Ends the processes that work on this data directory without a postmaster that could be used: it would remove the next one's
     /// socket when it ends by itself, a minute after its data. `false`: there are none.
     pub(super) fn end_orphans(&self, deadline: Instant) -> Result<bool, LocalError> {
-        let orphans = || platform::processes_in(&self.real_data(), "postgres", self.owner.uid);
+        let orphans = || platform::running_in(&self.real_data(), "postgres", self.owner.uid);
         let mut left = orphans();
         let found = !left.is_empty();
         for pid in &left {
