@@ -82,7 +82,7 @@ class Bench:
         for pid in self.keepers():
             os.kill(pid, signal.SIGTERM)
         self.kapsel("wait", "--timeout", "60", check=False)
-        self.kapsel("stop", check=False)
+        self.kapsel("server", "stop", check=False)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def kapsel(self, *words, check=True, binary=None, **variables):

@@ -22,6 +22,7 @@
 
 pub mod config;
 pub mod connections;
+pub mod disk;
 pub mod env;
 #[cfg(feature = "cli")]
 pub mod export;

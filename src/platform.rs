@@ -58,6 +58,14 @@ fn close_all_on_exec() {
     }
 }
 
+/// Lets a descriptor stay open in what this process becomes.
+///
+/// # Errors
+/// The operating system refused.
+pub fn keep_on_exec(file: &std::fs::File) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
+}
+
 /// Sends a signal.
 ///
 /// # Errors
@@ -100,6 +108,43 @@ pub fn is_running(pid: u32, name: &str, uid: u32) -> bool {
     }
 }
 
+/// Whether any process has that number.
+pub fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| {
+        let asked = rustix::process::test_kill_process(pid);
+        // Another user's, which we may not signal, is there too.
+        asked != Err(rustix::io::Errno::SRCH)
+    })
+}
+
+/// Whether a process of that number, name and user works in a folder, deleted or not. Where the system does not tell, the number
+/// alone decides.
+pub fn is_running_in(folder: &Path, pid: u32, name: &str, uid: u32) -> bool {
+    is_running(pid, name, uid)
+        && match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+            Ok(shown) => is_folder(folder, &shown),
+            // A zombie has none any more.
+            Err(_) => cfg!(not(target_os = "linux")),
+        }
+}
+
+fn is_folder(folder: &Path, shown: &Path) -> bool {
+    let mut deleted = folder.as_os_str().to_owned();
+    deleted.push(" (deleted)");
+    shown == folder || shown.as_os_str() == deleted
+}
+
+/// The processes of that name and user that work in a folder, deleted or not. None where the system does not tell.
+pub fn running_in(folder: &Path, name: &str, uid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| is_running_in(folder, *pid, name, uid))
+        .collect()
+}
+
 /// A user's and its group's number.
 pub fn user_ids(name: &str) -> Option<(u32, u32)> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -132,6 +177,12 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     };
     let left = read("memory.max").zip(read("memory.current"));
     Some(left.map_or(free, |(most, now)| free.min(most.saturating_sub(now))))
+}
+
+/// All bytes of the file system that a path is on.
+pub fn disk_size(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 /// Free bytes of a tmpfs; zero where the path is on none.

@@ -11,6 +11,7 @@ use super::output::Printer;
 use crate::config::{self, Config, Layer};
 use crate::export;
 use crate::platform::ProcessId;
+use crate::server::local::idle::IdleOrder;
 
 /// PostgreSQL for test suites, prepared once per run.
 #[derive(Debug, Parser)]
@@ -126,12 +127,9 @@ pub enum Command {
     },
     /// Check everything that tests stand on, and say what mends what
     Doctor(Doctor),
-    /// Stop the managed server
-    Stop {
-        /// Stop it under live runs, too
-        #[arg(long)]
-        force: bool,
-    },
+    /// Start, stop, look at or open the managed server
+    #[command(subcommand)]
+    Server(Server),
     /// Show the resolved configuration and where each value comes from
     Config {
         /// Print JSON
@@ -149,6 +147,51 @@ pub enum Command {
     Keeper(Keeper),
     #[command(hide = true)]
     Hold(Hold),
+    #[command(hide = true)]
+    IdleStop {
+        #[arg(long)]
+        order: IdleOrder,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Server {
+    /// Start it, unless it runs
+    Start,
+    /// Stop it; its data stays
+    Stop {
+        /// Stop it under live runs, too
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop it and start it again: with the binaries that are installed now
+    Restart {
+        /// Stop it under live runs, too
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show whether it runs, where its data and log are, and its version
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the end of its log
+    Logs {
+        /// How many lines
+        #[arg(long, short = 'n', default_value_t = 50)]
+        lines: usize,
+    },
+    /// Open psql on it, or on the adopted server
+    Psql {
+        /// What psql is told
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGS"
+        )]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -275,6 +318,8 @@ pub struct Keeper {
     pub watch: Option<ProcessId>,
     #[arg(long)]
     pub templates: usize,
+    #[arg(long)]
+    pub idle: Option<IdleOrder>,
 }
 
 impl Global {

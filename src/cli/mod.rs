@@ -6,14 +6,15 @@ mod completions;
 mod config;
 mod doctor;
 mod error;
+mod idle;
 pub mod init;
 mod init_command;
 mod keeper;
 mod output;
 mod prepare;
 mod run;
+mod server;
 mod status;
-mod stop;
 mod sweep;
 mod wait;
 
@@ -70,6 +71,7 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Doctor(options) => doctor::run(global, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
-        Command::Stop { force } => stop::run(&global.config(printer)?, force, printer).await,
+        Command::Server(command) => server::run(&global.config(printer)?, command, printer).await,
+        Command::IdleStop { order } => idle::run(&order).await,
     }
 }

@@ -47,11 +47,12 @@ async fn under_nextest(
         clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
     }
     if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config.template.keep)?;
+        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config)?;
     } else {
         // Nobody else will: the helpers only drop their own.
         let report = sweep::sweep_local(&run.runtime, &run.file).await?;
         printer.detail(&report.to_string());
+        super::idle::leave_watch(config, printer);
     }
     let variables = export::for_run(&run.dir, &run.file, config.export_url);
     export::write_nextest(&nextest_env, &variables)?;
@@ -75,6 +76,7 @@ async fn by_hand(config: &Config, args: &Prepare, printer: &Printer) -> Result<(
     } = run;
     admin.close().await;
     run::close(&runtime, dir);
+    super::idle::leave_watch(config, printer);
     prepared?;
     if let Some(format) = args.format {
         let database = config
@@ -136,10 +138,9 @@ async fn persistent(config: &Config, run: &mut OpenRun, printer: &Printer) -> Re
 fn summary(run: &OpenRun, begun: Instant) -> String {
     let facts = &run.server.facts;
     format!(
-        "{} PostgreSQL {}.{} at {}, template {} {}, {} ms",
+        "{} PostgreSQL {} at {}, template {} {}, {} ms",
         run.server.kind.as_str(),
-        facts.major(),
-        facts.version_num % 10_000,
+        facts.version(),
         run.server.address,
         run.template.name,
         if run.template.current {

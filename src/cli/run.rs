@@ -30,13 +30,17 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
         clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
     }
     let keeper = if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, ProcessId::own(), config.template.keep)?
+        spawn::spawn_keeper(&run, ProcessId::own(), config)?
     } else {
         None
     };
     let variables = export::for_run(&run.dir, &run.file, url);
     let status = command(&args.command, &variables, &mut signals).await;
+    let has_keeper = keeper.is_some();
     end(run, keeper, config.template.keep, printer).await;
+    if !has_keeper {
+        super::idle::leave_watch(config, printer);
+    }
     match status {
         Ok(status) => Ok(exit_code(status)),
         Err(error) => {

@@ -106,7 +106,7 @@ async fn look(config: &Config) -> Result<Option<Status>> {
         namespace: config.namespace.to_string(),
         server: ServerStatus {
             address: server.address.to_string(),
-            version: format!("{}.{}", facts.major(), facts.version_num % 10_000),
+            version: facts.version(),
             managed: server.kind != ServerKind::Adopted,
             kind: server.kind.as_str(),
             fsync: facts.fsync,

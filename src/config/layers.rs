@@ -131,6 +131,16 @@ pub const KEYS: &[Key] = &[
         "how long the managed server may take to start",
     ),
     key(
+        "server.cache",
+        "true",
+        "keep what `initdb` makes for the next cold start on this machine",
+    ),
+    key(
+        "server.idle_stop_secs",
+        "0",
+        "stop the managed server after so long without runs and clients; 0 for never",
+    ),
+    key(
         "server.wait_secs",
         "5",
         "how long to wait for an adopted server that does not answer",

@@ -153,6 +153,10 @@ pub struct ServerConfig {
     pub start_timeout: Duration,
     /// How long to wait for an adopted server that is not there (yet).
     pub wait: Duration,
+    /// Whether what `initdb` makes is kept for the next cold start on this machine.
+    pub cache: bool,
+    /// After how long without runs and clients the managed server is stopped.
+    pub idle_stop: Option<Duration>,
 }
 
 impl ServerConfig {

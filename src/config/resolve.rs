@@ -134,6 +134,11 @@ impl Resolver<'_> {
             },
             start_timeout: self.seconds("server.start_timeout_secs", 30)?,
             wait: self.seconds("server.wait_secs", 5)?,
+            cache: self.flag("server.cache", true)?,
+            idle_stop: match self.number("server.idle_stop_secs", 0, 0..=30 * 86_400)? {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
         })
     }
 

@@ -3,6 +3,9 @@
 //! Everything goes through the simple protocol: one round trip a call, several statements in one where that saves one. A crash
 //! ends the session, which frees its locks; a statement that the server had begun it finishes or undoes by itself.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
 
@@ -10,9 +13,10 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::connect::{ATTEMPT, Patience, connect, lock_session};
-use super::error::{Doing, PgError};
+use super::error::{Doing, PgError, code};
 use super::lock::LockKey;
 use super::sql::NO_IDLE_TIMEOUT;
+use crate::disk;
 
 /// Who answers at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +64,27 @@ impl Admin {
         sql: String,
         doing: impl FnOnce() -> String,
     ) -> Result<(), PgError> {
-        sqlx::raw_sql(AssertSqlSafe(sql))
+        let ran = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut self.connection)
             .await
             .map(drop)
-            .doing(doing)
+            .doing(doing);
+        match ran {
+            Err(error) if error.is(code::DISK_FULL) => Err(PgError::DiskFull {
+                remedy: self.full_disk().await,
+                refused: Box::new(error),
+            }),
+            ran => ran,
+        }
+    }
+
+    /// What to do about a full disk, with the place and its room where they are this host's.
+    pub async fn full_disk(&mut self) -> String {
+        let place = match self.data_directory().await {
+            Ok(path) if self.address.is_local() => Some(PathBuf::from(path)),
+            _ => None,
+        };
+        disk::complaint(place.as_deref())
     }
 
     pub(super) async fn rows(&mut self, sql: String, doing: &str) -> Result<Vec<PgRow>, PgError> {
@@ -208,6 +228,16 @@ impl Admin {
         let doing = "ask for the data directory";
         let sql = "SELECT current_setting('data_directory') AS path".to_owned();
         self.value(sql, doing).await
+    }
+
+    /// How long the server has been up.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn uptime(&mut self) -> Result<Duration, PgError> {
+        let sql = "SELECT greatest(0, extract(epoch FROM now() - pg_postmaster_start_time()))::int8 AS seconds";
+        let seconds: i64 = self.value(sql.to_owned(), "ask for the uptime").await?;
+        Ok(Duration::from_secs(seconds.unsigned_abs()))
     }
 
     /// Counts client sessions on the server.

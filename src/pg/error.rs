@@ -14,6 +14,8 @@ pub mod code {
     pub const OBJECT_IN_USE: &str = "55006";
     /// The role may not do that.
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// The disk is full, or the shared memory of the machine.
+    pub const DISK_FULL: &str = "53100";
     /// The script cannot be parsed.
     pub const SYNTAX_ERROR: &str = "42601";
     /// Too many connections.
@@ -87,6 +89,14 @@ pub enum PgError {
         /// What sqlx said.
         source: Sqlx,
     },
+    /// A statement failed for lack of room.
+    #[error("{refused}; {remedy}")]
+    DiskFull {
+        /// What failed.
+        refused: Box<Self>,
+        /// Where the data is, how much room there is, and what to do.
+        remedy: String,
+    },
 }
 
 impl PgError {
@@ -94,6 +104,7 @@ impl PgError {
     pub fn code(&self) -> Option<String> {
         match self {
             Self::Statement { source, .. } => code_of(source),
+            Self::DiskFull { refused, .. } => refused.code(),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::disk;
 use crate::pg::admin::Admin;
 use crate::platform;
 use crate::run_dir::RunFile;
@@ -54,14 +55,19 @@ impl Budget {
 
     /// Says that there is too little room, and what to do.
     pub fn complaint(&self) -> String {
-        let place = self.place.as_ref().map_or_else(String::new, |place| {
-            let free = self.free().unwrap_or(0) >> 20;
-            format!(" ({free} MB are free at `{}`)", place.display())
-        });
+        let size = self.clone_bytes >> 20;
+        let remedy = match self.configured {
+            Some(_)
+                if self
+                    .free()
+                    .is_none_or(|free| free > RESERVE + self.clone_bytes) =>
+            {
+                "raise `run.disk_budget_mb`".to_owned()
+            }
+            _ => disk::complaint(self.place.as_deref()),
+        };
         format!(
-            "too little room for clones of {} MB each{place}: none are made ahead, tests make their own; free some, raise \
-             `run.disk_budget_mb`, or start a container with a larger --shm-size or tmpfs",
-            self.clone_bytes >> 20
+            "too little room for clones of {size} MB each: none are made ahead, tests make their own; {remedy}"
         )
     }
 }

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::{OpenRun, RunError};
+use crate::config::Config;
 use crate::platform;
+use crate::server::local::idle::IdleOrder;
 
 /// What a keeper is told on its command line.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct KeeperOrder {
     pub watch: Option<platform::ProcessId>,
     /// How many templates stay.
     pub templates: usize,
+    /// What to do about a managed server that is idle after the run.
+    pub idle: Option<IdleOrder>,
 }
 
 /// How many runs' keeper logs stay.
@@ -38,13 +42,13 @@ const LOGS: usize = 20;
 pub fn spawn_keeper(
     run: &OpenRun,
     watch: Option<platform::ProcessId>,
-    templates: usize,
+    config: &Config,
 ) -> Result<Option<Child>, RunError> {
     let Some(keeper_lock) = run.dir.lock_keeper()? else {
         return Ok(None);
     };
     run.runtime.prune_logs(LOGS - 1);
-    let child = start(run, &keeper_lock, watch, templates);
+    let child = start(run, &keeper_lock, watch, config);
     child.map(Some).map_err(RunError::Keeper)
 }
 
@@ -52,7 +56,7 @@ fn start(
     run: &OpenRun,
     keeper_lock: &File,
     watch: Option<platform::ProcessId>,
-    templates: usize,
+    config: &Config,
 ) -> std::io::Result<Child> {
     let log = OpenOptions::new()
         .create(true)
@@ -67,11 +71,14 @@ fn start(
         .arg(run.dir.path())
         .args(["--lock-fd", &lock.as_raw_fd().to_string()])
         .args(["--keeper-fd", &keeper_lock.as_raw_fd().to_string()])
-        .args(["--templates", &templates.to_string()])
+        .args(["--templates", &config.template.keep.to_string()])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
+    if let Some(order) = IdleOrder::of(&config.server).map_err(std::io::Error::other)? {
+        command.args(["--idle", &order.to_word()]);
+    }
     if let Some(watch) = watch {
         command.args(["--watch", &watch.to_string()]);
     }

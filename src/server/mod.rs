@@ -5,6 +5,7 @@ pub mod compose;
 pub mod local;
 pub mod verify;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ServerMode};
@@ -130,11 +131,23 @@ impl Server {
             return Self::adopt(config, address, purpose).await;
         }
         let deadline = Instant::now() + settings.start_timeout;
+        let local = match ServerKind::of(config) {
+            ServerKind::Compose => None,
+            _ => Some(Arc::new(local::Local::open(settings)?)),
+        };
         loop {
-            let address = match ServerKind::of(config) {
-                ServerKind::Compose => compose::ensure(config).await?,
-                _ => local::ensure(settings).await?,
+            let address = match &local {
+                None => compose::ensure(config).await?,
+                Some(local) => {
+                    local::ensure(local, settings.start_timeout).await?;
+                    local.address()
+                }
             };
+            // Who stops an idle server looks for sessions first, with nobody between that look and ours.
+            let _gate = local
+                .as_ref()
+                .map(|local| local.lock_shared())
+                .transpose()?;
             match Self::connect(config, address.clone(), address, purpose).await {
                 // It was going down when we looked: `ensure` waits until it is gone and starts it again.
                 Err(ServerError::Pg(PgError::Unreachable { .. })) if Instant::now() < deadline => {}
@@ -152,7 +165,7 @@ impl Server {
         purpose: &str,
     ) -> Result<Option<(Self, Admin)>, ServerError> {
         match ServerKind::of(config) {
-            ServerKind::Local if !local::Local::open(&config.server)?.answers() => Ok(None),
+            ServerKind::Local if !local::Local::open(&config.server)?.runs() => Ok(None),
             ServerKind::Adopted | ServerKind::Local => {
                 Self::locate(config, purpose).await.map(Some)
             }

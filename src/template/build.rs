@@ -10,6 +10,7 @@ use super::source::Seed;
 use super::{Event, Input, Observer, Plan, Template, TemplateError, TemplateInfo, usable, why};
 use crate::config::Config;
 use crate::name::{DbName, Kind, RunId};
+use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect;
 use crate::pg::connect::Patience;
@@ -172,12 +173,35 @@ impl Builder<'_> {
     ) -> Result<Published, TemplateError> {
         let published = match result {
             Ok(()) => self.publish(&building, link, inputs).await,
-            Err(error) => Err(error),
+            Err(error) => Err(self.with_remedy(error).await),
         };
         if published.is_err() {
             let _ = self.admin.drop_database(&building, true, true).await;
         }
         published
+    }
+
+    /// Where a file or the vacuuming failed for lack of room, says where that is and what to do.
+    async fn with_remedy(&mut self, error: TemplateError) -> TemplateError {
+        match error {
+            TemplateError::Failed {
+                file,
+                position,
+                message,
+                code,
+            } if code.as_deref() == Some(code::DISK_FULL) => TemplateError::Failed {
+                file,
+                position,
+                message: format!("{message}; {}", self.admin.full_disk().await),
+                code,
+            },
+            TemplateError::Pg(error) if error.is(code::DISK_FULL) => PgError::DiskFull {
+                remedy: self.admin.full_disk().await,
+                refused: Box::new(error),
+            }
+            .into(),
+            error => error,
+        }
     }
 
     /// Comment, seal, rename: in this order, because the name is what makes it visible.
@@ -260,6 +284,7 @@ impl Builder<'_> {
                 file,
                 position: statement,
                 message: error.to_string(),
+                code: None,
             },
         }
     }
@@ -316,6 +341,7 @@ fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> Templa
             file: file.to_owned(),
             position: statement.to_owned(),
             message: error.to_string(),
+            code: None,
         };
     };
     let position = match database.position() {
@@ -335,6 +361,7 @@ fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> Templa
         file: file.to_owned(),
         position,
         message,
+        code: Some(database.code().to_owned()),
     }
 }
 

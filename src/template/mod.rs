@@ -62,6 +62,8 @@ pub enum TemplateError {
         position: String,
         /// The server's message.
         message: String,
+        /// The server's SQLSTATE, where it has one.
+        code: Option<String>,
     },
     /// A database of that name belongs to somebody else.
     #[error(

@@ -72,5 +72,6 @@ fn failed(source: &Source, database: &str, error: &MigrateError) -> TemplateErro
         file,
         position: String::new(),
         message,
+        code: None,
     }
 }

@@ -133,10 +133,10 @@ fn what_we_brought_up_is_stopped_and_started_again_with_its_data() {
     let Some(project) = Composed::service("db", &[PASSWORD, PUBLISHED]) else {
         return;
     };
-    project.run("stop").code(0).says(&["does not run"]);
+    project.run("server stop").code(0).says(&["does not run"]);
     let template = project.prepared();
     project
-        .run("stop")
+        .run("server stop")
         .code(0)
         .says(&["stopped the service `db`"]);
     project.run("status").code(0).says(&["does not run"]);
@@ -146,13 +146,16 @@ fn what_we_brought_up_is_stopped_and_started_again_with_its_data() {
     // Who runs already counts as the user's own.
     project.forget();
     project
-        .run("stop")
+        .run("server stop")
         .code(8)
         .says(&["did not bring it up", "stop db`", "--force"]);
     project.run("prepare").code(0);
-    project.run("stop").code(8).says(&["did not bring it up"]);
     project
-        .run("stop --force")
+        .run("server stop")
+        .code(8)
+        .says(&["did not bring it up"]);
+    project
+        .run("server stop --force")
         .code(0)
         .says(&["stopped the service `db`"]);
 }
@@ -164,7 +167,7 @@ fn a_volume_with_another_password_is_named_at_once() {
         return;
     };
     project.prepared();
-    project.run("stop").code(0);
+    project.run("server stop").code(0);
     let changed = "environment: { POSTGRES_PASSWORD: changed }";
     project.write(
         "docker-compose.yml",

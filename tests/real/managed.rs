@@ -41,13 +41,13 @@ fn many_who_come_at_once_start_one() {
 #[test]
 fn stopped_and_started_it_has_its_data() {
     let project = project();
-    project.run("stop").code(0).says(&["does not run"]);
+    project.run("server stop").code(0).says(&["does not run"]);
     let template = project.prepared();
     project
-        .run("stop")
+        .run("server stop")
         .code(0)
         .says(&["stopped the managed server", "data stays"]);
-    project.run("stop").code(0).says(&["does not run"]);
+    project.run("server stop").code(0).says(&["does not run"]);
     let outcome = project.run("prepare");
     outcome.code(0).says(&[&format!("{template} current")]);
     assert_eq!(starts(&project), 2);

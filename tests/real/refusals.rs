@@ -60,7 +60,7 @@ fn every_command_that_needs_the_server_says_so() {
     ] {
         project.run(command).code(4).says(&["`me@/nowhere:5432`"]);
     }
-    let outcome = project.run("stop");
+    let outcome = project.run("server stop");
     outcome
         .code(0)
         .says(&["nothing to stop", "`me@/nowhere:5432`"]);

@@ -112,6 +112,14 @@ impl Running {
         &self.service.name
     }
 
+    /// The last lines of its log.
+    ///
+    /// # Errors
+    /// What the tool said.
+    pub async fn log_tail(&self, count: usize) -> Result<Vec<String>, ComposeError> {
+        self.service.tool.log_tail(&self.service.name, count).await
+    }
+
     /// The command line that stops it, for people.
     pub fn stop_command(&self) -> String {
         self.service.tool.shown(&["stop", &self.service.name])

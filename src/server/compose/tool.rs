@@ -196,6 +196,18 @@ impl Tool {
         self.ask(&["stop", service], ACTION).await.map(drop)
     }
 
+    /// The last lines of the service's log.
+    ///
+    /// # Errors
+    /// What the tool said.
+    pub async fn log_tail(&self, service: &str, count: usize) -> Result<Vec<String>, ComposeError> {
+        let count = count.to_string();
+        let words = ["logs", "--tail", &count, service];
+        let output = self.ask(&words, QUESTION);
+        let lines = unprefixed(&output.await?);
+        Ok(lines.lines().map(str::to_owned).collect())
+    }
+
     /// The end of the service's log, for an error.
     pub async fn logs(&self, service: &str) -> String {
         let count = LOG_LINES.to_string();

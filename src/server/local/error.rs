@@ -59,7 +59,7 @@ pub enum LocalError {
         output: String,
     },
     /// The server did not come up.
-    #[error("the managed server did not start: {reason}; its log, `{}`, ends: {tail}", log.display())]
+    #[error("the managed server did not start: {reason}; its log, `{}`, ends: {tail}; {remedy}", log.display())]
     Start {
         /// It ended, or time ran out.
         reason: String,
@@ -67,7 +67,15 @@ pub enum LocalError {
         log: PathBuf,
         /// The last lines of it.
         tail: String,
+        /// What to do.
+        remedy: String,
     },
+    /// It did not end.
+    #[error("the managed server did not stop: {0}")]
+    Stop(String),
+    /// It is not there to be used, and this is no occasion to start it.
+    #[error("the managed server does not run; `kapsel-testdb server start` starts it")]
+    NotRunning,
 }
 
 pub(super) trait At<T> {

@@ -5,26 +5,36 @@
 //! There is no registry: the server is found by connecting to its socket. It belongs to the user and outlives runs, so that the
 //! next `prepare` finds it in milliseconds.
 //!
-//! What a crash leaves: a `data.new` of an interrupted initdb (removed by the next start), or a data directory with a stale
-//! `postmaster.pid` (PostgreSQL clears it by itself when it starts).
+//! What a crash leaves: a `data.new` of an interrupted initdb or copy (removed by the next start), or a data directory with a
+//! stale `postmaster.pid` (PostgreSQL clears it by itself when it starts; where another program has the number now, we do).
 
+mod cache;
+mod cluster;
+mod copy;
+mod dirs;
 mod error;
+#[cfg(feature = "cli")]
+pub mod idle;
 mod places;
+mod settings;
+mod stale;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use self::cluster::Made;
 use self::error::At;
 use self::places::{Owner, default_state, major_version};
 use super::binaries::Binaries;
 use crate::config::ServerConfig;
+use crate::disk;
 use crate::pg::Address;
 use crate::platform;
-use crate::run_dir::{RunDirError, check_private, check_unwritable};
+use crate::run_dir::{check_private, check_unwritable};
 
 pub use self::error::LocalError;
 
@@ -32,6 +42,10 @@ const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
 /// `sun_path` has 108 bytes on Linux and 104 on macOS, the final zero included.
 const SOCKET_PATH_MAX: usize = 103;
+/// How often we look while a server comes up or goes down.
+const LOOK: Duration = Duration::from_millis(2);
+/// A fast shutdown ends sessions; without `fsync` there is little to write.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The managed server's places, whether it runs or not.
 #[derive(Debug)]
@@ -40,18 +54,40 @@ pub struct Local {
     owner: Owner,
     state: PathBuf,
     major: String,
+    cache: bool,
+}
+
+/// Held while the server is started or stopped, or shared while somebody connects to it.
+#[derive(Debug)]
+pub struct StartLock(#[expect(dead_code, reason = "held for its flock")] File);
+
+/// A running postmaster, as its pid file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Postmaster {
+    /// Its process id.
+    pub pid: u32,
+    /// When it was started, in seconds since 1970.
+    pub started: u64,
+}
+
+impl Postmaster {
+    /// For how long it has been running.
+    pub fn uptime(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_secs(self.started))
+    }
 }
 
 /// The managed server, started if it does not run.
 ///
 /// # Errors
 /// [`LocalError`] with the remedy.
-pub async fn ensure(settings: &ServerConfig) -> Result<Address, LocalError> {
-    let local = Local::open(settings)?;
-    if local.answers() {
-        return Ok(local.address());
+pub async fn ensure(local: &std::sync::Arc<Local>, timeout: Duration) -> Result<(), LocalError> {
+    if local.runs() {
+        return Ok(());
     }
-    let timeout = settings.start_timeout;
+    let local = local.clone();
     tokio::task::spawn_blocking(move || local.start(timeout))
         .await
         .map_err(io::Error::other)
@@ -64,18 +100,27 @@ impl Local {
     /// # Errors
     /// [`LocalError`] with the remedy.
     pub fn open(settings: &ServerConfig) -> Result<Self, LocalError> {
-        let binaries = Binaries::find(settings.bin_dir.as_deref())?;
-        let owner = Owner::find(&settings.run_as)?;
+        let (bin_dir, state_dir) = (settings.bin_dir.as_deref(), settings.state_dir.as_deref());
+        let local = Self::at(bin_dir, state_dir, &settings.run_as)?;
+        Ok(Self {
+            cache: settings.cache,
+            ..local
+        })
+    }
+
+    fn at(
+        bin_dir: Option<&Path>,
+        state_dir: Option<&Path>,
+        run_as: &str,
+    ) -> Result<Self, LocalError> {
+        let binaries = Binaries::find(bin_dir)?;
         let major = major_version(&binaries)?;
-        let state = match &settings.state_dir {
-            Some(dir) => dir.clone(),
-            None => default_state(&major),
-        };
         let local = Self {
+            state: state_dir.map_or_else(|| default_state(&major), Path::to_path_buf),
+            owner: Owner::find(run_as)?,
             binaries,
-            owner,
-            state,
             major,
+            cache: true,
         };
         let socket = local.socket();
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
@@ -86,10 +131,11 @@ impl Local {
 
     /// Where tests connect to it.
     pub fn address(&self) -> Address {
-        Address::socket(self.dir().join("s"), PORT, SUPERUSER)
+        Address::socket(self.sockets(), PORT, SUPERUSER)
     }
 
-    fn dir(&self) -> PathBuf {
+    /// The folder that holds everything of this version's server.
+    pub fn dir(&self) -> PathBuf {
         self.state.join(format!("pg{}", self.major))
     }
 
@@ -103,64 +149,98 @@ impl Local {
         self.dir().join("log")
     }
 
-    fn socket(&self) -> PathBuf {
-        self.dir().join("s").join(format!(".s.PGSQL.{PORT}"))
+    /// Its unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets().join(format!(".s.PGSQL.{PORT}"))
+    }
+
+    fn sockets(&self) -> PathBuf {
+        self.dir().join("s")
+    }
+
+    /// The programs that it is made from.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// Whether it listens and has data to serve.
+    pub fn runs(&self) -> bool {
+        self.answers() && self.has_cluster()
     }
 
     /// Whether somebody listens on its socket, which only its owner can have made.
-    pub fn answers(&self) -> bool {
-        let folder = self.dir().join("s");
+    fn answers(&self) -> bool {
         check_unwritable(&self.state).is_ok()
-            && check_private(&folder, self.owner.uid).is_ok()
+            && check_private(&self.sockets(), self.owner.uid).is_ok()
             && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
 
+    fn has_cluster(&self) -> bool {
+        self.data().join("PG_VERSION").is_file()
+    }
+
+    /// The running server, where it is one that answers.
+    pub fn postmaster(&self) -> Option<Postmaster> {
+        let pid = self.holder().filter(|_| self.runs())?;
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let started = text.lines().nth(2)?.trim().parse().ok()?;
+        Some(Postmaster { pid, started })
+    }
+
     /// Starts it under the start lock, making the cluster first where there is none. Whoever comes meanwhile waits and finds it.
-    fn start(&self, timeout: Duration) -> Result<Address, LocalError> {
+    fn start(&self, timeout: Duration) -> Result<(), LocalError> {
         let deadline = Instant::now() + timeout;
         let _lock = self.lock()?;
-        if self.answers() {
-            return Ok(self.address());
+        if self.runs() {
+            return Ok(());
         }
         self.make_own_dir(&self.dir())?;
-        self.make_servers_dir(&self.dir().join("s"))?;
+        self.make_servers_dir(&self.sockets())?;
         self.wait_for_the_last_one(deadline)?;
-        if !self.data().join("PG_VERSION").is_file() {
-            self.initdb()?;
-        }
-        let child = self.spawn()?;
-        self.wait_until_ready(child, deadline)?;
-        Ok(self.address())
-    }
-
-    /// A server that is going down listens no more, but holds its data until it is gone.
-    fn wait_for_the_last_one(&self, deadline: Instant) -> Result<(), LocalError> {
-        while let Some(pid) = self
-            .pid_in_file()
-            .filter(|pid| platform::is_running(*pid, "postgres", self.owner.uid))
-        {
-            if Instant::now() > deadline {
-                return Err(self.failed(format!(
-                    "process {pid} has its data directory, but does not answer and does not end; stop it"
-                )));
+        self.clear_stale_files();
+        let made = if self.has_cluster() {
+            Made::Before
+        } else {
+            self.make_cluster(self.cache)?
+        };
+        match (self.launch(deadline), made) {
+            (Err(error), Made::Copied(entry)) => {
+                tracing::warn!("made anew: a cluster that was copied from the cache: {error}");
+                entry.forget();
+                self.remove_cluster()?;
+                self.make_cluster(false)?;
+                self.launch(deadline)
             }
-            std::thread::sleep(Duration::from_millis(5));
+            (result, _) => result,
         }
-        Ok(())
     }
 
-    fn pid_in_file(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        text.lines().next()?.trim().parse().ok()
+    fn launch(&self, deadline: Instant) -> Result<(), LocalError> {
+        let child = self.spawn()?;
+        self.wait_until_ready(child, deadline)
     }
 
-    fn failed(&self, reason: String) -> LocalError {
-        let log = self.log();
-        let tail = last_lines(&fs::read_to_string(&log).unwrap_or_default(), 5);
-        LocalError::Start { reason, log, tail }
+    /// The lock that starting and stopping it takes.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn lock(&self) -> Result<StartLock, LocalError> {
+        let (lock, path) = self.open_lock()?;
+        lock.lock().at("lock", &path)?;
+        Ok(StartLock(lock))
     }
 
-    fn lock(&self) -> Result<File, LocalError> {
+    /// Held while connecting: nobody who stops an idle server does it between our look and our session.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn lock_shared(&self) -> Result<StartLock, LocalError> {
+        let (lock, path) = self.open_lock()?;
+        lock.lock_shared().at("lock", &path)?;
+        Ok(StartLock(lock))
+    }
+
+    fn open_lock(&self) -> Result<(File, PathBuf), LocalError> {
         self.make_own_dir(&self.state)?;
         let path = self.state.join("start.lock");
         let lock = OpenOptions::new()
@@ -170,36 +250,7 @@ impl Local {
             .mode(0o600)
             .open(&path)
             .at("open", &path)?;
-        lock.lock().at("lock", &path)?;
-        Ok(lock)
-    }
-
-    /// Makes a folder of our own, which nobody else may change: as root we write below it, so the server's user must not be able
-    /// to put a link there. It may only pass through.
-    fn make_own_dir(&self, path: &Path) -> Result<(), LocalError> {
-        let mode = if self.owner.switch.is_some() {
-            0o711
-        } else {
-            0o700
-        };
-        match fs::DirBuilder::new().mode(mode).create(path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).at("make", path),
-            _ => check_unwritable(path).map_err(|error| refused(path, error)),
-        }
-    }
-
-    /// Makes a folder of the server's user, in one of our own.
-    fn make_servers_dir(&self, path: &Path) -> Result<(), LocalError> {
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => self.owner.own(path).at("change the owner of", path)?,
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).at("make", path),
-            // Still root's: who made it died before giving it away.
-            Err(_) if self.owner.switch.is_some() && check_private(path, 0).is_ok() => {
-                self.owner.own(path).at("change the owner of", path)?;
-            }
-            Err(_) => {}
-        }
-        check_private(path, self.owner.uid).map_err(|error| refused(path, error))
+        Ok((lock, path))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -214,56 +265,27 @@ impl Local {
         command
     }
 
-    fn initdb(&self) -> Result<(), LocalError> {
-        let fresh = self.dir().join("data.new");
-        if fresh.exists() {
-            fs::remove_dir_all(&fresh).at("remove", &fresh)?;
-        }
-        self.make_servers_dir(&fresh)?;
-        let output = self
-            .command("initdb")
-            .args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
-            .args(["--no-sync", "--username", SUPERUSER])
-            .arg("--pgdata")
-            .arg(&fresh)
-            .output()
-            .at("run", &self.binaries.program("initdb"))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            return Err(LocalError::InitDb {
-                status: output.status.to_string(),
-                output: last_lines(&text, 5),
-            });
-        }
-        fs::rename(&fresh, self.data()).at("rename", &fresh)
-    }
-
-    /// Settings for data that nobody needs after a crash, on the command line: nothing that is in the server's own folder can
-    /// change where it listens.
-    fn settings(&self) -> Vec<String> {
-        let sockets = self.dir().join("s").to_string_lossy().into_owned();
-        let fixed = SETTINGS
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"));
-        let mut settings: Vec<String> = fixed.collect();
-        settings.push(format!("unix_socket_directories={sockets}"));
-        settings.push(format!("port={PORT}"));
-        if self.major.parse().is_ok_and(|major: u32| major >= 14) {
-            // Ends the query of a killed test instead of letting it finish.
-            settings.push("client_connection_check_interval=1s".to_owned());
-        }
-        settings
-    }
-
-    fn spawn(&self) -> Result<Child, LocalError> {
+    fn open_log(&self) -> Result<File, LocalError> {
         let path = self.log();
-        let log = OpenOptions::new()
+        OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
             .open(&path)
-            .at("open", &path)?;
-        let again = log.try_clone().at("open", &path)?;
+            .at("open", &path)
+    }
+
+    /// Writes a line of our own into its log.
+    #[cfg(feature = "cli")]
+    fn note(&self, line: &str) -> Result<(), LocalError> {
+        use std::io::Write;
+        let mut log = self.open_log()?;
+        writeln!(log, "{line}").at("write", &self.log())
+    }
+
+    fn spawn(&self) -> Result<Child, LocalError> {
+        let log = self.open_log()?;
+        let again = log.try_clone().at("open", &self.log())?;
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
         for setting in self.settings() {
@@ -294,80 +316,86 @@ impl Local {
                 let _ = child.wait();
                 return Err(self.failed("it was not ready in time".to_owned()));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(LOOK);
         }
     }
 
-    /// The postmaster's process id, if it runs.
-    pub fn pid(&self) -> Option<u32> {
-        let ours = |pid: &u32| platform::is_running(*pid, "postgres", self.owner.uid);
-        self.pid_in_file().filter(ours).filter(|_| self.answers())
+    fn failed(&self, reason: String) -> LocalError {
+        let tail = self.log_tail(5).unwrap_or_default().join(" | ");
+        let data = self.data();
+        let remedy = if tail.contains("No space left on device") {
+            disk::complaint(Some(&data))
+        } else {
+            format!(
+                "if its data is damaged, remove `{}`: it is made anew",
+                data.display()
+            )
+        };
+        LocalError::Start {
+            reason,
+            log: self.log(),
+            tail,
+            remedy,
+        }
+    }
+
+    /// The last lines of its log, none where there is no log.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn log_tail(&self, count: usize) -> Result<Vec<String>, LocalError> {
+        let path = self.log();
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file.at("open", &path)?,
+        };
+        let length = file.metadata().at("read", &path)?.len();
+        // Lines are rarely longer; a log may be very long.
+        let most = 1024 * (count as u64).max(64);
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(length.saturating_sub(most)))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .at("read", &path)?;
+        Ok(last_lines(&String::from_utf8_lossy(&bytes), count))
     }
 
     /// Stops it, ending every session; `false` where it did not run. The data stays, and is found again by the next start.
     ///
     /// # Errors
     /// It did not end in time.
-    pub fn stop(&self, timeout: Duration) -> Result<bool, LocalError> {
+    pub fn stop(&self) -> Result<bool, LocalError> {
         if check_unwritable(&self.state).is_err() {
             return Ok(false);
         }
-        let _lock = self.lock()?;
-        let Some(pid) = self.pid() else {
-            return Ok(false);
+        self.stop_under(&self.lock()?)
+    }
+
+    /// [`Self::stop`] by somebody who holds the lock.
+    ///
+    /// # Errors
+    /// See [`Self::stop`].
+    pub fn stop_under(&self, _lock: &StartLock) -> Result<bool, LocalError> {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let Some(pid) = self.holder() else {
+            return self.end_orphans(deadline);
         };
         platform::signal(pid, platform::Signal::INT).at("signal", &self.data())?;
-        let deadline = Instant::now() + timeout;
-        while self.data().join("postmaster.pid").exists() {
+        // Its pid file goes a moment before it does.
+        while self.is_ours(pid) {
             if Instant::now() > deadline {
-                let seconds = timeout.as_secs();
-                return Err(self.failed(format!("process {pid} did not end within {seconds} s")));
+                let seconds = STOP_PATIENCE.as_secs();
+                return Err(LocalError::Stop(format!(
+                    "process {pid} did not end within {seconds} s; `kill -QUIT {pid}` ends it at once"
+                )));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK);
         }
         Ok(true)
     }
 }
 
-const SETTINGS: &[(&str, &str)] = &[
-    ("listen_addresses", ""),
-    ("unix_socket_permissions", "0700"),
-    ("fsync", "off"),
-    ("synchronous_commit", "off"),
-    ("full_page_writes", "off"),
-    ("wal_level", "minimal"),
-    ("max_wal_senders", "0"),
-    ("min_wal_size", "32MB"),
-    ("max_wal_size", "256MB"),
-    ("checkpoint_timeout", "30min"),
-    ("shared_buffers", "128MB"),
-    // So many that no test waits for one. The next line makes room for the locks of a transaction that drops every table of a
-    // large schema: so many times `max_connections`.
-    ("max_connections", "1000"),
-    ("max_locks_per_transaction", "128"),
-    ("jit", "off"),
-    // A client that connects and says nothing holds up the restart after a crash for so long.
-    ("authentication_timeout", "10s"),
-    ("autovacuum_naptime", "5min"),
-    ("log_checkpoints", "off"),
-    ("log_line_prefix", "%m [%p] %a "),
-    // Tests provoke errors on purpose; the log is for the server's own troubles.
-    ("log_min_messages", "log"),
-    ("log_min_error_statement", "fatal"),
-];
-
-fn refused(path: &Path, error: RunDirError) -> LocalError {
-    match error {
-        RunDirError::NotPrivate { path, why } => LocalError::NotPrivate { path, why },
-        error => LocalError::Io {
-            doing: "look at",
-            path: path.to_path_buf(),
-            source: io::Error::other(error),
-        },
-    }
-}
-
-fn last_lines(text: &str, count: usize) -> String {
+fn last_lines(text: &str, count: usize) -> Vec<String> {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].join(" | ")
+    let last = &lines[lines.len().saturating_sub(count)..];
+    last.iter().map(|line| (*line).to_owned()).collect()
 }

@@ -10,7 +10,8 @@ use super::error::{At, LocalError};
 use crate::platform;
 use crate::server::binaries::Binaries;
 
-/// What the data directory may need, in bytes: a cluster takes 40 MB, its WAL 64 to 256 MB, each clone 8 MB.
+/// What the data directory may need, in bytes: a cluster takes 24 MB, its WAL 64 to 256 MB, each clone 8 MB. A container has
+/// 64 MB of tmpfs unless it is told otherwise.
 const ROOM_ON_TMPFS: u64 = 1 << 30;
 
 /// The user that the server runs as: ourselves, or the configured one when we are root.
@@ -60,12 +61,17 @@ pub(super) fn default_state(major: &str) -> PathBuf {
     let tmpfs = Path::new("/dev/shm").join(&name);
     let disk = std::env::temp_dir().join(&name);
     let has_cluster = |dir: &Path| dir.join(format!("pg{major}")).join("data").exists();
-    let room = || platform::tmpfs_room(Path::new("/dev/shm")) >= ROOM_ON_TMPFS;
-    if has_cluster(&tmpfs) || (!has_cluster(&disk) && room()) {
+    if has_cluster(&tmpfs) || (!has_cluster(&disk) && has_room(Path::new("/dev/shm"))) {
         tmpfs
     } else {
         disk
     }
+}
+
+/// Whether a path is on a tmpfs with room for a cluster, the memory limit of our control group included.
+fn has_room(path: &Path) -> bool {
+    platform::tmpfs_room(path) > 0
+        && platform::free_bytes(path).is_some_and(|free| free >= ROOM_ON_TMPFS)
 }
 
 /// The binaries' major version: from the folder's name, where packages put it, else by asking the program (5 ms).
@@ -77,15 +83,22 @@ pub(super) fn major_version(binaries: &Binaries) -> Result<String, LocalError> {
         .skip(1)
         .take(2)
         .filter_map(|dir| dir.file_name()?.to_str())
-        .find_map(|name| {
-            let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-            let number: u32 = digits.split('.').next()?.parse().ok()?;
-            (9..100).contains(&number).then(|| number.to_string())
-        });
+        .find_map(major_of_folder);
     match from_path {
         Some(major) => Ok(major),
         None => ask_version(&program),
     }
+}
+
+/// `15`, `pgsql-15` (Red Hat), `postgresql@15` (Homebrew), `15.4` (Homebrew's own folders); any other name ending in digits says
+/// nothing.
+fn major_of_folder(name: &str) -> Option<String> {
+    let version = ["pgsql-", "postgresql@", "postgresql-"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name);
+    let number: u32 = version.split(['.', '_']).next()?.parse().ok()?;
+    (9..100).contains(&number).then(|| number.to_string())
 }
 
 fn ask_version(program: &Path) -> Result<String, LocalError> {
@@ -101,4 +114,35 @@ fn ask_version(program: &Path) -> Result<String, LocalError> {
         })
         .ok_or_else(|| io::Error::other(format!("its version is `{}`", text.trim())))
         .at("read the version of", program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_major_version_is_read_from_packages_folders_only() {
+        for (folder, major) in [
+            ("15", Some("15")),
+            ("pgsql-16", Some("16")),
+            ("postgresql@17", Some("17")),
+            ("17.2_1", Some("17")),
+            ("bin", None),
+            ("project-15", None),
+            ("tmp42", None),
+            ("2026", None),
+        ] {
+            assert_eq!(major_of_folder(folder).as_deref(), major, "{folder}");
+        }
+    }
+
+    #[test]
+    fn each_user_has_a_place_of_its_own() {
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let state = default_state("15").to_string_lossy().into_owned();
+        assert!(
+            state.contains(&format!("kapsel-testdb-{uid}-pg")),
+            "{state}"
+        );
+    }
 }

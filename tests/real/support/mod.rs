@@ -3,6 +3,7 @@
 mod certificates;
 mod command;
 mod composed;
+mod fake_bin;
 mod launcher;
 mod nextest;
 mod old_server;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use certificates::Certificates;
 pub use command::{BINARY, Outcome, Tool};
 pub use composed::{Composed, one_service};
+pub use fake_bin::FakeBin;
 pub use launcher::{BIN_DIR, PROGRAMS, binaries};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;

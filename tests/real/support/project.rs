@@ -154,7 +154,7 @@ impl Drop for Project {
         let Some(pid) = self.managed_pid() else {
             return;
         };
-        let stop = self.tool("stop").env_remove("DATABASE_URL");
+        let stop = self.tool("server stop --force").env_remove("DATABASE_URL");
         let _ = stop.into_command().output();
         if self.managed_pid() == Some(pid) {
             let _ = platform::signal(pid, Signal::KILL);
