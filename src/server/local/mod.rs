@@ -15,12 +15,13 @@ mod dirs;
 mod error;
 #[cfg(feature = "cli")]
 pub mod idle;
+mod log;
 mod places;
 mod settings;
 mod stale;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::cluster::Made;
 use self::error::At;
+use self::log::last_lines;
 use self::places::{Owner, default_state, major_version};
 use super::binaries::Binaries;
 use crate::config::ServerConfig;
@@ -265,24 +267,6 @@ impl Local {
         command
     }
 
-    fn open_log(&self) -> Result<File, LocalError> {
-        let path = self.log();
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .at("open", &path)
-    }
-
-    /// Writes a line of our own into its log.
-    #[cfg(feature = "cli")]
-    fn note(&self, line: &str) -> Result<(), LocalError> {
-        use std::io::Write;
-        let mut log = self.open_log()?;
-        writeln!(log, "{line}").at("write", &self.log())
-    }
-
     fn spawn(&self) -> Result<Child, LocalError> {
         let log = self.open_log()?;
         let again = log.try_clone().at("open", &self.log())?;
@@ -339,26 +323,6 @@ impl Local {
         }
     }
 
-    /// The last lines of its log, none where there is no log.
-    ///
-    /// # Errors
-    /// The operating system refused.
-    pub fn log_tail(&self, count: usize) -> Result<Vec<String>, LocalError> {
-        let path = self.log();
-        let mut file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            file => file.at("open", &path)?,
-        };
-        let length = file.metadata().at("read", &path)?.len();
-        // Lines are rarely longer; a log may be very long.
-        let most = 1024 * (count as u64).max(64);
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(length.saturating_sub(most)))
-            .and_then(|_| file.read_to_end(&mut bytes))
-            .at("read", &path)?;
-        Ok(last_lines(&String::from_utf8_lossy(&bytes), count))
-    }
-
     /// Stops it, ending every session; `false` where it did not run. The data stays, and is found again by the next start.
     ///
     /// # Errors
@@ -392,10 +356,4 @@ impl Local {
         }
         Ok(true)
     }
-}
-
-fn last_lines(text: &str, count: usize) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let last = &lines[lines.len().saturating_sub(count)..];
-    last.iter().map(|line| (*line).to_owned()).collect()
 }
