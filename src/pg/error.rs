@@ -184,6 +184,10 @@ pub fn classify(error: &Sqlx) -> ConnectFailure {
             Some(code::INVALID_CATALOG_NAME) => ConnectFailure::NoDatabase,
             _ => ConnectFailure::Final,
         },
+        // The end of the connection, as sqlx tells it where TLS was asked for first: a container's port whose server is not up yet.
+        Sqlx::Protocol(text) if text.contains("response from SSLRequest: 0x00") => {
+            ConnectFailure::Passing
+        }
         _ => ConnectFailure::Final,
     }
 }
@@ -218,6 +222,16 @@ fn shortened(full: u64, most: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_ends_before_tls_passes_and_nonsense_does_not() {
+        let answer = |byte: &str| {
+            let text = format!("unexpected response from SSLRequest: 0x{byte} (a place)");
+            classify(&Sqlx::Protocol(text))
+        };
+        assert_eq!(answer("00"), ConnectFailure::Passing);
+        assert_eq!(answer("48"), ConnectFailure::Final);
+    }
 
     #[test]
     fn backoff_grows_to_its_limit_and_is_never_zero() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::child;
-use crate::support::{BINARY, Composed, Outcome, Project, one_service};
+use crate::support::{BINARY, Composed, Outcome, Project, Server, one_service};
 
 const PUBLISHED: &str = "ports: ['127.0.0.1::5432']";
 const PASSWORD: &str = "environment: { POSTGRES_PASSWORD: secret }";
@@ -54,6 +54,19 @@ fn the_shipped_file_is_brought_up_once_with_every_setting_it_names() {
         assert_eq!(session.column(&format!("SHOW {name}")), [value], "{name}");
     }
     session.close();
+}
+
+/// On the version that the other tests run on: scripts/test-matrix has 16, which the shipped file starts.
+#[test]
+fn this_version_knows_every_setting_of_the_shipped_file() {
+    let named = settings(include_str!("../../docker-compose.yml"));
+    let words: Vec<String> = named.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let server = Server::start_with(&words);
+    for (name, value) in named {
+        let shown = server.column_in("postgres", &format!("SHOW {name}"));
+        assert_eq!(shown, [value], "{name}");
+    }
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn a_disk_budget_that_is_too_small_is_said_and_tests_pass_all_the_same() {
     }
     let log = nextest.keeper_log();
     assert!(
-        log.contains("too little room") && log.contains("--shm-size"),
+        log.contains("too little room") && log.contains("raise `run.disk_budget_mb`"),
         "{log}"
     );
     assert!(ready(&nextest.dir).is_err(), "none is made ahead");
