@@ -132,11 +132,23 @@ impl FakeNextest {
 
     /// Ends it and waits until the keeper has ended the run.
     pub fn end(mut self) {
-        self.hang_up();
-        self.has_keeper = false;
-        if let Err(last) = try_poll_until(PATIENCE, || gone(&self.dir)) {
+        if let Err(last) = self.wait_for_the_end() {
             panic!("the keeper does not end: {last}\n{}", self.keeper_log());
         }
+    }
+
+    /// The run's directory goes before the keeper is done with the runtime folder, which the test is about to remove.
+    fn wait_for_the_end(&mut self) -> Result<(), String> {
+        let keeper = keeper_of(&self.dir);
+        self.hang_up();
+        if !std::mem::replace(&mut self.has_keeper, false) {
+            return Ok(());
+        }
+        try_poll_until(PATIENCE, || gone(&self.dir))?;
+        try_poll_until(PATIENCE, || match keeper {
+            Some(pid) if lives(pid) => Err(format!("process {pid} lives")),
+            _ => Ok(()),
+        })
     }
 
     /// `kill -9` of nextest.
@@ -204,9 +216,13 @@ fn gone(dir: &Path) -> Result<(), String> {
 
 impl Drop for FakeNextest {
     fn drop(&mut self) {
-        self.hang_up();
-        if self.has_keeper {
-            let _ = try_poll_until(PATIENCE, || gone(&self.dir));
-        }
+        let _ = self.wait_for_the_end();
     }
+}
+
+/// Whether a process runs; one that only nobody has waited for does not.
+fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().unwrap_or_default();
+    platform::exists(pid) && !state.starts_with('Z')
 }
