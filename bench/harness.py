@@ -1,5 +1,5 @@
-"""What the drivers in this folder share: a managed server of their own, runs opened as nextest opens them, and CPU accounts."""
-import ctypes, json, os, pathlib, shutil, signal, statistics, subprocess, sys, tempfile, time, uuid
+"""What the drivers in this folder share: servers of their own, runs opened as nextest opens them, and accounts of CPU and memory."""
+import ctypes, datetime, json, os, pathlib, platform, re, shutil, signal, statistics, subprocess, sys, tempfile, time, uuid
 
 root = pathlib.Path(__file__).resolve().parent.parent
 target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "bench" / "target"))
@@ -7,10 +7,19 @@ TICK = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 
 
+def server_programs():
+    """Where `initdb` and `postgres` are."""
+    if named := os.environ.get("KAPSEL_TESTDB_SERVER_BIN_DIR"):
+        return pathlib.Path(named)
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[-3]))
+    found = found or [pathlib.Path(p) for p in [shutil.which("postgres")] if p]
+    return found[-1].parent if found else sys.exit("found no PostgreSQL server binaries: set KAPSEL_TESTDB_SERVER_BIN_DIR")
+
+
 def real_psql():
     """Not Debian's Perl wrapper, which takes longer than what is measured."""
-    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/psql"), key=lambda p: int(p.parts[-3]))
-    return str(found[-1]) if found else "psql"
+    beside = server_programs() / "psql"
+    return str(beside) if beside.exists() else "psql"
 
 
 def build(*arguments, folder="bench"):
@@ -48,20 +57,118 @@ def status(pid, key):
     return 0
 
 
+def children(pid):
+    found = []
+    try:
+        for path in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += [int(word) for word in path.joinpath("children").read_text().split()]
+    except OSError:
+        pass
+    return found
+
+
+def descendants(pid, but=None):
+    found, todo = [], [pid]
+    while todo:
+        below = [child for child in children(todo.pop()) if child != but]
+        found += below
+        todo += below
+    return found
+
+
+def private_kb(pid):
+    try:
+        return status(pid, "RssAnon")
+    except OSError:
+        return 0
+
+
+def is_session(pid):
+    """Whether a server's process serves a client on a unix socket."""
+    try:
+        return b"[local]" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def ms(values):
     values = sorted(values)
     low, median, high = statistics.quantiles(values, n=4)
     return f"median {median*1000:6.2f} ms, quartiles {low*1000:6.2f} and {high*1000:6.2f}, min {values[0]*1000:6.2f} ({len(values)} samples)"
 
 
-class Bench:
-    """A scratch folder with a managed server in memory (where there is /dev/shm) and a runtime folder; all of it goes at the end."""
+def end_on_signals():
+    """What was started and made goes away then too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(128 + number))
 
-    def __init__(self, binary, namespace="bench", project=root):
+
+def scratch_folder(parent):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kb-", dir=parent))
+    # The server's user passes through.
+    folder.chmod(0o755)
+    return folder
+
+
+def memory_folder():
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+class Server:
+    """A PostgreSQL server with 100 connections on a unix socket: `memory` is on tmpfs and not durable, `durable` has the defaults and
+    is on disk (`disk`, else /var/tmp)."""
+
+    VOLATILE = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+
+    def __init__(self, kind, disk=None, max_connections=100):
+        self.kind, self.max_connections, self.process = kind, max_connections, None
+        self.scratch = scratch_folder(memory_folder() if kind == "memory" else disk or "/var/tmp")
+        self.data, self.log = self.scratch / "data", self.scratch / "log"
+        self.url = f"postgres:///postgres?host={self.scratch}&user=postgres"
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def start(self):
+        # PostgreSQL refuses to run as root.
+        user = dict(user="postgres", group="postgres", extra_groups=[]) if os.geteuid() == 0 else {}
+        if user:
+            shutil.chown(self.scratch, "postgres", "postgres")
+        programs = server_programs()
+        initdb = [programs / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **user)
+        settings = [f"unix_socket_directories={self.scratch}", "listen_addresses=", f"max_connections={self.max_connections}"]
+        settings += self.VOLATILE if self.kind == "memory" else []
+        command = [programs / "postgres", "-D", self.data, *(word for setting in settings for word in ("-c", setting))]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **user)
+        self.postmaster = self.process.pid
+        poll("the server", lambda: subprocess.run([real_psql(), "-XAtqc", "SELECT 1", self.url], capture_output=True).returncode == 0)
+
+    def __exit__(self, *_):
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def refused(self):
+        """Connections that it had none left for, since its start."""
+        return len(re.findall(r"too many clients|remaining connection slots", self.log.read_text(errors="replace")))
+
+
+class Bench:
+    """A scratch folder with a runtime folder, and a server: the one that is given, else a managed one in memory (where there is
+    /dev/shm). All of it goes at the end."""
+
+    def __init__(self, binary, namespace="bench", project=root, server=None):
         self.binary, self.project = str(pathlib.Path(binary).resolve()), pathlib.Path(project)
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="kb-", dir=memory))
-        self.scratch.chmod(0o755)
+        self.server = server
+        self.scratch = scratch_folder(memory_folder())
         self.runtime, self.state = self.scratch / "rt", self.scratch / "pg"
         self.env = {
             "PATH": f"{pathlib.Path(self.binary).parent}:{os.environ['PATH']}",
@@ -71,8 +178,15 @@ class Bench:
             "KAPSEL_TESTDB_NAMESPACE": namespace,
             "CARGO_TARGET_DIR": str(target),
         }
+        # Where cargo and rustup are, if not below HOME.
+        self.env |= {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN") if name in os.environ}
+        if server:
+            self.env["DATABASE_URL"] = server.url
 
     def __enter__(self):
+        if self.server:
+            self.url, self.data, self.postmaster = self.server.url, self.server.data, self.server.postmaster
+            return self
         self.url = json.loads(self.kapsel("prepare", "--format", "json").stdout)["DATABASE_URL"]
         self.data = next(self.state.glob("pg*/data"))
         self.postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
@@ -82,7 +196,8 @@ class Bench:
         for pid in self.keepers():
             os.kill(pid, signal.SIGTERM)
         self.kapsel("wait", "--timeout", "60", check=False)
-        self.kapsel("server", "stop", check=False)
+        if not self.server:
+            self.kapsel("server", "stop", check=False)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def kapsel(self, *words, check=True, binary=None, **variables):
@@ -155,3 +270,33 @@ def entries(run, folder):
 def at_rest(run, ready):
     """Clones are ready and the keeper has nothing to do."""
     return entries(run, "ready") >= ready and not any(entries(run, f) for f in ("leased", "released", "failed"))
+
+
+def output_of(*command):
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def machine():
+    """What figures depend on."""
+    return {
+        "date": datetime.date.today().isoformat(), "commit": output_of("git", "-C", str(root), "rev-parse", "--short", "HEAD"),
+        "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.system(), "load": round(os.getloadavg()[0], 1), "rust": output_of("rustc", "--version"),
+        "nextest": output_of("cargo", "nextest", "--version").split("\n")[0],
+        "postgres": output_of(str(server_programs() / "postgres"), "--version"),
+    }
+
+
+def on_what(facts):
+    return (f"{facts['date']}, at commit {facts['commit']}. {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, load at the end "
+            f"{facts['load']}; {facts['postgres']}, {facts['nextest']}, {facts['rust']}")
+
+
+def write_between_markers(name, text, source, to):
+    """Replaces a section's own part and nothing else."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = source.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        sys.exit(f"{source} has no markers {begin} and {end}")
+    to.write_text(f"{before}{begin}\n{text}{end}{after}")

@@ -1,1 +1,0 @@
-kapsel_testdb_suite::ten_and_29!();

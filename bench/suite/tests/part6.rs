@@ -1,1 +1,0 @@
-kapsel_testdb_suite::nine_and_28!();

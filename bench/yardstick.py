@@ -1,0 +1,106 @@
+"""One run of the workload for one contender, and everything that is counted about it."""
+import os, pathlib, re, statistics, subprocess, sys, threading, time
+from harness import *
+
+
+class Watch(threading.Thread):
+    """Looks at the server's connections and everybody's private memory."""
+
+    def __init__(self, postmaster):
+        super().__init__(daemon=True)
+        self.postmaster, self.over = postmaster, threading.Event()
+        self.connections = self.server_kb = self.client_kb = 0
+
+    def run(self):
+        while not self.over.wait(0.1):
+            backends = children(self.postmaster)
+            self.connections = max(self.connections, sum(map(is_session, backends)))
+            self.server_kb = max(self.server_kb, sum(map(private_kb, [self.postmaster, *backends])))
+            self.client_kb = max(self.client_kb, sum(private_kb(pid) for pid in descendants(os.getpid(), but=self.postmaster)))
+
+    def end(self):
+        self.over.set()
+        self.join()
+        return {"connections": self.connections, "server_mb": self.server_kb / 1024, "client_mb": self.client_kb / 1024}
+
+
+def reap_until_idle(postmaster):
+    """CPU of what outlived nextest, which came to us, until nobody but the server is left and that has no session."""
+    cpu = 0.0
+
+    def idle():
+        nonlocal cpu
+        while True:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == postmaster:
+                sys.exit("the server ended")
+            cpu += usage.ru_utime + usage.ru_stime
+        return children(os.getpid()) == [postmaster] and not any(map(is_session, children(postmaster)))
+
+    poll("the end of what nextest left running", idle, 300)
+    return cpu
+
+
+class Course:
+    """Where contenders run: a workload, a server, and how many of the migrations."""
+
+    def __init__(self, workload, bench, migrations, body=1):
+        self.workload, self.bench, self.migrations, self.body = workload, bench, migrations, body
+        # What the setup script of `bare` would do, if it had one: the database is there.
+        bench.env |= {"KAPSEL_TESTDB_TEMPLATE_MIGRATIONS": str(workload.migrations(migrations))}
+        bench.kapsel("prepare")
+        bench.clone("bare")
+
+    def databases(self):
+        names = self.bench.sql("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname !~ '_template_'")
+        return set(names.split())
+
+    def sample(self, contender, threads):
+        bench, before = self.bench, self.databases()
+        cpu, refused = bench.server_cpu(), bench.server.refused()
+        env = bench.env | self.workload.environment(contender, self.migrations, self.body)
+        env |= {"BARE_URL": bench.database_url("bare"), "SCRATCH": str(bench.scratch), "PG_BIN": str(server_programs())}
+        env["PATH"] = f"{self.workload.binaries}:{pathlib.Path(bench.binary).parent}:{os.environ['PATH']}"
+        watch = Watch(bench.postmaster)
+        watch.start()
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            self.workload.command(contender, threads), cwd=self.workload.folder, env=env,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        text = process.stderr.read()
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = 0
+        wall = time.perf_counter() - begun
+        orphans = reap_until_idle(bench.postmaster)
+        idle = time.perf_counter() - begun
+        summary = re.search(r"Summary \[\s*([\d.]+)s\].* tests? run: (\d+) passed", text)
+        passed = int(summary[2]) if summary else 0
+        left = self.databases() - before
+        result = {
+            "server": bench.server.kind, "migrations": self.migrations, "threads": threads, "contender": contender.name,
+            "wall": wall, "idle": idle, "tests": float(summary[1]) if summary else None,
+            "client_cpu": usage.ru_utime + usage.ru_stime + orphans, "server_cpu": bench.server_cpu() - cpu,
+            "failed": self.workload.shape.tests - passed, "left": len(left), "refused": bench.server.refused() - refused,
+        } | watch.end()
+        result["left_after_sweep"] = self.clean_up(contender, before)
+        if result["failed"]:
+            result["said"] = text[-3000:]
+        print(f"{bench.server.kind} {self.migrations} migrations {threads} threads {contender.name}: " + brief(result), file=sys.stderr)
+        return result
+
+    def clean_up(self, contender, before):
+        """What the next sample should not find; how much of it our own sweep left."""
+        if contender.ours:
+            self.bench.kapsel("sweep", "--no-wait")
+        left = self.databases() - before
+        for name in left:
+            self.bench.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        return len(left)
+
+
+def brief(result):
+    keys = ["wall", "idle", "client_cpu", "server_cpu", "failed", "left", "refused", "connections", "client_mb", "server_mb"]
+    return ", ".join(f"{key} {result[key]:.2f}" if isinstance(result[key], float) else f"{key} {result[key]}" for key in keys)
