@@ -22,7 +22,8 @@ use kapsel_testdb_bench::run_dir;
 /// The configuration from a file and an environment, as `prepare` and each slow-path test read it.
 fn environment(criterion: &mut Criterion) {
     let root = tempfile::tempdir().expect("a folder");
-    let file = "namespace = \"bench\"\n[template]\nseeds = [\"seed.sql\"]\n[pool]\nmax_connections = 7\n";
+    let file =
+        "namespace = \"bench\"\n[template]\nseeds = [\"seed.sql\"]\n[pool]\nmax_connections = 7\n";
     std::fs::create_dir(root.path().join(".config")).expect("a folder");
     std::fs::write(root.path().join(config::FILE), file).expect("a file");
     criterion.bench_function("config", |bencher| {
