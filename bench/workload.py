@@ -197,7 +197,8 @@ class Contender:
 CONTENDERS = {
     c.name: c
     for c in [
-        Contender("naive", "naive", says="lock, migrator, template, cleanup and a pool of 15 in each process; clones are not dropped"),
+        Contender("naive", "naive", says="lock, migrator, template, cleanup, a clone and a pool of 15 in each process; clones are not dropped"),
+        Contender("naive-shared", "naive-shared", says="the same, but three quarters of the tests use one shared database and make no clone"),
         Contender("sqlx-test", "sqlx-test", says="`#[sqlx::test]`: each test runs all migrations"),
         Contender("template-lock", "template-lock", says="pgtestdb's protocol: hash, lock, clone, drop"),
         Contender("schema-replay", "schema-replay", "schema-replay", says="one database, a schema per test from a dump"),

@@ -1,5 +1,5 @@
 """One run of the workload for one contender, and everything that is counted about it."""
-import os, pathlib, re, statistics, subprocess, sys, threading, time
+import os, pathlib, re, subprocess, sys, threading, time
 from harness import *
 
 
@@ -59,6 +59,8 @@ class Course:
 
     def sample(self, contender, threads):
         bench, before = self.bench, self.databases()
+        # What the one before left to write is not this one's.
+        bench.sql("CHECKPOINT")
         cpu, refused = bench.server_cpu(), bench.server.refused()
         env = bench.env | self.workload.environment(contender, self.migrations, self.body)
         env |= {"BARE_URL": bench.database_url("bare"), "SCRATCH": str(bench.scratch), "PG_BIN": str(server_programs())}
@@ -70,7 +72,12 @@ class Course:
             self.workload.command(contender, threads), cwd=self.workload.folder, env=env,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
-        text = process.stderr.read()
+        try:
+            text = process.stderr.read()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         _, _, usage = os.wait4(process.pid, 0)
         process.returncode = 0
         wall = time.perf_counter() - begun

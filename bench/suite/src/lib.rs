@@ -39,7 +39,8 @@ pub fn run(wants: Wants, migrator: &Migrator) -> Outcome {
     runtime.block_on(async {
         match contender.as_str() {
             "bare" => bare::test().await,
-            "naive" => naive::test(wants, migrator).await,
+            "naive" => naive::test(Wants::Own, migrator).await,
+            "naive-shared" => naive::test(wants, migrator).await,
             "template-lock" => template_lock::test(migrator).await,
             "schema-replay" => schema_replay::test().await,
             "kapsel" => kapsel::test(wants).await,
