@@ -17,18 +17,22 @@ class Shape:
 
     @property
     def name(self):
+        """Of the package too: cargo does not tell packages of one name apart by where they are."""
         sets = "-".join(map(str, self.sets))
-        return f"b{self.binaries}-t{self.tests}-s{self.share:g}-m{sets}" + ("" if self.sqlx_test else "-env")
+        return f"b{self.binaries}-t{self.tests}-s{self.share * 100:g}-m{sets}".replace(".", "_") + ("" if self.sqlx_test else "-env")
 
 
 MANIFEST = """[workspace]
 resolver = "3"
 
 [package]
-name = "yardstick"
+name = "{name}"
 version = "0.0.0"
 edition = "2024"
 publish = false
+
+[lib]
+name = "yardstick"
 
 [dependencies]
 kapsel-testdb-suite = {{ path = "{suite}" }}
@@ -140,7 +144,7 @@ class Workload:
 
     def generate(self):
         shape, suite = self.shape, root / "bench" / "suite"
-        write(self.folder / "Cargo.toml", MANIFEST.format(suite=suite))
+        write(self.folder / "Cargo.toml", MANIFEST.format(suite=suite, name=f"yardstick-{shape.name}"))
         if not (self.folder / "Cargo.lock").exists():
             shutil.copy(suite / "Cargo.lock", self.folder / "Cargo.lock")
         for name in ("nextest.toml", "kapsel-testdb.toml"):
