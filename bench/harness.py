@@ -99,8 +99,8 @@ def ms(values):
 
 def end_on_signals():
     """What was started and made goes away then too."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(128 + number))
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, lambda number, _: sys.exit(128 + number))
 
 
 def scratch_folder(parent):
