@@ -156,9 +156,14 @@ class Server:
             self.process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def refused(self):
-        """Connections that it had none left for, since its start."""
-        return len(re.findall(r"too many clients|remaining connection slots", self.log.read_text(errors="replace")))
+    def complaints(self):
+        """What it refused or failed since its start, one line each."""
+        return re.findall(r"(?:ERROR|FATAL|PANIC):  (.*)", self.log.read_text(errors="replace"))
+
+
+def refusals(complaints):
+    """Connections that there were none left for."""
+    return sum(bool(re.search("too many clients|remaining connection slots", line)) for line in complaints)
 
 
 class Bench:

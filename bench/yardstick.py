@@ -1,5 +1,5 @@
 """One run of the workload for one contender, and everything that is counted about it."""
-import os, pathlib, re, subprocess, sys, threading, time
+import collections, os, pathlib, re, subprocess, sys, threading, time
 from harness import *
 
 
@@ -61,7 +61,7 @@ class Course:
         bench, before = self.bench, self.databases()
         # What the one before left to write is not this one's.
         bench.sql("CHECKPOINT")
-        cpu, refused = bench.server_cpu(), bench.server.refused()
+        cpu, complained = bench.server_cpu(), len(bench.server.complaints())
         env = bench.env | self.workload.environment(contender, self.migrations, self.body)
         env |= {"BARE_URL": bench.database_url("bare"), "SCRATCH": str(bench.scratch), "PG_BIN": str(server_programs())}
         env["PATH"] = f"{self.workload.binaries}:{pathlib.Path(bench.binary).parent}:{os.environ['PATH']}"
@@ -85,16 +85,17 @@ class Course:
         idle = time.perf_counter() - begun
         summary = re.search(r"Summary \[\s*([\d.]+)s\].* tests? run: (\d+) passed", text)
         passed = int(summary[2]) if summary else 0
-        left = self.databases() - before
+        left, complaints = self.databases() - before, bench.server.complaints()[complained:]
         result = {
             "server": bench.server.kind, "migrations": self.migrations, "threads": threads, "contender": contender.name,
             "wall": wall, "idle": idle, "tests": float(summary[1]) if summary else None,
             "client_cpu": usage.ru_utime + usage.ru_stime + orphans, "server_cpu": bench.server_cpu() - cpu,
-            "failed": self.workload.shape.tests - passed, "left": len(left), "refused": bench.server.refused() - refused,
+            "failed": self.workload.shape.tests - passed, "left": len(left), "refused": refusals(complaints),
         } | watch.end()
         result["left_after_sweep"] = self.clean_up(contender, before)
         if result["failed"]:
-            result["said"] = text[-3000:]
+            result |= {"nextest": text[-3000:], "server_said": collections.Counter(complaints).most_common(5)}
+            print(result["server_said"], file=sys.stderr)
         print(f"{bench.server.kind} {self.migrations} migrations {threads} threads {contender.name}: " + brief(result), file=sys.stderr)
         return result
 
