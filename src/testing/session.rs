@@ -211,7 +211,7 @@ impl Session {
                 declared.unwrap_or(own.place.holder.tokens - 1),
             ));
         }
-        let missing = if reserved {
+        let missing = if reserved && self.is_among_the_expected() {
             connections.saturating_sub(per_process)
         } else {
             // Without a keeper this process holds the run lock and makes its clones on a session of its own.
@@ -224,6 +224,16 @@ impl Session {
         let server = self.file.admin.as_ref().unwrap_or(&self.file.server);
         let ledger = Ledger::open(&Runtime::open_at(runtime)?, server)?;
         Hold::take(&ledger, missing, connections).await
+    }
+
+    /// Whether the run has reckoned with this lease: with one for each process of nextest's, in so many slots, or with so many of
+    /// a test harness that runs its tests in one process.
+    fn is_among_the_expected(&self) -> bool {
+        let open = tokens::open_leases();
+        match slot() {
+            Some(slot) => open == 0 && slot < self.file.threads,
+            None => open < self.file.threads,
+        }
     }
 
     /// A database for one test: a ready one, or a new clone.
@@ -426,9 +436,13 @@ async fn hold_lock(
 
 /// Where to begin among the ready databases: processes that start at once begin at different ones.
 fn start() -> usize {
-    let slot = std::env::var(env::NEXTEST_TEST_GLOBAL_SLOT).ok();
-    slot.and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| std::process::id() as usize)
+    slot().unwrap_or_else(|| std::process::id() as usize)
+}
+
+/// A number that no other running test of nextest's has.
+fn slot() -> Option<usize> {
+    let slot = std::env::var(env::NEXTEST_TEST_GLOBAL_SLOT).ok()?;
+    slot.parse().ok()
 }
 
 /// The test's name: nextest's, else the thread's, which the test harness names after the test.

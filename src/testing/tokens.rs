@@ -123,6 +123,11 @@ impl Drop for Hold {
     }
 }
 
+/// How many leases this process has.
+pub fn open_leases() -> usize {
+    leases().len()
+}
+
 /// Gets in line and waits for its turn.
 ///
 /// # Errors

@@ -52,6 +52,20 @@ fn thirty_nine_processes_of_a_run_get_by_with_a_hundred_connections() {
 }
 
 #[test]
+fn more_processes_than_a_run_has_reckoned_with_are_not_refused() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let sizes = crowd(25, |at| {
+        let tool = child::command(&project, &nextest.exported, "crowd");
+        tool.env("NEXTEST_TEST_GLOBAL_SLOT", at.to_string())
+    });
+    assert_eq!(sizes, [5; 25]);
+    nextest.end();
+    nobody_was_refused(&server);
+}
+
+#[test]
 fn thirty_nine_processes_without_a_run_get_by_with_thirty_connections() {
     let server = Server::start_with_connections(30);
     let project = Project::on(&server);

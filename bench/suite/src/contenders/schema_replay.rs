@@ -1,4 +1,4 @@
-//! The practice of crates.io and docs.rs (2026): one database; a nextest setup script dumps the migrated schema once per run; each
+//! The practice of the Rust package registry (2026): one database; a nextest setup script dumps the migrated schema once per run; each
 //! test makes a schema of its own, replays the DDL there in one batch, works with that `search_path`, and drops the schema.
 //!
 //! Its best form: the migrated database that is dumped stays from run to run (`setup`), the dump is one round trip, extensions are
