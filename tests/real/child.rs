@@ -182,10 +182,21 @@ pub struct Holder {
 impl Holder {
     /// Starts it and waits until it has its database.
     pub fn start(project: &Project, exported: &str) -> Self {
+        Self::of(project, command(project, exported, "hold"))
+    }
+
+    /// [`Self::start`] in one of nextest's slots.
+    pub fn start_in_slot(project: &Project, exported: &str, slot: usize) -> Self {
+        let tool = command(project, exported, "hold");
+        Self::of(
+            project,
+            tool.env("NEXTEST_TEST_GLOBAL_SLOT", slot.to_string()),
+        )
+    }
+
+    fn of(project: &Project, tool: Tool) -> Self {
         let told = project.beside(&format!("name-{}", kapsel_testdb::test_id()));
-        let mut command: Command = command(project, exported, "hold")
-            .env(NAME, &told)
-            .into_command();
+        let mut command: Command = tool.env(NAME, &told).into_command();
         let piped = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -52,17 +52,20 @@ fn thirty_nine_processes_of_a_run_get_by_with_a_hundred_connections() {
 }
 
 #[test]
-fn more_processes_than_a_run_has_reckoned_with_are_not_refused() {
+fn a_process_that_the_run_has_not_reckoned_with_takes_its_own() {
     let server = Server::start();
     let project = Project::on(&server);
     let nextest = FakeNextest::start(&project, "r");
-    let sizes = crowd(25, |at| {
-        let tool = child::command(&project, &nextest.exported, "crowd");
-        tool.env("NEXTEST_TEST_GLOBAL_SLOT", at.to_string())
-    });
-    assert_eq!(sizes, [5; 25]);
+    let in_slot = |slot| Holder::start_in_slot(&project, &nextest.exported, slot);
+    let expected = [in_slot(0), in_slot(1)];
+    assert_eq!(budget(&project, "reserved_by_runs"), 12);
+    assert_eq!(budget(&project, "held"), 0);
+    let one_more = in_slot(2);
+    assert_eq!(budget(&project, "held"), 5);
+    expected.into_iter().for_each(Holder::end);
+    one_more.end();
+    assert_eq!(budget(&project, "held"), 0);
     nextest.end();
-    nobody_was_refused(&server);
 }
 
 #[test]
