@@ -239,13 +239,23 @@ pub struct RunKey(String);
 impl RunKey {
     /// Hashes the parts, order and boundaries included.
     pub fn new(parts: &[&str]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Self(base36(&hash.finalize().into(), RUN_KEY_LEN))
+        Self(base36(&digest(parts), RUN_KEY_LEN))
     }
+}
+
+/// Hashes the parts, order and boundaries included.
+pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The name of one of our databases.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::Limit;
-use crate::name::RunId;
+use crate::name::{RunId, hex};
 use crate::pg::Address;
 use crate::run_dir::{
     Presence, RunDirError, Runtime, lock_file, open_lock, private_dir, write_atomically,
@@ -90,8 +90,7 @@ impl Ledger {
     /// # Errors
     /// The operating system refused.
     pub fn open(runtime: &Runtime, server: &Address) -> Result<Self, RunDirError> {
-        let key = Sha256::digest(server.endpoint());
-        let key: String = key.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let key = hex(&Sha256::digest(server.endpoint())[..8]);
         let all = runtime.path().join("tokens");
         private_dir(&all)?;
         let dir = all.join(key);

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::source::{Source, hex};
+use super::source::Source;
 use crate::config::Config;
-use crate::name::Fingerprint;
+use crate::name::{Fingerprint, hex};
 use crate::pg::ServerFacts;
 
 /// Changes when templates of an older version of this tool must not be used any more.

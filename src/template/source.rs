@@ -7,6 +7,7 @@ use sqlx::migrate::{Migration, Migrator};
 
 use super::TemplateError;
 use crate::config::Config;
+use crate::name::hex;
 
 /// A seed file.
 #[derive(Debug)]
@@ -111,9 +112,4 @@ fn read_seed(root: &Path, path: &Path) -> Result<Seed, TemplateError> {
         checksum: hex(&Sha384::digest(&sql)),
         sql,
     })
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

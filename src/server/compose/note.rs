@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::name::hex;
 use crate::pg::Address;
 use crate::run_dir::{RunDirError, Runtime, open_lock, private_dir, write_atomically};
 
@@ -101,6 +102,5 @@ fn key(config: &Config) -> String {
     for name in VARIABLES {
         hash.update(format!("\n{name}={:?}", std::env::var_os(name)));
     }
-    let digest = hash.finalize();
-    digest[..8].iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize()[..8])
 }

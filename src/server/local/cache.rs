@@ -11,11 +11,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
 use super::copy::{Copied, Owners, copy_tree};
 use super::places::Owner;
-use crate::name::random_word;
+use crate::name::{digest, hex, random_word};
 use crate::run_dir::{check_private, private_dir};
 
 /// Raised when what is stored, or how, changes.
@@ -37,15 +35,7 @@ impl Entry {
     /// The place of the cluster that all of this makes: the server's version and path, and `initdb`'s options. `None`: there is no
     /// folder that we could use.
     pub(super) fn of(inputs: &[&str], owner: Owner) -> Option<Self> {
-        let mut hash = Sha256::new();
-        for input in [FORMAT].iter().chain(inputs) {
-            hash.update((input.len() as u64).to_le_bytes());
-            hash.update(input);
-        }
-        let digest: String = hash.finalize()[..8]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let digest = hex(&digest(&[&[FORMAT], inputs].concat())[..8]);
         let folder = candidates().into_iter().find_map(usable)?;
         Some(Self {
             path: folder.join(format!("initdb-{digest}")),
