@@ -30,7 +30,7 @@ enum Subject<'a> {
 pub async fn run(config: &Config, command: Command, printer: &Printer) -> Result<ExitCode> {
     let subject = match &config.server.adopted {
         Some((address, _)) => Subject::Adopted(address),
-        None if ServerKind::of(config) == ServerKind::Compose => {
+        None if ServerKind::of(&config.server) == ServerKind::Compose => {
             Subject::Service(Box::new(compose::find(config).await?))
         }
         None => Subject::Local(Local::open(&config.server)?),

@@ -8,7 +8,7 @@ pub mod verify;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, ServerMode};
+use crate::config::{Config, ServerConfig, ServerMode};
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::pg::error::code;
@@ -86,8 +86,8 @@ pub enum ServerKind {
 
 impl ServerKind {
     /// What the configuration makes of it.
-    pub fn of(config: &Config) -> Self {
-        match (config.server.mode, &config.server.adopted) {
+    pub fn of(settings: &ServerConfig) -> Self {
+        match (settings.mode, &settings.adopted) {
             (ServerMode::Compose, _) => Self::Compose,
             (_, Some(_)) => Self::Adopted,
             (_, None) => Self::Local,
@@ -131,7 +131,7 @@ impl Server {
             return Self::adopt(config, address, purpose).await;
         }
         let deadline = Instant::now() + settings.start_timeout;
-        let local = match ServerKind::of(config) {
+        let local = match ServerKind::of(&config.server) {
             ServerKind::Compose => None,
             _ => Some(Arc::new(local::Local::open(settings)?)),
         };
@@ -164,7 +164,7 @@ impl Server {
         config: &Config,
         purpose: &str,
     ) -> Result<Option<(Self, Admin)>, ServerError> {
-        match ServerKind::of(config) {
+        match ServerKind::of(&config.server) {
             ServerKind::Local if !local::Local::open(&config.server)?.runs() => Ok(None),
             ServerKind::Adopted | ServerKind::Local => {
                 Self::locate(config, purpose).await.map(Some)
@@ -218,7 +218,7 @@ impl Server {
             address,
             admin_address,
             maintenance_database: database.clone(),
-            kind: ServerKind::of(config),
+            kind: ServerKind::of(&config.server),
             facts: admin.facts(&config.template.base).await?,
         };
         server.verify()?;

@@ -64,7 +64,7 @@ pub async fn run(
             _ => NOT_RUNNING,
         });
     }
-    printer.data(&text(&status, ServerKind::of(config)));
+    printer.data(&text(&status, ServerKind::of(&config.server)));
     if status.is_older_than_binaries() {
         printer.line("it is older than the binaries that are installed now; `kapsel-testdb server restart` takes them");
     }

@@ -21,6 +21,7 @@ use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::platform;
 use crate::run_dir::{Runtime, write_atomically};
+use crate::server::ServerKind;
 
 /// What the process that looks is told on its command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +45,8 @@ impl IdleOrder {
     /// # Errors
     /// The managed server's places cannot be found.
     pub fn of(settings: &ServerConfig) -> Result<Option<Self>, LocalError> {
-        let Some(limit) = settings.idle_stop.filter(|_| settings.adopted.is_none()) else {
+        let ours = ServerKind::of(settings) == ServerKind::Local;
+        let Some(limit) = settings.idle_stop.filter(|_| ours) else {
             return Ok(None);
         };
         let local = Local::open(settings)?;
@@ -148,4 +150,28 @@ async fn stop(local: &Arc<Local>, limit: Duration) -> Result<bool, LocalError> {
         limit.as_secs()
     ))?;
     local.stop_under(&lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layer, load_with};
+
+    #[test]
+    fn only_a_server_that_we_start_is_watched() {
+        let root = tempfile::tempdir().expect("a temp dir");
+        for mode in ["compose", "adopt"] {
+            let var = |name: &str| match name {
+                "KAPSEL_TESTDB_SERVER_MODE" => Some(mode.to_owned()),
+                "KAPSEL_TESTDB_SERVER_IDLE_STOP_SECS" => Some("5".to_owned()),
+                "KAPSEL_TESTDB_SERVER_BIN_DIR" => Some("/nowhere".to_owned()),
+                "DATABASE_URL" => Some("postgres://me@localhost/app".to_owned()),
+                _ => None,
+            };
+            let config = load_with(root.path(), Layer::default(), &var).expect("a configuration");
+            assert!(config.server.idle_stop.is_some());
+            let order = IdleOrder::of(&config.server).expect("nothing is looked for");
+            assert!(order.is_none(), "{mode}");
+        }
+    }
 }
