@@ -176,16 +176,20 @@ fn what_we_brought_up_is_stopped_and_started_again_with_its_data() {
 /// The new container has the old one's volume, and with it the old password.
 #[test]
 fn a_volume_with_another_password_is_named_at_once() {
-    let Some(project) = Composed::service("db", &[PASSWORD, PUBLISHED]) else {
+    // With a name: docker-compose 1 leaves the old container's anonymous volumes behind where the engine no longer tells an image's
+    // `ContainerConfig`.
+    let volume = "volumes: ['data:/var/lib/postgresql/data']";
+    let file = |password: &str| {
+        let service = one_service("db", &[password, volume, PUBLISHED]);
+        format!("{service}volumes: {{ data: {{}} }}\n")
+    };
+    let Some(project) = Composed::with(&file(PASSWORD)) else {
         return;
     };
     project.prepared();
     project.run("server stop").code(0);
-    let changed = "environment: { POSTGRES_PASSWORD: changed }";
-    project.write(
-        "docker-compose.yml",
-        &one_service("db", &[changed, PUBLISHED]),
-    );
+    let changed = file("environment: { POSTGRES_PASSWORD: changed }");
+    project.write("docker-compose.yml", &changed);
     let refused = project.run("prepare");
     refused.code(4).says(&["service `db` refused", "down -v"]);
     refused.never_says("changed");
