@@ -93,6 +93,22 @@ require_compose() {
     fi
 }
 
+# The example with diesel links with libpq.
+require_libpq() {
+    ! has pg_config || [ ! -f "$(pg_config --includedir)/libpq-fe.h" ] || return 0
+    ! has pkg-config || ! pkg-config --exists libpq || return 0
+    step "installing libpq"
+    if has apt-get; then
+        install_packages libpq-dev
+    elif has brew; then
+        brew install libpq
+        PKG_CONFIG_PATH="$(brew --prefix libpq)/lib/pkgconfig:${PKG_CONFIG_PATH:-}"
+        export PKG_CONFIG_PATH
+    else
+        die "the example with diesel links with libpq: install its development files"
+    fi
+}
+
 require_nextest() {
     cargo nextest --version >/dev/null 2>&1 && return 0
     step "installing cargo-nextest (a few minutes)"

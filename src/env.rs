@@ -53,3 +53,9 @@ pub const NEXTEST_WORKSPACE_ROOT: &str = "NEXTEST_WORKSPACE_ROOT";
 pub const NEXTEST_TEST_GLOBAL_SLOT: &str = "NEXTEST_TEST_GLOBAL_SLOT";
 /// Set by nextest for tests: the test's name.
 pub const NEXTEST_TEST_NAME: &str = "NEXTEST_TEST_NAME";
+/// Set by nextest for tests: the binary that the test is in.
+pub const NEXTEST_BINARY_ID: &str = "NEXTEST_BINARY_ID";
+/// Set by nextest for tests since 0.9.116: which attempt this is, from 1.
+pub const NEXTEST_ATTEMPT: &str = "NEXTEST_ATTEMPT";
+/// Set by nextest for tests since 0.9.116: which round of a stress run this is, from 0, or `none`.
+pub const NEXTEST_STRESS_CURRENT: &str = "NEXTEST_STRESS_CURRENT";

@@ -17,18 +17,33 @@
 //!
 //! # Crate map
 //! `config` resolves settings; `server` locates or starts PostgreSQL; `template` fingerprints and builds; `run` opens a run and
-//! keeps it (the keeper); `connections` divides the server's connections; `sweep` removes what dead runs left; `testing` is the helper. Two modules are contracts between
+//! keeps it (the keeper); `connections` divides the server's connections; `sweep` removes what dead runs left; `compare` and `pollution` say how a
+//! database differs from its template; `testing` is the helper. Two modules are contracts between
 //! processes: `name` (databases) and `run_dir` (files). `pg` holds all administrative SQL. `docs/DESIGN.md` has the reasons.
 
+#[cfg(not(any(feature = "sqlx-0_9", feature = "sqlx-0_8")))]
+compile_error!(
+    "kapsel-testdb needs one of its features `sqlx-0_9` and `sqlx-0_8`: the sqlx that your tests use"
+);
+
+/// What we work with ourselves: the newest sqlx that is compiled anyhow.
+#[cfg(all(feature = "sqlx-0_8", not(feature = "sqlx-0_9")))]
+extern crate sqlx_0_8 as sqlx;
+
+#[cfg(feature = "cli")]
+pub mod compare;
 pub mod config;
 pub mod connections;
 pub mod disk;
+pub mod driver;
 pub mod env;
 #[cfg(feature = "cli")]
 pub mod export;
 pub mod name;
 pub mod pg;
 pub mod platform;
+#[cfg(feature = "cli")]
+pub mod pollution;
 pub mod run;
 pub mod run_dir;
 pub mod server;
@@ -40,5 +55,22 @@ pub mod testing;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+pub use config::Leaks;
+#[cfg(feature = "sqlx-0_8")]
+pub use driver::Sqlx0_8;
+#[cfg(feature = "sqlx-0_9")]
+pub use driver::Sqlx0_9;
 pub use kapsel_testdb_macros::test;
-pub use testing::{TestDb, TestDbError, TestDbOptions, TestTransaction, test_id};
+pub use testing::{
+    DatabaseConfig, Measured, NotInTime, TestDb, TestDbError, TestDbOptions, TestTransaction,
+    Times, measure, measure_times, test_id, wait_until,
+};
+
+/// The documents' examples compile.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/MIGRATING.md")]
+    struct Migrating;
+}

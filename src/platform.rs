@@ -380,7 +380,7 @@ mod cli {
     }
 
     impl DirWatch {
-        /// Watches folders for entries that come and go; falls back to polling where the system's watches are used up.
+        /// Watches folders for entries that come and go, or that who wrote into them closes; falls back to polling where the system's watches are used up.
         #[cfg(target_os = "linux")]
         pub fn open(folders: &[&Path]) -> Self {
             let inotify = Self::inotify(folders);
@@ -406,7 +406,8 @@ mod cli {
                 let events = WatchFlags::MOVED_TO
                     | WatchFlags::MOVED_FROM
                     | WatchFlags::CREATE
-                    | WatchFlags::DELETE;
+                    | WatchFlags::DELETE
+                    | WatchFlags::CLOSE_WRITE;
                 inotify::add_watch(&fd, *folder, events)?;
             }
             readable(fd)

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kapsel_testdb::config::{self, Config, KeepConfig, Layer, PoolConfig};
+use kapsel_testdb::config::{self, Config, KeepConfig, Layer, Pollution, PoolConfig};
 use kapsel_testdb::connections::{Ledger, Limit, Sessions};
 use kapsel_testdb::name::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
 use kapsel_testdb::pg::databases::{DatabaseRow, Strategy};
 use kapsel_testdb::pg::{Address, ServerFacts};
 use kapsel_testdb::run_dir::{Connections, PROTOCOL, Presence, RunFile, Runtime};
 use kapsel_testdb::sweep::{Inputs, plan};
-use kapsel_testdb::template::{Chain, Source};
+use kapsel_testdb::template::{Basis, Chain, Source};
 use kapsel_testdb_bench::run_dir;
 
 /// The configuration from a file and an environment, as `prepare` and each slow-path test read it.
@@ -56,7 +56,7 @@ fn fingerprint(criterion: &mut Criterion) {
                 let source = runtime
                     .block_on(Source::read(&config))
                     .expect("the migrations");
-                Chain::new(&source, &config, &facts)
+                Chain::new(&source, &Basis::of(&config.template), &facts)
             });
         });
     }
@@ -160,6 +160,16 @@ fn run_file() -> RunFile {
         admin: None,
         maintenance_database: "postgres".to_owned(),
         template: DbName::template(&namespace(), &Fingerprint::from_hash(&[3; 32])),
+        made_of: MadeOf {
+            migrations: Some("/home/me/app/migrations".into()),
+            seeds: false,
+            basis: Basis {
+                base: "template0".to_owned(),
+                extensions: Vec::new(),
+            },
+            start: "0".repeat(64),
+            schema: "0".repeat(64),
+        },
         strategy: Strategy::FileCopy,
         settings: Vec::new(),
         threads: 39,
@@ -167,6 +177,9 @@ fn run_file() -> RunFile {
         pool: PoolConfig {
             max_connections: 5,
             acquire_timeout_secs: 30,
+            sandbox_acquire_timeout_ms: 2_000,
+            sandbox_lock_timeout_ms: 5_000,
+            leaks: Default::default(),
         },
         connections: Connections {
             per_process: 2,
@@ -177,6 +190,7 @@ fn run_file() -> RunFile {
             max: 20,
             max_age_days: 7,
         },
+        pollution: Pollution::Warn,
     }
 }
 

@@ -1,8 +1,8 @@
 //! `kapsel-testdb acquire` and `release`: a lease for scripts and other languages.
 //!
 //! A lease lives as long as a process holds its entry's flock. `acquire` leaves that to a small holder process, which ends with the
-//! release or with the process that called `acquire`. A crash of the holder is the death of a claimant: the keeper drops the
-//! database.
+//! release, or with the process that called `acquire`, whose end gives the database back. A crash of the holder is the death of a
+//! claimant: the keeper keeps the database as a failed test's.
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ use crate::connections::Place;
 use crate::name::DbName;
 use crate::pg::connect::Patience;
 use crate::platform::{self, DirWatch, ProcessId, ProcessWatch};
-use crate::run::clone;
-use crate::run_dir::{Folder, RunDir};
-use crate::testing::{join_run, lease_for_other_process};
+use crate::run::{clone, kept};
+use crate::run_dir::{Claimant, Folder, RunDir};
+use crate::testing::{from_nextest, join_run, lease_for_other_process};
 use crate::{env, export};
 
 /// How often the holder looks even if nobody tells it anything.
@@ -31,7 +31,11 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
         Some(pid) => ProcessId::of(pid).with_context(|| format!("there is no process {pid}"))?,
         None => ProcessId::parent().context("the process that called has ended")?,
     };
-    let lease = lease_for_other_process(&dir, args.connections).await?;
+    let claimant = match &args.name {
+        Some(name) => Some(Claimant::named(name)),
+        None => from_nextest(),
+    };
+    let lease = lease_for_other_process(&dir, args.connections, claimant).await?;
     let (claim, file) = (lease.claim, lease.file);
     let entry = claim.file();
     let tokens = lease.place.and_then(Place::hand_over);
@@ -82,10 +86,10 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
         let file = dir.read()?;
         let mut admin = clone::admin(&file, "release", Patience::RUNNING).await?;
         if args.failed {
-            clone::preserve(&mut admin, &name).await?;
-            dir.forget(to, &name);
+            kept::preserve(&mut admin, dir.entries(), &name).await?;
+            kept::bound(&mut admin, &file.namespace, file.keep).await?;
         } else {
-            clone::drop_released(&mut admin, &dir, &name).await?;
+            clone::drop_released(&mut admin, &dir, &file, &name).await?;
         }
         admin.close().await;
     }
@@ -101,17 +105,24 @@ pub async fn hold(args: Hold) -> Result<ExitCode> {
     let name: DbName = args.name.parse()?;
     let leased = args.dir.join(Folder::Leased.as_str());
     let changes = DirWatch::open(&[leased.as_path()]);
-    let Some(owner) = ProcessWatch::open(&args.watch) else {
-        return Ok(ExitCode::SUCCESS);
-    };
+    let owner = ProcessWatch::open(&args.watch);
     while dir.list(Folder::Leased).contains(&name) {
         tokio::select! {
-            () = owner.ended() => break,
+            () = ended(owner.as_ref()) => {
+                // How it ended is not known: who wants the database kept says so.
+                dir.move_leased(&name, Folder::Released);
+            }
             () = changes.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn ended(owner: Option<&ProcessWatch>) {
+    if let Some(owner) = owner {
+        owner.ended().await;
+    }
 }
 
 fn run_dir() -> Result<PathBuf> {

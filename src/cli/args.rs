@@ -23,8 +23,8 @@ pub struct Args {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected (doctor: something will fail), 2 usage, 3 configuration, 4 server, 5 template or migration, \
-6 run directory, 7 export, 8 something could not be removed";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected (doctor: something will fail), 2 usage (kept: no such test, or several), 3 configuration, 4 server, 5 template or migration, \
+6 run directory, 7 export, 8 something could not be removed, 9 a database is not as its template";
 
 #[derive(Debug, clap::Args)]
 pub struct Global {
@@ -125,6 +125,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List, open, dump, compare and drop the databases of failed tests
+    #[command(subcommand)]
+    Kept(Kept),
     /// Check everything that tests stand on, and say what mends what
     Doctor(Doctor),
     /// Start, stop, look at or open the managed server
@@ -194,6 +197,81 @@ pub enum Server {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Kept {
+    /// Show whose databases are kept, the newest first
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Open psql on a test's database
+    Psql(KeptPsql),
+    /// Print a test's database as SQL, with pg_dump
+    Dump(KeptDump),
+    /// Show how a test's database differs from its template: schema and rows
+    Diff(KeptDiff),
+    /// Drop tests' databases
+    Drop(KeptDrop),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct KeptTest {
+    /// The test's name, its end or a part of it between `::`; or the database's name
+    pub test: String,
+    /// Which attempt's database [default: the latest]
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct KeptPsql {
+    #[command(flatten)]
+    pub test: KeptTest,
+    /// What psql is told
+    #[arg(last = true, value_name = "ARGS")]
+    pub arguments: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct KeptDump {
+    #[command(flatten)]
+    pub test: KeptTest,
+    /// Write into a file [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What pg_dump is told
+    #[arg(last = true, value_name = "ARGS")]
+    pub arguments: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct KeptDiff {
+    #[command(flatten)]
+    pub test: KeptTest,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["tests", "all"]))]
+pub struct KeptDrop {
+    /// The tests' names, as with `kept psql`: each drops all databases of its test
+    #[arg(value_name = "TEST")]
+    pub tests: Vec<String>,
+    /// All kept databases of this project
+    #[arg(long, conflicts_with = "attempt")]
+    pub all: bool,
+    /// Only those of this attempt
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+    /// Also those that somebody is connected to
+    #[arg(long)]
+    pub force: bool,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Prepare {
     /// Print variables that lead to the database
@@ -222,6 +300,9 @@ pub struct Acquire {
     /// Connections that will be open on the database at once [default: a test process's part]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
+    /// What `kept` calls the database if it is kept [default: nextest's test]
+    #[arg(long)]
+    pub name: Option<String>,
     /// Process whose end gives the database back [default: the one that calls]
     #[arg(long)]
     pub pid: Option<u32>,

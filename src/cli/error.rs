@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::init::InitError;
+use crate::cli::kept::KeptError;
 use crate::config::ConfigError;
 use crate::export::ExportError;
 use crate::pg::PgError;
@@ -16,6 +17,9 @@ use crate::testing::TestDbError;
 
 /// Something could not be removed; the report says what.
 pub const NOT_REMOVED: u8 = 8;
+
+/// A database is not as its template; the report says how.
+pub const DIFFERENT: u8 = 9;
 
 /// The exit code of an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -40,11 +44,12 @@ fn class(error: &anyhow::Error) -> u8 {
             TestDbError::Config(_) => 3,
             TestDbError::Pg(_) | TestDbError::Connect { .. } => 4,
             TestDbError::RunDir(_) => 6,
-            TestDbError::Background(_) => 1,
+            TestDbError::Background(_) | TestDbError::Fixture(_) => 1,
         };
     }
     let is = |class, found| if found { Some(class) } else { None };
-    is(3, error.is::<ConfigError>() || error.is::<InitError>())
+    is(2, error.is::<KeptError>())
+        .or(is(3, error.is::<ConfigError>() || error.is::<InitError>()))
         .or(is(
             4,
             error.is::<ServerError>()

@@ -10,7 +10,10 @@ mod idle;
 pub mod init;
 mod init_command;
 mod keeper;
+mod kept;
+mod libpq;
 mod output;
+mod pollution;
 mod prepare;
 mod run;
 mod server;
@@ -71,6 +74,7 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         Command::Sweep(options) => sweep::run(&global.config(printer)?, options, printer).await,
         Command::Doctor(options) => doctor::run(global, options, printer).await,
         Command::Status { json } => status::run(&global.config(printer)?, json, printer).await,
+        Command::Kept(command) => kept::run(&global.config(printer)?, command, printer).await,
         Command::Server(command) => server::run(&global.config(printer)?, command, printer).await,
         Command::IdleStop { order } => idle::run(&order).await,
     }

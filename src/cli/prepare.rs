@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::args::Prepare;
 use super::output::Printer;
+use super::pollution;
 use crate::config::{Config, ExportUrl};
 use crate::run::{self, Identity, OpenRun, RunError, clone, spawn};
 use crate::run_dir::write_atomically;
@@ -40,6 +41,7 @@ async fn under_nextest(
     };
     let mut run = run::open(config, identity, test_threads(), printer).await?;
     warn(config, &run, false, printer);
+    pollution::tell(&run.runtime, &config.namespace, None, printer);
     if run.joined {
         clone::refresh_shared(&run.dir).await?;
     }
@@ -66,6 +68,7 @@ async fn by_hand(config: &Config, args: &Prepare, printer: &Printer) -> Result<(
     let mut run = run::open(config, Identity::Process, test_threads(), printer).await?;
     printer.line(&summary(&run, begun));
     warn(config, &run, true, printer);
+    pollution::tell(&run.runtime, &config.namespace, None, printer);
     let prepared = persistent(config, &mut run, printer).await;
     let OpenRun {
         runtime,

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Run;
+use super::error::DIFFERENT;
 use super::output::Printer;
+use super::pollution;
 use super::prepare::test_threads;
 use crate::config::{Config, ExportUrl, Origin};
 use crate::export::{self, Variables};
@@ -37,11 +39,15 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
     let variables = export::for_run(&run.dir, &run.file, url);
     let status = command(&args.command, &variables, &mut signals).await;
     let has_keeper = keeper.is_some();
+    let (runtime, id) = (run.runtime.clone(), run.file.run.clone());
     end(run, keeper, config.template.keep, printer).await;
+    let polluted = pollution::tell(&runtime, &config.namespace, Some(&id), printer);
     if !has_keeper {
         super::idle::leave_watch(config, printer);
     }
     match status {
+        // The command's own failure says more.
+        Ok(status) if status.success() && polluted => Ok(ExitCode::from(DIFFERENT)),
         Ok(status) => Ok(exit_code(status)),
         Err(error) => {
             printer.error(&error);

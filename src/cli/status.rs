@@ -234,6 +234,9 @@ fn say(status: &Status, printer: &Printer) {
     for name in &status.kept {
         text.push_str(&format!("kept       {name}\n"));
     }
+    if !status.kept.is_empty() {
+        text.push_str("           `kapsel-testdb kept list` says whose they are\n");
+    }
     printer.data(&text);
 }
 

@@ -46,6 +46,10 @@ fn say(report: &Report, printer: &Printer) {
     for name in &report.dropped {
         printer.line(&format!("{verb} {name}"));
     }
+    for name in &report.kept {
+        let verb = if report.dry_run { "would keep" } else { "kept" };
+        printer.line(&format!("{verb} {name}"));
+    }
     for run in &report.waiting {
         printer.line(&format!(
             "run {run} of another host looks dead; a sweep without --dry-run and --no-wait watches it for 30 s and removes it"

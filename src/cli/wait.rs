@@ -1,12 +1,14 @@
-//! `kapsel-testdb wait`: returns when no run of this project on this host is alive any more, teardown included.
+//! `kapsel-testdb wait`: returns when no run of this project on this host is alive any more, teardown included, and tells what they
+//! committed into their shared clones.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::error::NOT_REMOVED;
+use super::error::{DIFFERENT, NOT_REMOVED};
 use super::output::Printer;
+use super::pollution;
 use crate::config::Config;
 use crate::name::RunId;
 use crate::run_dir::Runtime;
@@ -19,7 +21,12 @@ pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Resul
     loop {
         let alive = alive(&runtime, config)?;
         if alive.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+            let fails = pollution::tell(&runtime, &config.namespace, None, printer);
+            return Ok(if fails {
+                ExitCode::from(DIFFERENT)
+            } else {
+                ExitCode::SUCCESS
+            });
         }
         if begun.elapsed() >= timeout {
             for run in alive {

@@ -177,6 +177,21 @@ pub const KEYS: &[Key] = &[
         "how long an acquire waits",
     ),
     key(
+        "pool.sandbox_acquire_timeout_ms",
+        "2000",
+        "how long an acquire waits while a sandbox's only connection is in use",
+    ),
+    key(
+        "pool.sandbox_lock_timeout_ms",
+        "5000",
+        "how long a statement in a sandbox waits for another test's lock; 0 for ever",
+    ),
+    key(
+        "pool.leaks",
+        "\"warn\"",
+        "what happens to a test that leaves connections open: \"warn\", \"fail\" or \"off\"",
+    ),
+    key(
         "export.database_url",
         "\"off\"",
         "what DATABASE_URL becomes in tests: \"shared\", \"admin\" or \"off\"",
@@ -184,6 +199,11 @@ pub const KEYS: &[Key] = &[
     key("keep.failed", "true", "keep the database of a failed test"),
     key("keep.max", "20", "most databases kept"),
     key("keep.max_age_days", "7", "longest time a database is kept"),
+    key(
+        "shared.pollution",
+        "\"warn\"",
+        "what tests commit into the shared clone is reported at the run's end; \"fail\": `wait` and `run` fail as well; \"off\"",
+    ),
     key(
         "persistent.database",
         "none",

@@ -99,6 +99,19 @@ pub enum ExportUrl {
     Admin,
 }
 
+/// What is done where a run's end finds that its tests committed something into the shared clone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pollution {
+    /// It is reported.
+    #[default]
+    Warn,
+    /// It is reported, and `wait` and `run` fail.
+    Fail,
+    /// Nobody looks.
+    Off,
+}
+
 /// Everything that the stages need to know, resolved.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -116,6 +129,8 @@ pub struct Config {
     pub export_url: ExportUrl,
     /// Failed tests' databases.
     pub keep: KeepConfig,
+    /// What is done about what a run committed into its shared clone.
+    pub pollution: Pollution,
     /// A database of a fixed name that `prepare` by hand keeps current.
     pub persistent: Option<String>,
     /// Whether a run has a keeper.
@@ -202,6 +217,39 @@ pub struct PoolConfig {
     pub max_connections: u32,
     /// How long an acquire waits, in seconds.
     pub acquire_timeout_secs: u64,
+    /// How long an acquire waits while a sandbox's only connection is in use, in milliseconds.
+    #[serde(default = "PoolConfig::sandbox_acquire_timeout_ms")]
+    pub sandbox_acquire_timeout_ms: u64,
+    /// How long a statement in a sandbox waits for another test's lock, in milliseconds; 0 for ever.
+    #[serde(default = "PoolConfig::sandbox_lock_timeout_ms")]
+    pub sandbox_lock_timeout_ms: u64,
+    /// What happens to a test that leaves connections open.
+    #[serde(default)]
+    pub leaks: Leaks,
+}
+
+/// Defaults that also hold for runs of a tool that did not write these yet.
+impl PoolConfig {
+    fn sandbox_acquire_timeout_ms() -> u64 {
+        2_000
+    }
+
+    fn sandbox_lock_timeout_ms() -> u64 {
+        5_000
+    }
+}
+
+/// What happens to a test that leaves connections open on its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Leaks {
+    /// Its output says so.
+    #[default]
+    Warn,
+    /// It fails.
+    Fail,
+    /// Nobody looks.
+    Off,
 }
 
 /// Failed tests' databases.

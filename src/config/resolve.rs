@@ -8,8 +8,8 @@ use toml::Value;
 
 use super::layers::{KEYS, Layer, Origin, unknown_variables};
 use super::{
-    ComposeConfig, Config, ConfigError, ExportUrl, KeepConfig, PoolConfig, ServerConfig,
-    ServerMode, TemplateConfig,
+    ComposeConfig, Config, ConfigError, ExportUrl, KeepConfig, Leaks, Pollution, PoolConfig,
+    ServerConfig, ServerMode, TemplateConfig,
 };
 use crate::name::Namespace;
 use crate::pg::Address;
@@ -67,6 +67,25 @@ impl Resolver<'_> {
             pool: PoolConfig {
                 max_connections: self.number("pool.max_connections", 5, 1..=10_000)? as u32,
                 acquire_timeout_secs: self.number("pool.acquire_timeout_secs", 30, 1..=86_400)?,
+                sandbox_acquire_timeout_ms: self.number(
+                    "pool.sandbox_acquire_timeout_ms",
+                    PoolConfig::sandbox_acquire_timeout_ms(),
+                    1..=86_400_000,
+                )?,
+                sandbox_lock_timeout_ms: self.number(
+                    "pool.sandbox_lock_timeout_ms",
+                    PoolConfig::sandbox_lock_timeout_ms(),
+                    0..=86_400_000,
+                )?,
+                leaks: self.choice(
+                    "pool.leaks",
+                    "\"warn\", \"fail\" or \"off\"",
+                    &[
+                        ("warn", Leaks::Warn),
+                        ("fail", Leaks::Fail),
+                        ("off", Leaks::Off),
+                    ],
+                )?,
             },
             export_url: self.choice(
                 "export.database_url",
@@ -82,6 +101,15 @@ impl Resolver<'_> {
                 max: self.number("keep.max", 20, 0..=100_000)? as usize,
                 max_age_days: self.number("keep.max_age_days", 7, 0..=36_500)?,
             },
+            pollution: self.choice(
+                "shared.pollution",
+                "\"warn\", \"fail\" or \"off\"",
+                &[
+                    ("warn", Pollution::Warn),
+                    ("fail", Pollution::Fail),
+                    ("off", Pollution::Off),
+                ],
+            )?,
             persistent: self.text("persistent.database")?,
             keeper: self.flag("run.keeper", true)?,
             disk_budget_mb: match self.number("run.disk_budget_mb", 0, 1..=1 << 40)? {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use super::tls::Tls;
+use crate::driver;
 
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -122,30 +123,7 @@ impl Address {
 
     /// A complete configuration for sqlx. A password that the address does not have is looked up in the passfile.
     pub fn options(&self, database: &str) -> PgConnectOptions {
-        // Parsed from the URL so that sqlx looks into the user's passfile for exactly this server.
-        let parsed: Result<PgConnectOptions, _> = self.url(database).parse();
-        // A host that no URL can hold: never another one.
-        let mut options = parsed.unwrap_or_else(|_| {
-            let options = PgConnectOptions::new_without_pgpass()
-                .port(self.port)
-                .username(&self.user)
-                .database(database);
-            match &self.host {
-                Host::Tcp(host) => options.host(host),
-                Host::Socket(folder) => options.socket(folder),
-            }
-        });
-        // sqlx's own choice, 2, is refused by poolers and changes nothing: since PostgreSQL 12 the default is exact.
-        options = options.extra_float_digits(None);
-        options = match &self.host {
-            Host::Tcp(_) => self.tls.apply(options),
-            // As with libpq; asking whether the server can do TLS would cost a round trip.
-            Host::Socket(_) => options.ssl_mode(PgSslMode::Disable),
-        };
-        match &self.password {
-            Some(password) => options.password(password),
-            None => options,
-        }
+        driver::options(self, database)
     }
 
     /// The URL of a database, without password: for printing, and for drivers that read the passfile.
@@ -161,6 +139,13 @@ impl Address {
             .map(|p| format!(":{}", encode(p)))
             .unwrap_or_default();
         self.url_with(&password, database)
+    }
+
+    /// The same with the name that sessions are to have in `pg_stat_activity`.
+    pub fn url_for_other_drivers(&self, database: &str, application: &str) -> String {
+        let url = self.url_with_password(database);
+        let and = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{and}application_name={}", encode(application))
     }
 
     fn url_with(&self, password: &str, database: &str) -> String {

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
+use sqlx::{Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
 
 use tokio::time::timeout;
+
+use crate::driver::own;
 
 use super::address::Address;
 use super::connect::{ATTEMPT, Patience, connect, lock_session};
@@ -64,11 +66,7 @@ impl Admin {
         sql: String,
         doing: impl FnOnce() -> String,
     ) -> Result<(), PgError> {
-        let ran = sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut self.connection)
-            .await
-            .map(drop)
-            .doing(doing);
+        let ran = own::execute(&mut self.connection, &sql).await.doing(doing);
         match ran {
             Err(error) if error.is(code::DISK_FULL) => Err(PgError::DiskFull {
                 remedy: self.full_disk().await,
@@ -88,8 +86,7 @@ impl Admin {
     }
 
     pub(super) async fn rows(&mut self, sql: String, doing: &str) -> Result<Vec<PgRow>, PgError> {
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .fetch_all(&mut self.connection)
+        own::rows(&mut self.connection, &sql)
             .await
             .doing(|| doing.to_owned())
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Error as Sqlx, PgConnection};
+use sqlx::{ConnectOptions, Connection, Either, Error as Sqlx, Executor, PgConnection};
 
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use super::error::{
     ConnectFailure, Doing, PgError, backoff, backoff_coming_up, classify, code, code_of,
 };
 use super::tls;
+use crate::driver::own::trusted;
 
 /// How long a server may take to answer one attempt: something may listen there that never says a word.
 pub const ATTEMPT: Duration = Duration::from_secs(10);
@@ -185,7 +186,7 @@ fn connect_error(address: &Address, error: Sqlx, waited: Duration) -> PgError {
 /// The number of statements that succeeded, and what the next one met.
 pub async fn run_script(connection: &mut PgConnection, sql: &str) -> Result<(), (usize, Sqlx)> {
     let mut done = 0;
-    let mut results = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_many(&mut *connection);
+    let mut results = connection.fetch_many(sqlx::raw_sql(trusted(sql)));
     loop {
         match results.try_next().await {
             Ok(Some(Either::Left(_))) => done += 1,

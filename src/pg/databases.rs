@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, Error as Sqlx, Row};
+use sqlx::{Connection, Error as Sqlx, Row};
 
 use super::admin::Admin;
 use super::connect::{Patience, connect};
 use super::error::{Doing, PgError};
 use super::lock::LockKey;
 use super::sql::{identifier, literal};
+use crate::driver::own;
 use crate::name::{DbName, Kind, Namespace};
 
 /// One of our databases as the server shows it.
@@ -35,6 +36,25 @@ pub struct DatabaseRow {
     pub activity: i64,
     /// Its comment.
     pub comment: Option<String>,
+}
+
+#[cfg(test)]
+impl DatabaseRow {
+    /// One of ours that nobody uses, without a comment.
+    pub(crate) fn unused(name: DbName) -> Self {
+        Self {
+            name,
+            owned: true,
+            owner: "me".to_owned(),
+            is_template: false,
+            allow_connections: true,
+            invalid: false,
+            sessions: 0,
+            prepared: 0,
+            activity: 0,
+            comment: None,
+        }
+    }
 }
 
 /// How `CREATE DATABASE` copies.
@@ -185,6 +205,25 @@ impl Admin {
         self.run(sql, || format!("rename `{from}` to `{to}`")).await
     }
 
+    /// Renames a database and comments on it, both or neither: no crash leaves the one without the other.
+    ///
+    /// # Errors
+    /// See [`Self::rename_database`]; 3D000 where there is no such database.
+    pub async fn keep_database(
+        &mut self,
+        from: &DbName,
+        to: &DbName,
+        comment: &str,
+    ) -> Result<(), PgError> {
+        let (quoted, comment) = (from.quoted(), literal(comment));
+        // Statements that are sent together are one transaction.
+        let sql = format!(
+            "COMMENT ON DATABASE {quoted} IS {comment}; ALTER DATABASE {quoted} RENAME TO {}",
+            to.quoted()
+        );
+        self.run(sql, || format!("rename `{from}` to `{to}`")).await
+    }
+
     /// Seals a database: nobody connects to it any more, and it can be cloned.
     ///
     /// # Errors
@@ -230,25 +269,23 @@ impl Admin {
         let options = self.address().options(&name.to_string());
         let mut connection = connect(self.address(), &options, Patience::RUNNING).await?;
         let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-        let rows = sqlx::raw_sql(sql).fetch_all(&mut connection).await;
+        let rows = own::rows(&mut connection, sql).await;
         for row in rows.doing(doing)? {
             let gid: String = row.try_get("gid").doing(doing)?;
             let sql = format!("ROLLBACK PREPARED {}", literal(&gid));
-            let ran = sqlx::raw_sql(AssertSqlSafe(sql))
-                .execute(&mut connection)
-                .await;
+            let ran = own::execute(&mut connection, &sql).await;
             ran.doing(doing)?;
         }
         connection.close().await.doing(doing)
     }
 
-    /// The size of a database in bytes.
+    /// The size of a database in bytes; 0 for one that is being dropped.
     ///
     /// # Errors
-    /// A failed statement.
+    /// A failed statement: 3D000 where it is gone, 42501 where the role may not know.
     pub async fn database_size(&mut self, name: &DbName) -> Result<u64, PgError> {
         let sql = format!(
-            "SELECT pg_database_size({}) AS bytes",
+            "SELECT coalesce(pg_database_size({}), 0) AS bytes",
             literal(&name.to_string())
         );
         let bytes: i64 = self.value(sql, "measure a database").await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::error::Error as Sqlx;
+use sqlx::postgres::PgErrorPosition;
 
 /// SQLSTATE codes that decide what we do.
 pub mod code {
@@ -32,6 +33,8 @@ pub mod code {
     pub const INVALID_PASSWORD: &str = "28P01";
     /// Not let in by pg_hba.conf, or no such role.
     pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// The transaction is aborted: statements fail until it is rolled back.
+    pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     /// The database is not in a state for this: not connectable, or left invalid by an interrupted DROP.
     pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
 }
@@ -155,6 +158,66 @@ pub fn code_of(error: &Sqlx) -> Option<String> {
         .map(|c| c.into_owned())
 }
 
+/// What the server said of a statement that it refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its message with SQLSTATE, detail, hint and context, in one line; or what sqlx said, where it was not the server.
+    pub message: String,
+    /// Its SQLSTATE.
+    pub code: Option<String>,
+    /// Where in the text that was sent, in characters from one.
+    pub position: Option<usize>,
+    /// Which line of the data of a COPY, from one.
+    pub copy_line: Option<usize>,
+}
+
+impl Refusal {
+    /// Takes an error apart.
+    pub fn of(error: &Sqlx) -> Self {
+        let database = error
+            .as_database_error()
+            .and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+        let Some(database) = database else {
+            return Self {
+                message: error.to_string(),
+                code: None,
+                position: None,
+                copy_line: None,
+            };
+        };
+        let mut message = format!("{} (SQLSTATE {})", database.message(), database.code());
+        let context = database.r#where();
+        let more = [
+            ("detail", database.detail()),
+            ("hint", database.hint()),
+            ("context", context),
+        ];
+        for (label, text) in more {
+            if let Some(text) = text {
+                let text = text.replace('\n', ", ");
+                message.push_str(&format!("; {label}: {text}"));
+            }
+        }
+        Self {
+            message,
+            code: Some(database.code().to_owned()),
+            position: match database.position() {
+                Some(PgErrorPosition::Original(position)) => Some(position),
+                _ => None,
+            },
+            copy_line: context.and_then(copy_line),
+        }
+    }
+}
+
+/// The line in `COPY t, line 17, column x: "abc"`; a trigger's context may come before it.
+fn copy_line(context: &str) -> Option<usize> {
+    let copy = context.lines().find(|line| line.starts_with("COPY "))?;
+    let (_, after) = copy.split_once(", line ")?;
+    let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().filter(|line| *line > 0)
+}
+
 /// What a failed attempt to connect means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConnectFailure {
@@ -231,6 +294,18 @@ mod tests {
         };
         assert_eq!(answer("00"), ConnectFailure::Passing);
         assert_eq!(answer("48"), ConnectFailure::Final);
+    }
+
+    #[test]
+    fn the_line_of_a_copy_is_in_its_context() {
+        assert_eq!(
+            copy_line("COPY t, line 17, column x: \"a, line 3\""),
+            Some(17)
+        );
+        let trigger = "PL/pgSQL function f() line 3 at RAISE\nCOPY t, line 2: \"1\"";
+        assert_eq!(copy_line(trigger), Some(2));
+        assert_eq!(copy_line("PL/pgSQL function f() line 3 at RAISE"), None);
+        assert_eq!(copy_line("COPY t, Zeile 2"), None);
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 pub mod address;
 pub mod admin;
+pub mod blockers;
 pub mod connect;
+#[cfg(feature = "cli")]
+pub mod counters;
 pub mod databases;
 pub mod error;
 pub mod facts;
 pub mod lock;
 #[cfg(feature = "cli")]
 pub mod probe;
+pub mod script;
 mod settings;
 pub mod sql;
 pub mod tls;

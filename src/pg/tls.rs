@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sqlx::Error as Sqlx;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::postgres::PgSslMode;
 
 use super::address::{AddressError, encode};
 
@@ -37,7 +37,8 @@ pub struct Tls {
     pub client_key: Option<PathBuf>,
 }
 
-const SYSTEM: &str = "system";
+/// libpq's word for the well-known authorities.
+pub const SYSTEM: &str = "system";
 
 impl Tls {
     /// What libpq's variables say. An unknown mode there is left to others to complain about.
@@ -110,23 +111,6 @@ impl Tls {
     /// As libpq's variables.
     pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.parts().map(|(_, variable, value)| (variable, value))
-    }
-
-    /// Tells sqlx.
-    pub(super) fn apply(&self, mut options: PgConnectOptions) -> PgConnectOptions {
-        if let Some(Ok(mode)) = self.mode.as_deref().map(str::parse) {
-            options = options.ssl_mode(mode);
-        }
-        if let Some(path) = self.root_cert.as_ref().filter(|p| p.as_os_str() != SYSTEM) {
-            options = options.ssl_root_cert(path);
-        }
-        if let Some(path) = &self.client_cert {
-            options = options.ssl_client_cert(path);
-        }
-        match &self.client_key {
-            Some(path) => options.ssl_client_key(path),
-            None => options,
-        }
     }
 
     /// A file that is named but cannot be read. sqlx would report it as if the server were not there.

@@ -11,9 +11,9 @@ use crate::pg::admin::Admin;
 use crate::pg::connect::{Patience, Retry, connect_once};
 use crate::pg::error::code;
 use crate::pg::lock::LockKey;
-use crate::run_dir::{Folder, RunDir, RunFile};
+use crate::run_dir::{Claimant, Entries, Folder, RunDir, RunFile};
 
-use super::RunError;
+use super::{RunError, kept};
 
 /// How long to wait for another process that makes the shared clone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,23 +130,42 @@ pub async fn refresh_shared(dir: &RunDir) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Preserves a failed test's clone under the name that the test printed. Ends the sessions that the test left.
-///
-/// # Errors
-/// A failed statement.
-pub async fn preserve(admin: &mut Admin, name: &DbName) -> Result<DbName, PgError> {
-    let kept = name.with_kind(Kind::Kept);
-    admin.end_sessions(name).await?;
-    admin.rename_database(name, &kept).await?;
-    Ok(kept)
-}
-
-/// Drops a database of the run that was given back, and forgets its entry.
+/// Drops a database of the run that was given back, and forgets its entry. One that a retry gave back takes with it what the test's
+/// earlier attempts left: the caller knows that the retry is over, and that they are.
 ///
 /// # Errors
 /// A failed statement; the entry stays.
-pub async fn drop_released(admin: &mut Admin, dir: &RunDir, name: &DbName) -> Result<(), PgError> {
+pub async fn drop_released(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<(), PgError> {
+    let entries = dir.entries();
+    let claimant = entries.claimant(Folder::Released, name);
+    if let Some(passed) = claimant.filter(|c| c.is_retry() && file.keep.failed) {
+        for name in earlier_attempts(entries, &passed) {
+            admin.drop_database(&name, false, true).await?;
+            dir.forget(Folder::Released, &name);
+        }
+        kept::drop_earlier_attempts(admin, entries, name, &passed).await?;
+    }
     admin.drop_database(name, false, true).await?;
     dir.forget(Folder::Released, name);
     Ok(())
+}
+
+/// Gives back what earlier attempts of a test failed with or died with, where nobody has preserved it yet: without a keeper.
+pub fn earlier_attempts(entries: Entries<'_>, passed: &Claimant) -> Vec<DbName> {
+    let waiting = [Folder::Failed, Folder::Leased].map(|folder| {
+        let mut names = entries.list(folder);
+        names.retain(|name| {
+            let claimant = entries.claimant(folder, name);
+            claimant.is_some_and(|c| c.is_same_test(passed) && c.attempt < passed.attempt)
+                && !entries.is_held(folder, name)
+                && entries.advance(name, folder, Folder::Released)
+        });
+        names
+    });
+    waiting.concat()
 }

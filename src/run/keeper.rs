@@ -1,5 +1,5 @@
-//! The keeper: the run's background process. It holds the run lock, keeps clones ready, drops what tests gave back, and ends the
-//! run when nextest has ended, because nextest has no teardown.
+//! The keeper: the run's background process. It holds the run lock, keeps clones ready, drops what tests gave back, preserves what
+//! failed, and ends the run when nextest has ended, because nextest has no teardown.
 //!
 //! One session holds the locks and is verified after every wake; up to three others work, and are closed when there is nothing
 //! to do. What a crash leaves: the test processes' flocks keep the run alive, helpers clone and drop by themselves, and the next
@@ -16,19 +16,18 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use super::RunError;
 use super::budget::Budget;
-use super::clone;
 use super::keeper_plan::{Job, View, plan};
 use super::spawn::KeeperOrder;
 use super::teardown::{End, Ending, STRAGGLERS};
+use super::{RunError, clone, kept};
 use crate::name::DbName;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{Patience, Retry};
 use crate::pg::lock::LockKey;
 use crate::platform::{self, DirWatch, ProcessWatch};
 use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
-use crate::sweep;
+use crate::{pollution, sweep};
 
 /// Sessions that work at once, besides the one that holds the locks and the spare one, which warms clones or sweeps.
 const HANDS: usize = 2;
@@ -60,6 +59,8 @@ struct Keeper {
     spare: Arc<Semaphore>,
     /// Whether the log says already that there is too little room.
     complained: bool,
+    /// Templates besides the run's own whose locks are held.
+    templates_held: HashSet<DbName>,
 }
 
 /// A finished job, and the session that did it if it is still good.
@@ -108,6 +109,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         budget,
         spare: Arc::new(Semaphore::new(1)),
         complained: false,
+        templates_held: HashSet::new(),
     };
     let stop = keeper.work(order.watch.as_ref(), &mut told).await;
     tracing::info!(?stop, "the working life ends");
@@ -128,6 +130,8 @@ impl Keeper {
         let folders = Folder::ALL.map(|folder| root.join(folder.as_str()));
         let mut watch_list: Vec<_> = folders.iter().map(std::path::PathBuf::as_path).collect();
         watch_list.push(&root);
+        let templates = self.dir.templates_folder();
+        watch_list.push(&templates);
         let dirs = DirWatch::open(&watch_list);
         let process = watched.map(ProcessWatch::open);
         let begun = Instant::now();
@@ -144,6 +148,7 @@ impl Keeper {
             if !self.verify().await {
                 return Stop::Fenced;
             }
+            self.hold_templates().await;
             self.assign();
             sweeping |= self.jobs.is_empty();
             let pause = if self.busy.is_empty() && !self.idle.is_empty() {
@@ -199,6 +204,21 @@ impl Keeper {
         }
     }
 
+    /// Holds the locks of the templates that tests use besides the run's own, so that nobody collects one between two tests. A lock that
+    /// is not free is a collector's: who needs the template next builds it again.
+    async fn hold_templates(&mut self) {
+        for name in self.dir.templates() {
+            if self.templates_held.contains(&name) {
+                continue;
+            }
+            match self.lock.try_lock_shared(LockKey::template(&name)).await {
+                Ok(true) => drop(self.templates_held.insert(name)),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+
     /// A server that has just crashed or was restarted may do so again.
     async fn lock_again(&mut self) -> Result<bool, RunError> {
         let mut retry = Retry::within(Patience::RUNNING.busy);
@@ -238,13 +258,11 @@ impl Keeper {
             self.dir.set_shared(None)?;
         }
         self.lock = admin;
+        self.templates_held.clear();
         Ok(true)
     }
 
     fn view(&mut self) -> View {
-        for name in self.dir.release_abandoned() {
-            tracing::info!("`{name}` was abandoned");
-        }
         let waiting = |folder| -> Vec<DbName> {
             let mut names = self.dir.list(folder);
             names.retain(|name| {
@@ -255,8 +273,16 @@ impl Keeper {
             });
             names
         };
-        let leased = self.dir.list(Folder::Leased);
+        // In this order: where a retry has given its database back, its earlier attempts are seen to be over.
         let released = waiting(Folder::Released);
+        for name in self
+            .dir
+            .entries()
+            .settle_abandoned(self.fate_of_abandoned())
+        {
+            tracing::info!("the claimant of `{name}` has died");
+        }
+        let leased = self.dir.list(Folder::Leased);
         let failed = waiting(Folder::Failed);
         self.demand |= !failed.is_empty()
             || !leased.is_empty()
@@ -265,6 +291,14 @@ impl Keeper {
                 .any(|name| name.kind() == crate::name::Kind::Clone);
         let ready = self.dir.list(Folder::Ready).len();
         let existing = ready + leased.len() + released.len() + failed.len() + 1;
+        let preserving = self.jobs.iter().any(|j| matches!(j, Job::Preserve(_)));
+        let settled = |name: &&DbName| !self.is_undecided(name, preserving || !failed.is_empty());
+        let released: Vec<DbName> = released
+            .iter()
+            .filter(settled)
+            .take(HANDS)
+            .cloned()
+            .collect();
         let room = self.budget.room(existing);
         if room == 0 && !self.complained {
             tracing::warn!("{}", self.budget.complaint());
@@ -286,6 +320,25 @@ impl Keeper {
             threads: self.file.threads,
             free: HANDS.saturating_sub(self.busy.len()),
         }
+    }
+
+    /// Whoever ends without giving its database back was killed, or has ended itself: its test has failed.
+    fn fate_of_abandoned(&self) -> Folder {
+        if self.file.keep.failed {
+            Folder::Failed
+        } else {
+            Folder::Released
+        }
+    }
+
+    /// Whether a database that was given back must wait, because it is a retry's: not until its process has ended without failing
+    /// has the test passed, and not until its earlier attempts' databases have their kept names can they be told.
+    fn is_undecided(&self, name: &DbName, preserving: bool) -> bool {
+        let entries = self.dir.entries();
+        let claimant = entries.claimant(Folder::Released, name);
+        self.file.keep.failed
+            && claimant.is_some_and(|c| c.is_retry())
+            && (preserving || entries.is_held(Folder::Released, name))
     }
 
     fn assign(&mut self) {
@@ -417,20 +470,41 @@ async fn do_job(
             .await
             .map(Some),
         Job::Create => create_and_warm(&mut admin, file, spare).await.map(Some),
-        Job::Preserve(name) => match clone::preserve(&mut admin, name).await {
-            Ok(kept) => {
-                dir.forget(Folder::Failed, name);
-                Ok(Some(kept))
+        Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
+        Job::Drop(name) => {
+            if let Some(shared) = pollution::Shared::of_round(dir, file, name) {
+                judge(shared, &mut admin, dir, spare).await;
             }
-            Err(error) => Err(error.into()),
-        },
-        Job::Drop(name) => clone::drop_released(&mut admin, dir, name)
-            .await
-            .map(|()| None)
-            .map_err(RunError::from),
+            clone::drop_released(&mut admin, dir, file, name)
+                .await
+                .map(|()| None)
+                .map_err(RunError::from)
+        }
     };
     let admin = result.is_ok().then_some(admin);
     Done { job, admin, result }
+}
+
+/// Looks at the shared clone of a round that is over, with the spare session besides the hand's.
+async fn judge(shared: pollution::Shared<'_>, admin: &mut Admin, dir: &RunDir, spare: &Semaphore) {
+    let _session = spare.acquire().await;
+    let base = dir.path().ancestors().nth(2).unwrap_or(dir.path());
+    match Runtime::open_at(base) {
+        Ok(runtime) => shared.judge(admin, &runtime).await,
+        Err(error) => tracing::warn!("{error}"),
+    }
+}
+
+/// Preserves a failed test's clone. Many tests may fail in one run: the bounds hold meanwhile.
+async fn preserve(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Option<DbName>, RunError> {
+    let kept = kept::preserve(admin, dir.entries(), name).await?;
+    kept::bound(admin, &file.namespace, file.keep).await?;
+    Ok(kept)
 }
 
 /// Makes a clone and, where the spare session is free, connects to it once.

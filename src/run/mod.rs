@@ -12,6 +12,7 @@ pub mod clone;
 pub mod keeper;
 #[cfg(feature = "cli")]
 pub mod keeper_plan;
+pub mod kept;
 #[cfg(feature = "cli")]
 pub mod spawn;
 #[cfg(feature = "cli")]
@@ -24,9 +25,9 @@ use crate::connections;
 use crate::name::{RunId, RunKey, random_word};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
-use crate::run_dir::{Connections, PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
+use crate::run_dir::{Connections, MadeOf, PROTOCOL, RunDir, RunDirError, RunFile, Runtime};
 use crate::server::{Server, ServerError};
-use crate::template::{self, Observer, Plan, Template, TemplateError};
+use crate::template::{self, Basis, Observer, Plan, Site, Template, TemplateError};
 
 /// Why there is no run.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +98,9 @@ pub async fn open(
     let (server, mut admin) = Server::locate(config, "run").await?;
     let plan = Plan::new(config, &server.facts).await?;
     let (dir, id, joined) = enter(&runtime, config, &server, identity)?;
-    let built = template::ensure(&mut admin, &server, config, &plan, &id, observer).await;
+    let basis = Basis::of(&config.template);
+    let site = Site::new(&config.namespace, &basis, &server);
+    let built = template::ensure(&mut admin, site, &plan, &id, observer).await;
     let template = match built {
         Ok(template) => template,
         Err(error) => {
@@ -122,7 +125,16 @@ pub async fn open(
             connections::for_run(&runtime, &server, &config.pool, &id, threads)?
         }
     };
-    let file = run_file(config, &server, &template, id, threads, connections);
+    let made_of = MadeOf::of(&plan, basis);
+    let file = run_file(
+        config,
+        &server,
+        &template,
+        made_of,
+        id,
+        threads,
+        connections,
+    );
     dir.write(&file)?;
     Ok(OpenRun {
         runtime,
@@ -175,6 +187,7 @@ fn run_file(
     config: &Config,
     server: &Server,
     template: &Template,
+    made_of: MadeOf,
     run: RunId,
     threads: usize,
     connections: Connections,
@@ -188,6 +201,7 @@ fn run_file(
         admin: (server.admin_address != server.address).then(|| server.admin_address.clone()),
         maintenance_database: server.maintenance_database.clone(),
         template: template.name.clone(),
+        made_of,
         strategy: template::strategy(&server.facts),
         settings: template.settings.clone(),
         threads,
@@ -195,5 +209,6 @@ fn run_file(
         pool: config.pool,
         connections,
         keep: config.keep,
+        pollution: config.pollution,
     }
 }

@@ -1,20 +1,22 @@
 //! Ends a run: whoever opened it or keeps it calls this when its tests are over.
 //!
 //! Order: the run directory's flock exclusive (no process of the run lives on this host), the run lock exclusive (no session of it
-//! lives anywhere), then failed tests' databases are preserved, the rest is dropped, and the directory goes last. A crash at any
-//! step leaves the directory, and with it everything that the sweep needs to go on from there.
+//! lives anywhere), then what tests committed into the shared clone is looked for, the databases of tests that failed or died are
+//! preserved, the rest is dropped, and the directory goes last. A crash at any step leaves the directory, and with it everything that
+//! the sweep needs to go on from there.
 
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 
-use super::{RunError, clone};
+use super::{RunError, clone, kept};
+use crate::name::DbName;
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::run_dir::{DeadRunDir, RunDir, RunFile, Runtime};
-use crate::{sweep, template};
+use crate::{pollution, sweep, template};
 
 /// How long the teardown waits for killed clients' sessions to free the run lock.
 const LAST_SESSIONS: Duration = Duration::from_secs(10);
@@ -70,17 +72,28 @@ impl Ending {
         let Some(mut admin) = last_on_the_server(admin, &file).await? else {
             return Ok(End::LeftToSweep);
         };
-        let left = sweep::drop_run(&mut admin, &file.namespace, &file.run, &dead, true).await?;
+        if let Some(shared) = pollution::Shared::of_ending(&dead, &file) {
+            shared.judge(&mut admin, &runtime).await;
+        }
+        let removal = sweep::drop_run(&mut admin, &file.namespace, &file.run, &dead, true).await?;
+        for name in &removal.kept {
+            tracing::info!("kept `{name}`");
+        }
+        let left = removal.skipped;
         for skipped in &left {
             tracing::warn!("`{}` stays: {}", skipped.name, skipped.reason);
         }
+        let others = dead.templates();
         if left.is_empty() {
             dead.remove(&runtime.gate()?)?;
         }
         admin
             .unlock(LockKey::run(&file.namespace, &file.run))
             .await?;
-        tend_templates(&mut admin, &runtime, &file, templates).await?;
+        if !removal.kept.is_empty() {
+            kept::bound(&mut admin, &file.namespace, file.keep).await?;
+        }
+        tend_templates(&mut admin, &runtime, &file, &others, templates).await?;
         admin.close().await;
         Ok(if left.is_empty() {
             End::Clean
@@ -139,19 +152,21 @@ async fn last_on_the_server(mut admin: Admin, file: &RunFile) -> Result<Option<A
     Ok(Some(admin))
 }
 
-/// Notes that the template was used, lets go of it, and collects the ones that nobody uses any more.
+/// Notes that the templates were used, lets go of them, and collects the ones that nobody uses any more.
 async fn tend_templates(
     admin: &mut Admin,
     runtime: &Runtime,
     file: &RunFile,
+    others: &[DbName],
     keep: usize,
 ) -> Result<(), RunError> {
-    if let Err(error) = template::mark_used(admin, &file.template).await {
-        tracing::warn!("{error}");
+    for name in others.iter().chain([&file.template]) {
+        if let Err(error) = template::mark_used(admin, name).await {
+            tracing::warn!("{error}");
+        }
+        // Not held where the session was lost meanwhile: that is a warning of the server's.
+        admin.unlock_shared(LockKey::template(name)).await?;
     }
-    admin
-        .unlock_shared(LockKey::template(&file.template))
-        .await?;
     sweep::collect_templates(admin, runtime, &file.namespace, keep, false).await?;
     Ok(())
 }

@@ -4,9 +4,10 @@
 //! mistaken for another one. A crash of a claimant frees its entry's flock, which is how it is found.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{At, RunDir, RunDirError, open_lock};
+use super::{At, Claimant, RunDir, RunDirError, open_existing, open_lock};
 use crate::name::DbName;
 
 /// A state that a database of the run is in.
@@ -37,6 +38,9 @@ impl Folder {
     }
 }
 
+/// The folder of the templates that tests of the run use besides the run's own.
+pub(super) const TEMPLATES: &str = "templates";
+
 /// How many names a claimant reads before it tries them.
 const BATCH: usize = 16;
 
@@ -48,23 +52,119 @@ pub struct Claim {
     /// Renames that it took, failed ones included.
     pub renames: usize,
     flock: File,
+    claimant: Option<Claimant>,
 }
 
 impl Claim {
+    fn new(name: DbName, renames: usize, flock: File) -> Self {
+        Self {
+            name,
+            renames,
+            flock,
+            claimant: None,
+        }
+    }
+
     /// The descriptor that holds the claim.
     pub fn file(&self) -> &File {
         &self.flock
     }
+
+    /// Writes into the entry who claimed it.
+    #[must_use]
+    pub fn by(mut self, claimant: Option<Claimant>) -> Self {
+        if let Some(claimant) = &claimant
+            && let Err(error) = (&self.flock).write_all(claimant.line().as_bytes())
+        {
+            // The lease is as good without; only the kept database would have no test's name.
+            tracing::debug!("nobody will know whose `{}` was: {error}", self.name);
+        }
+        self.claimant = claimant;
+        self
+    }
+
+    /// Takes that back: no test has used the database.
+    #[must_use]
+    pub fn unused(mut self) -> Self {
+        let _ = self.flock.set_len(0);
+        self.claimant = None;
+        self
+    }
+
+    /// Who claimed it, where that is known.
+    pub fn claimant(&self) -> Option<&Claimant> {
+        self.claimant.as_ref()
+    }
 }
 
-impl RunDir {
-    fn entry(&self, folder: Folder, name: &str) -> PathBuf {
-        self.path().join(folder.as_str()).join(name)
+/// The entries of a run directory, dead or alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Entries<'a> {
+    run_dir: &'a Path,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn of(run_dir: &'a Path) -> Self {
+        Self { run_dir }
+    }
+
+    fn path(&self, folder: Folder, name: &str) -> PathBuf {
+        self.run_dir.join(folder.as_str()).join(name)
     }
 
     /// The databases in a folder, in no order.
     pub fn list(&self, folder: Folder) -> Vec<DbName> {
-        list_folder(self.path(), folder)
+        list(&self.run_dir.join(folder.as_str()))
+    }
+
+    /// Who claimed a database. `None`: nobody, or somebody who did not say.
+    pub fn claimant(&self, folder: Folder, name: &DbName) -> Option<Claimant> {
+        let text = fs::read_to_string(self.path(folder, &name.to_string())).ok()?;
+        Claimant::parse(&text)
+    }
+
+    /// Moves a database on; `false` where the entry is gone.
+    pub fn advance(&self, name: &DbName, from: Folder, to: Folder) -> bool {
+        let text = name.to_string();
+        fs::rename(self.path(from, &text), self.path(to, &text)).is_ok()
+    }
+
+    /// Whether somebody holds the entry's flock: its claimant lives.
+    pub fn is_held(&self, folder: Folder, name: &DbName) -> bool {
+        let file = File::open(self.path(folder, &name.to_string()));
+        file.is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+
+    /// Moves the leased databases of dead claimants on, and names them.
+    pub fn settle_abandoned(&self, to: Folder) -> Vec<DbName> {
+        let mut abandoned = self.list(Folder::Leased);
+        abandoned.retain(|name| {
+            let file = File::open(self.path(Folder::Leased, &name.to_string()));
+            // Held while it moves, so that no two look at it at once.
+            file.is_ok_and(|file| file.try_lock().is_ok() && self.advance(name, Folder::Leased, to))
+        });
+        abandoned
+    }
+
+    /// Forgets a database that is gone.
+    pub fn forget(&self, folder: Folder, name: &DbName) {
+        let _ = fs::remove_file(self.path(folder, &name.to_string()));
+    }
+}
+
+impl RunDir {
+    /// Its entries.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(self.path())
+    }
+
+    fn entry(&self, folder: Folder, name: &str) -> PathBuf {
+        self.entries().path(folder, name)
+    }
+
+    /// The databases in a folder, in no order.
+    pub fn list(&self, folder: Folder) -> Vec<DbName> {
+        self.entries().list(folder)
     }
 
     /// Offers a database to the tests. It must exist.
@@ -76,7 +176,8 @@ impl RunDir {
         open_lock(&path).map(drop)
     }
 
-    /// Claims a ready database; `None` where none is ready. `start` spreads claimants that come at once.
+    /// Claims a ready database; `None` where none is ready. `start` spreads claimants that come at once. All that are ready are clones of
+    /// the run's own template.
     pub fn claim(&self, start: usize) -> Option<Claim> {
         let entries = fs::read_dir(self.path().join(Folder::Ready.as_str())).ok()?;
         let mut names = entries.flatten().map(|entry| entry.file_name());
@@ -99,15 +200,11 @@ impl RunDir {
         let name = text.parse().ok()?;
         let from = self.entry(Folder::Ready, text);
         // Gone, or another claimant holds it: the next one.
-        let flock = File::open(&from).ok()?;
+        let flock = open_existing(&from).ok()?;
         flock.try_lock().ok()?;
         *renames += 1;
         fs::rename(&from, self.entry(Folder::Leased, text)).ok()?;
-        Some(Claim {
-            name,
-            renames: *renames,
-            flock,
-        })
+        Some(Claim::new(name, *renames, flock))
     }
 
     /// Enters a database that is about to be made as leased: locked before it is visible, so that nobody takes it for
@@ -121,11 +218,7 @@ impl RunDir {
         let file = open_lock(&hidden)?;
         file.lock().at("lock", &hidden)?;
         fs::rename(&hidden, self.entry(Folder::Leased, &text)).at("enter", &hidden)?;
-        Ok(Claim {
-            name: name.clone(),
-            renames: 0,
-            flock: file,
-        })
+        Ok(Claim::new(name.clone(), 0, file))
     }
 
     /// Moves a leased database on; `false` where the run or the entry is gone.
@@ -135,25 +228,31 @@ impl RunDir {
 
     /// [`Self::leave`] for a claim that another process holds; that process gives up the claim when it sees this.
     pub fn move_leased(&self, name: &DbName, to: Folder) -> bool {
-        let text = name.to_string();
-        fs::rename(self.entry(Folder::Leased, &text), self.entry(to, &text)).is_ok()
+        self.entries().advance(name, Folder::Leased, to)
     }
 
-    /// Marks the databases of dead claimants as released, and names them.
-    pub fn release_abandoned(&self) -> Vec<DbName> {
-        let mut abandoned = self.list(Folder::Leased);
-        abandoned.retain(|name| {
-            let text = name.to_string();
-            let from = self.entry(Folder::Leased, &text);
-            let dead = File::open(&from).is_ok_and(|file| file.try_lock().is_ok());
-            dead && fs::rename(&from, self.entry(Folder::Released, &text)).is_ok()
-        });
-        abandoned
+    /// Says that tests of the run use that template, besides the run's own: its keeper holds the lock of it from now on, and who
+    /// collects templates on this host leaves it.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn enter_template(&self, name: &DbName) -> Result<(), RunDirError> {
+        open_lock(&self.templates_folder().join(name.to_string())).map(drop)
+    }
+
+    /// Where that is said.
+    pub fn templates_folder(&self) -> PathBuf {
+        self.path().join(TEMPLATES)
+    }
+
+    /// Those templates.
+    pub fn templates(&self) -> Vec<DbName> {
+        list_templates(self.path())
     }
 
     /// Forgets a database that is gone.
     pub fn forget(&self, folder: Folder, name: &DbName) {
-        let _ = fs::remove_file(self.entry(folder, &name.to_string()));
+        self.entries().forget(folder, name);
     }
 
     /// Marks an existing database as given back, so that the keeper drops it.
@@ -165,9 +264,13 @@ impl RunDir {
     }
 }
 
-/// The databases that have an entry in a folder of a run directory, alive or dead, in no order.
-pub(super) fn list_folder(run_dir: &Path, folder: Folder) -> Vec<DbName> {
-    fs::read_dir(run_dir.join(folder.as_str()))
+/// The templates that tests of a run use besides the run's own.
+pub(super) fn list_templates(run_dir: &Path) -> Vec<DbName> {
+    list(&run_dir.join(TEMPLATES))
+}
+
+fn list(folder: &Path) -> Vec<DbName> {
+    fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()

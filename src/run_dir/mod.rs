@@ -2,17 +2,19 @@
 //! both to other languages).
 //!
 //! `<runtime>/runs/<run id>/` holds `run.json`, `lock` and the folders `ready`, `leased`, `released` and `failed`, each entry a
-//! file named after a database. An entry is claimed by `flock`, then `rename(2)` from `ready` to `leased`: one winner, nobody
+//! file named after a database, with a line on who claimed it. An entry is claimed by `flock`, then `rename(2)` from `ready` to `leased`: one winner, nobody
 //! asked. The claimant keeps the descriptor, so "the flock is free" means that it is dead. Everybody alive in the run holds the
 //! flock of `lock` shared; who gets it exclusive knows that no process of the run lives on this host.
 //!
 //! What a crash leaves: a directory whose `lock` is free, with or without `run.json`; the sweep removes it. Directories appear
 //! and disappear only under the runtime's gate (`runs.lock`), so nobody mistakes one that is being made for a dead one.
 
+mod claimant;
 mod entries;
 mod file;
 mod run;
 mod runtime;
+mod shared_use;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +23,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub use entries::{Claim, Folder};
-pub use file::{Connections, PROTOCOL, RunFile};
+pub use claimant::Claimant;
+pub use entries::{Claim, Entries, Folder};
+pub use file::{Connections, MadeOf, PROTOCOL, RunFile};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
+pub use shared_use::{SharedUse, UseEvent, UseMode};
 
 use crate::env;
 
@@ -139,6 +143,11 @@ pub(crate) fn open_lock(path: &Path) -> Result<File, RunDirError> {
         .mode(0o600)
         .open(path)
         .at("open", path)
+}
+
+/// Opens a file that is there, to lock it and to write into it.
+fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 /// Writes a file as a whole or not at all.

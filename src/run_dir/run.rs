@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::entries::list_folder;
+use super::entries::list_templates;
 use super::{
-    At, Folder, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private, open_lock, uid,
-    write_atomically,
+    At, Entries, Folder, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private, open_lock,
+    uid, write_atomically,
 };
 use crate::name::DbName;
 use crate::pg::Address;
@@ -123,6 +123,16 @@ impl RunDir {
         serde_json::from_str(&text).ok()
     }
 
+    /// The databases that whoever removes a dead run's directory keeps: those of tests that failed, and of claimants that died.
+    pub fn to_be_kept(path: &Path) -> Vec<DbName> {
+        if !Self::peek(path).is_some_and(|file| file.keep.failed) {
+            return Vec::new();
+        }
+        [Folder::Failed, Folder::Leased]
+            .map(|folder| Entries::of(path).list(folder))
+            .concat()
+    }
+
     /// Gives up being alive in the run and tries to be the last: wins the lock exclusive, or `Err(self)` while others live.
     ///
     /// # Errors
@@ -198,8 +208,7 @@ impl RunDir {
 
     /// The run's shared clone, once there is one.
     pub fn shared(&self) -> Option<DbName> {
-        let text = fs::read_to_string(self.path.join("shared")).ok()?;
-        text.trim().parse().ok()
+        shared_in(&self.path)
     }
 
     /// Names the run's shared clone, or says that the next user must make one.
@@ -272,9 +281,34 @@ impl RunDir {
 }
 
 impl DeadRunDir {
-    /// The databases that wait to be kept.
-    pub fn failed(&self) -> Vec<DbName> {
-        list_folder(&self.path, Folder::Failed)
+    /// Its entries.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(&self.path)
+    }
+
+    /// Whether its failed tests' databases are to be kept. A directory without `run.json` never had any.
+    pub fn keeps_failed(&self) -> bool {
+        RunDir::peek(&self.path).is_some_and(|file| file.keep.failed)
+    }
+
+    /// The databases that no test has claimed.
+    pub fn ready(&self) -> Vec<DbName> {
+        self.entries().list(Folder::Ready)
+    }
+
+    /// The run's shared clone, where it has one.
+    pub fn shared(&self) -> Option<DbName> {
+        shared_in(&self.path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The templates that the run's tests used besides its own.
+    pub fn templates(&self) -> Vec<DbName> {
+        list_templates(&self.path)
     }
 
     /// Removes the directory. Under the gate, so that nobody joins meanwhile.
@@ -287,4 +321,9 @@ impl DeadRunDir {
             _ => Ok(()),
         }
     }
+}
+
+fn shared_in(run_dir: &Path) -> Option<DbName> {
+    let text = fs::read_to_string(run_dir.join("shared")).ok()?;
+    text.trim().parse().ok()
 }

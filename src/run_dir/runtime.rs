@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::entries::Folder;
+use super::entries::{Folder, TEMPLATES, list_templates};
 use super::{At, RunDir, RunDirError, RunFile, check_private, open_lock, private_dir, uid};
 use crate::env;
-use crate::name::{RunId, RunKey};
+use crate::name::{DbName, RunId, RunKey};
 
 /// The folder of all run directories of this user on this host.
 #[derive(Debug, Clone)]
@@ -105,6 +105,7 @@ impl Runtime {
         for folder in Folder::ALL {
             private_dir(&path.join(folder.as_str()))?;
         }
+        private_dir(&path.join(TEMPLATES))?;
         let lock = open_lock(&path.join("lock"))?;
         lock.lock_shared().at("lock", &path)?;
         Ok(RunDir::new(path, lock))
@@ -131,6 +132,18 @@ impl Runtime {
         Ok(runs
             .filter_map(|run| RunDir::peek(&self.run_path(&run)))
             .collect())
+    }
+
+    /// The templates that the runs that live on this host use.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn templates_in_use(&self) -> Result<Vec<DbName>, RunDirError> {
+        let of = |file: RunFile| {
+            let others = list_templates(&self.run_path(&file.run));
+            others.into_iter().chain([file.template])
+        };
+        Ok(self.alive()?.into_iter().flat_map(of).collect())
     }
 
     /// Whether processes of a run live on this host, or whether it has a directory at all.

@@ -72,10 +72,14 @@ fn a_claim_is_abandoned_when_its_holder_is_gone_and_not_before() {
     let name = clone(&run);
     dir.offer(&name).expect("an entry");
     let claim = dir.claim(0).expect("one is ready");
-    assert_eq!(dir.release_abandoned(), []);
+    let entries = dir.entries();
+    assert_eq!(entries.settle_abandoned(Folder::Failed), []);
+    assert!(entries.is_held(Folder::Leased, &name));
     drop(claim);
-    assert_eq!(dir.release_abandoned(), std::slice::from_ref(&name));
-    assert_eq!(dir.list(Folder::Released), [name]);
+    assert!(!entries.is_held(Folder::Leased, &name));
+    let abandoned = entries.settle_abandoned(Folder::Failed);
+    assert_eq!(abandoned, std::slice::from_ref(&name));
+    assert_eq!(dir.list(Folder::Failed), [name]);
     assert!(dir.list(Folder::Leased).is_empty());
 }
 
@@ -85,7 +89,7 @@ fn a_database_entered_as_leased_is_never_seen_unlocked() {
     let run = run("enter");
     let dir = create(&runtime, &run);
     let claim = dir.enter_leased(&clone(&run)).expect("an entry");
-    assert_eq!(dir.release_abandoned(), []);
+    assert_eq!(dir.entries().settle_abandoned(Folder::Failed), []);
     assert!(dir.leave(claim, Folder::Failed));
     assert_eq!(dir.list(Folder::Failed).len(), 1);
 }
@@ -158,4 +162,66 @@ fn only_one_keeper() {
     assert!(dir.has_keeper());
     drop(lock);
     assert!(!dir.has_keeper());
+}
+
+#[test]
+fn an_entry_tells_who_claimed_it_wherever_it_goes() {
+    let (_dir, runtime) = runtime();
+    let run = run("whose");
+    let dir = create(&runtime, &run);
+    let test = Claimant {
+        binary: Some("app::it".to_owned()),
+        attempt: 2,
+        ..Claimant::named("billing::charges \"once\"")
+    };
+    let ready = clone(&run);
+    dir.offer(&ready).expect("an entry");
+    assert_eq!(dir.entries().claimant(Folder::Ready, &ready), None);
+    let made = clone(&run);
+    let claims = [
+        dir.claim(0).expect("one is ready"),
+        dir.enter_leased(&made).expect("an entry"),
+    ];
+    for claim in claims {
+        let name = claim.name.clone();
+        let claim = claim.by(Some(test.clone()));
+        let read = dir.entries().claimant(Folder::Leased, &name);
+        assert_eq!(read.as_ref(), Some(&test));
+        drop(claim);
+        dir.entries().settle_abandoned(Folder::Failed);
+        assert_eq!(dir.entries().claimant(Folder::Failed, &name), read);
+    }
+}
+
+#[test]
+fn a_claim_that_no_test_has_used_names_none() {
+    let (_dir, runtime) = runtime();
+    let run = run("unused");
+    let dir = create(&runtime, &run);
+    let name = clone(&run);
+    let claim = dir.enter_leased(&name).expect("an entry");
+    let claim = claim.by(Some(Claimant::named("a"))).unused();
+    assert_eq!(claim.claimant(), None);
+    assert!(dir.leave(claim, Folder::Released));
+    assert_eq!(dir.entries().claimant(Folder::Released, &name), None);
+}
+
+#[test]
+fn attempts_are_of_one_test_only_with_the_same_binary_round_and_run() {
+    let first = Claimant {
+        binary: Some("app::it".to_owned()),
+        stress: Some(1),
+        nextest_run: Some("r".to_owned()),
+        ..Claimant::named("a")
+    };
+    let other = |change: fn(&mut Claimant)| {
+        let mut other = first.clone();
+        change(&mut other);
+        first.is_same_test(&other)
+    };
+    assert!(other(|c| c.attempt = 3));
+    assert!(!other(|c| c.test = "b".to_owned()));
+    assert!(!other(|c| c.binary = None));
+    assert!(!other(|c| c.stress = Some(2)));
+    assert!(!other(|c| c.nextest_run = None));
 }

@@ -48,17 +48,18 @@ impl Binaries {
     }
 }
 
-/// The `psql` that comes with a server, else the one in PATH: Debian's there is a wrapper that takes 20 ms longer.
-pub fn psql(configured: Option<&Path>) -> PathBuf {
+/// A client program, `psql` or `pg_dump`, that comes with a server, else the one in PATH: Debian's there is a wrapper that takes
+/// 20 ms longer.
+pub fn client(name: &str, configured: Option<&Path>) -> PathBuf {
     let configured = configured.map(|dir| vec![dir.to_path_buf(), dir.join("bin")]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = configured
         .unwrap_or_else(packaged)
         .into_iter()
         .chain(std::env::split_paths(&path))
-        .map(|dir| dir.join("psql"))
+        .map(|dir| dir.join(name))
         .find(|program| program.is_file());
-    found.unwrap_or_else(|| PathBuf::from("psql"))
+    found.unwrap_or_else(|| PathBuf::from(name))
 }
 
 fn usual_places() -> Vec<PathBuf> {

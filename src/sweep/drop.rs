@@ -5,9 +5,8 @@ use crate::name::{DbName, Kind, Namespace, RunId};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
-use crate::pg::error::code;
-use crate::run::clone;
-use crate::run_dir::DeadRunDir;
+use crate::run::kept;
+use crate::run_dir::{DeadRunDir, Entries, Folder};
 
 /// A run's databases as they are now, kept ones excepted.
 pub(super) async fn rows_of(
@@ -26,8 +25,17 @@ pub(super) fn of_run(rows: &[DatabaseRow], run: &RunId) -> Vec<DatabaseRow> {
         .collect()
 }
 
-/// Drops everything of a run whose fences the caller holds, failed tests' databases excepted, which are preserved. `force` is for
-/// the run's own keeper only.
+/// What became of a dead run's databases.
+#[derive(Debug, Default)]
+pub struct Removal {
+    /// Failed tests' databases that were preserved, by their new names.
+    pub kept: Vec<DbName>,
+    /// What could not be dropped.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Drops everything of a run whose fences the caller holds, failed tests' databases excepted, which are preserved: those that
+/// were given back as failed, and those whose claimants died. `force` is for the run's own keeper only.
 ///
 /// # Errors
 /// The server cannot be used. What could not be dropped comes back with the reason.
@@ -37,27 +45,46 @@ pub async fn drop_run(
     run: &RunId,
     dead: &DeadRunDir,
     force: bool,
-) -> Result<Vec<Skipped>, PgError> {
-    let mut skipped = Vec::new();
-    let ours = |name: &DbName| name.run() == Some(run);
-    for name in dead.failed().into_iter().filter(ours) {
-        match clone::preserve(admin, &name).await {
-            Err(error) if error.is(code::INVALID_CATALOG_NAME) => {}
-            Err(error) if error.code().is_some() => skipped.push(Skipped {
-                name,
-                reason: format!("its test failed, and it cannot be kept yet: {error}"),
-            }),
-            result => drop(result?),
+) -> Result<Removal, PgError> {
+    let entries = dead.entries();
+    let keeps = dead.keeps_failed();
+    if keeps {
+        entries.settle_abandoned(Folder::Failed);
+    }
+    let mut removal = preserve_failed(admin, run, entries).await?;
+    for name in entries.list(Folder::Released) {
+        let claimant = entries.claimant(Folder::Released, &name);
+        if let Some(passed) = claimant.filter(|c| c.is_retry() && keeps) {
+            kept::drop_earlier_attempts(admin, entries, &name, &passed).await?;
         }
     }
     let mut rows = rows_of(admin, namespace, run).await?;
-    rows.retain(|row| skipped.iter().all(|s| s.name != row.name));
-    skipped.extend(drop_rows(admin, rows, force).await?);
-    Ok(skipped)
+    rows.retain(|row| removal.skipped.iter().all(|s| s.name != row.name));
+    removal.skipped.extend(drop_rows(admin, rows, force).await?);
+    Ok(removal)
+}
+
+async fn preserve_failed(
+    admin: &mut Admin,
+    run: &RunId,
+    entries: Entries<'_>,
+) -> Result<Removal, PgError> {
+    let mut removal = Removal::default();
+    let failed = entries.list(Folder::Failed);
+    for name in failed.into_iter().filter(|name| name.run() == Some(run)) {
+        match kept::preserve(admin, entries, &name).await {
+            Err(error) if error.code().is_some() => removal.skipped.push(Skipped {
+                name,
+                reason: format!("its test failed, and it cannot be kept yet: {error}"),
+            }),
+            result => removal.kept.extend(result?),
+        }
+    }
+    Ok(removal)
 }
 
 /// Drops databases; what could not be dropped comes back with the reason.
-pub(super) async fn drop_rows(
+pub(crate) async fn drop_rows(
     admin: &mut Admin,
     rows: Vec<DatabaseRow>,
     force: bool,

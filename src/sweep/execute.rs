@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::drop::{drop_rows, drop_run, of_run, rows_of};
+use super::drop::{Removal, drop_rows, drop_run, of_run, rows_of};
 use super::plan::{Inputs, RunState, Verdict, plan, still_quiet};
 use super::templates::collect_templates;
 use super::{Report, Skipped};
 use crate::config::{Config, KeepConfig};
 use crate::env;
-use crate::name::{DbName, Namespace, RunId};
+use crate::name::{DbName, Kind, Namespace, RunId};
 use crate::pg::Address;
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
-use crate::run::{RunError, clone};
+use crate::run::{RunError, clone, kept};
 use crate::run_dir::{Presence, RunDir, RunFile, Runtime};
 use crate::server::Server;
 
@@ -149,16 +149,12 @@ impl Sweeper<'_> {
                 Verdict::Alive | Verdict::InUseElsewhere => self.report.alive.push(state.run),
                 Verdict::Quiet => quiet.push(state),
                 Verdict::DeadHere if self.options.dry_run => {
-                    self.report.dropped.extend(state.databases);
-                    self.report.directories.push(state.run);
+                    self.foretell(state);
                 }
                 Verdict::DeadHere => self.remove_here(&state).await?,
             }
         }
-        for name in plan.expired {
-            let row = databases.iter().find(|row| row.name == name);
-            self.drop_expired(row, name).await?;
-        }
+        self.drop_expired(plan.expired, databases).await?;
         self.settle_quiet(quiet).await?;
         Ok(self.report)
     }
@@ -244,10 +240,11 @@ impl Sweeper<'_> {
             self.report.alive.push(state.run.clone());
             return Ok(());
         }
-        let skipped = drop_run(self.admin, self.namespace, &state.run, &dead, false).await;
+        let removal = drop_run(self.admin, self.namespace, &state.run, &dead, false).await;
         self.admin.unlock(key).await?;
-        let skipped = skipped?;
-        self.count(state, &skipped);
+        let Removal { kept, skipped } = removal?;
+        self.count(state, &kept, &skipped);
+        self.report.kept.extend(kept);
         if skipped.is_empty() {
             dead.remove(&self.runtime.gate()?)?;
             self.report.directories.push(state.run.clone());
@@ -280,7 +277,7 @@ impl Sweeper<'_> {
         let skipped = self.drop_quiet(state, before).await;
         self.admin.unlock(key).await?;
         let skipped = skipped?;
-        self.count(state, &skipped);
+        self.count(state, &[], &skipped);
         self.report.skipped.extend(skipped);
         Ok(())
     }
@@ -309,26 +306,46 @@ impl Sweeper<'_> {
         Ok(skipped)
     }
 
-    fn count(&mut self, state: &RunState, skipped: &[Skipped]) {
-        let gone = |name: &&DbName| skipped.iter().all(|s| s.name != **name);
+    fn count(&mut self, state: &RunState, kept: &[DbName], skipped: &[Skipped]) {
+        let gone = |name: &&DbName| {
+            skipped.iter().all(|s| s.name != **name) && !kept.contains(&name.with_kind(Kind::Kept))
+        };
         let dropped = state.databases.iter().filter(gone).cloned();
         self.report.dropped.extend(dropped);
     }
 
+    /// What [`Self::remove_here`] would do.
+    fn foretell(&mut self, state: RunState) {
+        let failed = RunDir::to_be_kept(&self.runtime.run_path(&state.run));
+        let (kept, dropped): (Vec<_>, Vec<_>) = state
+            .databases
+            .into_iter()
+            .partition(|name| failed.contains(name));
+        let kept = kept.iter().map(|name| name.with_kind(Kind::Kept));
+        self.report.kept.extend(kept);
+        self.report.dropped.extend(dropped);
+        self.report.directories.push(state.run);
+    }
+
+    /// What was kept just now may have brought others beyond the bounds.
     async fn drop_expired(
         &mut self,
-        row: Option<&DatabaseRow>,
-        name: DbName,
+        mut names: Vec<DbName>,
+        mut databases: Vec<DatabaseRow>,
     ) -> Result<(), RunError> {
-        let Some(row) = row else { return Ok(()) };
         if self.options.dry_run {
-            self.report.dropped.push(name);
+            self.report.dropped.extend(names);
             return Ok(());
         }
-        let skipped = drop_rows(self.admin, vec![row.clone()], false).await?;
-        if skipped.is_empty() {
-            self.report.dropped.push(name);
+        if !self.report.kept.is_empty() {
+            databases = self.admin.databases(self.namespace).await?;
+            let expired = kept::expired(&databases, self.keep, SystemTime::now());
+            names = expired.into_iter().map(|row| row.name.clone()).collect();
         }
+        databases.retain(|row| names.contains(&row.name));
+        let skipped = drop_rows(self.admin, databases, false).await?;
+        names.retain(|name| skipped.iter().all(|s| s.name != *name));
+        self.report.dropped.extend(names);
         self.report.skipped.extend(skipped);
         Ok(())
     }

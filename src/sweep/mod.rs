@@ -15,7 +15,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use drop::drop_run;
+pub(crate) use drop::drop_rows;
+pub use drop::{Removal, drop_run};
 pub use execute::{Options, sweep, sweep_for_run, sweep_local};
 pub use plan::{Inputs, Plan, RunState, Verdict, plan};
 pub use templates::collect_templates;
@@ -38,6 +39,8 @@ pub struct Report {
     pub dry_run: bool,
     /// Databases dropped.
     pub dropped: Vec<DbName>,
+    /// Failed tests' databases that were preserved, by their new names.
+    pub kept: Vec<DbName>,
     /// Run directories removed.
     pub directories: Vec<RunId>,
     /// Runs that live.

@@ -1,11 +1,12 @@
 //! Decides what a sweep may remove. Pure: what the server and this host showed goes in, verdicts come out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::config::KeepConfig;
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::databases::DatabaseRow;
+use crate::run::kept::expired;
 use crate::run_dir::Presence;
 
 /// What is known when the plan is made.
@@ -79,7 +80,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         .collect();
     Plan {
         runs,
-        expired: expired(inputs),
+        expired: expired(inputs.databases, inputs.keep, inputs.now)
+            .into_iter()
+            .map(|row| row.name.clone())
+            .collect(),
     }
 }
 
@@ -106,29 +110,12 @@ pub fn still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
     })
 }
 
-fn expired(inputs: &Inputs<'_>) -> Vec<DbName> {
-    let mut kept: Vec<&DatabaseRow> = inputs
-        .databases
-        .iter()
-        .filter(|row| row.name.kind() == Kind::Kept)
-        .collect();
-    kept.sort_by_key(|row| row.name.run().map(RunId::created_at));
-    let surplus = kept.len().saturating_sub(inputs.keep.max);
-    let oldest = inputs.now - Duration::from_secs(inputs.keep.max_age_days * 86_400);
-    let too_old = |row: &DatabaseRow| row.name.run().is_some_and(|r| r.created_at() < oldest);
-    kept.iter()
-        .enumerate()
-        .filter(|(at, row)| *at < surplus || too_old(row))
-        .map(|(_, row)| row.name.clone())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::name::{Fingerprint, Namespace, RunKey};
     use proptest::prelude::*;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     fn run(key: usize, age: Duration) -> RunId {
         RunId::new(now() - age, &RunKey::new(&[&key.to_string()]))
@@ -146,16 +133,9 @@ mod tests {
             kind => DbName::for_run(&namespace, kind, &fingerprint, run),
         };
         DatabaseRow {
-            name,
-            owned: true,
-            owner: "me".to_owned(),
-            is_template: false,
-            allow_connections: true,
-            invalid: false,
             sessions,
-            prepared: 0,
             activity: 5,
-            comment: None,
+            ..DatabaseRow::unused(name)
         }
     }
 

@@ -26,11 +26,7 @@ pub async fn collect_templates(
     dry_run: bool,
 ) -> Result<Vec<DbName>, RunError> {
     let rows = admin.databases(namespace).await?;
-    let used: Vec<DbName> = runtime
-        .alive()?
-        .into_iter()
-        .map(|run| run.template)
-        .collect();
+    let used = runtime.templates_in_use()?;
     let surplus = surplus(rows, keep, &used);
     if dry_run {
         return Ok(surplus.into_iter().map(|row| row.name).collect());

@@ -2,42 +2,38 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::migrate::{Migrate, MigrateError, Migration};
-use sqlx::postgres::PgErrorPosition;
+use sqlx::migrate::{MigrateError, Migration};
 use sqlx::{Connection, PgConnection};
 
 use super::source::Seed;
-use super::{Event, Input, Observer, Plan, Template, TemplateError, TemplateInfo, usable, why};
-use crate::config::Config;
+use super::{
+    Event, Input, Notes, Observer, Plan, Site, Template, TemplateError, TemplateInfo, usable, why,
+};
+use crate::driver::own;
 use crate::name::{DbName, Kind, RunId};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect;
 use crate::pg::connect::Patience;
 use crate::pg::databases::DatabaseRow;
-use crate::pg::error::{Doing, code, code_of};
-use crate::pg::sql;
-use crate::server::Server;
+use crate::pg::error::{Doing, Refusal, code, code_of};
+use crate::pg::{script, sql};
 use crate::template::fingerprint::Link;
 
 pub(super) struct Builder<'a> {
     pub admin: &'a mut Admin,
-    pub server: &'a Server,
-    pub config: &'a Config,
+    pub site: Site<'a>,
     pub plan: &'a Plan,
     pub run: &'a RunId,
     pub observer: &'a dyn Observer,
 }
 
-/// Where sqlx notes what has been applied; the name that a `Migrator` has by default.
-const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
-
 impl Builder<'_> {
     /// Looks again now that nobody else builds, and builds what is missing.
     pub async fn build_if_missing(mut self) -> Result<Template, TemplateError> {
-        let existing = self.admin.databases(&self.config.namespace).await?;
+        let existing = self.admin.databases(self.site.namespace).await?;
         let row = existing.iter().find(|row| row.name == self.plan.name);
-        if let Some(template) = usable(self.plan, row, &self.server.facts)? {
+        if let Some(template) = usable(&self.plan.name, row, self.site.facts)? {
             return Ok(template);
         }
         self.announce(&existing);
@@ -100,7 +96,7 @@ impl Builder<'_> {
                 let published = Published::existing(row);
                 (k, row.name.to_string(), published.settings)
             }
-            None => (0, self.config.template.base.clone(), Vec::new()),
+            None => (0, self.site.basis.base.clone(), Vec::new()),
         };
         let link = self.plan.chain.migrated();
         self.clear_wreck(link, existing).await?;
@@ -133,7 +129,7 @@ impl Builder<'_> {
         link: &Link,
         existing: &[DatabaseRow],
     ) -> Result<(), TemplateError> {
-        let name = DbName::template(&self.config.namespace, &link.fingerprint());
+        let name = DbName::template(self.site.namespace, &link.fingerprint());
         match existing.iter().find(|row| row.name == name && row.owned) {
             Some(row) => Ok(self
                 .admin
@@ -150,12 +146,12 @@ impl Builder<'_> {
         settings: &[String],
     ) -> Result<DbName, TemplateError> {
         let building = DbName::for_run(
-            &self.config.namespace,
+            self.site.namespace,
             Kind::Building,
             &link.fingerprint(),
             self.run,
         );
-        let strategy = super::strategy(&self.server.facts);
+        let strategy = super::strategy(self.site.facts);
         self.admin
             .create_database(&building, source, strategy)
             .await?;
@@ -222,7 +218,7 @@ impl Builder<'_> {
             used_at: now,
         };
         let comment = serde_json::to_string(&info).unwrap_or_default();
-        let name = DbName::template(&self.config.namespace, &link.fingerprint());
+        let name = DbName::template(self.site.namespace, &link.fingerprint());
         self.admin.comment(building, &comment).await?;
         self.admin.seal_database(building).await?;
         self.admin.rename_database(building, &name).await?;
@@ -230,7 +226,7 @@ impl Builder<'_> {
     }
 
     async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
-        let address = &self.server.admin_address;
+        let address = self.site.address;
         let options = connect::quiet(address.options(&building.to_string()))
             .application_name("kapsel-testdb build");
         Ok(connect::connect(address, &options, Patience::RUNNING).await?)
@@ -238,7 +234,7 @@ impl Builder<'_> {
 
     async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
         let mut connection = self.connect(building).await?;
-        for extension in &self.config.template.extensions {
+        for extension in &self.site.basis.extensions {
             let sql = format!(
                 "CREATE EXTENSION IF NOT EXISTS {} CASCADE",
                 sql::identifier(extension)
@@ -246,14 +242,16 @@ impl Builder<'_> {
             let ran = connect::run_script(&mut connection, &sql).await;
             ran.map_err(|(_, error)| failed("template.extensions", "", &sql, &error))?;
         }
-        if self.config.template.migrations.is_some() {
-            let prepared = connection.ensure_migrations_table(MIGRATIONS_TABLE).await;
+        let notes = self.plan.source.notes.as_ref();
+        if let Some(notes) = notes {
+            let prepared = prepare_notes(&mut connection, notes).await;
             prepared.map_err(|error| self.migration_failed(None, &error))?;
         }
+        let table = notes.map_or("", |notes| &notes.table);
         for migration in &self.plan.source.migrations[done..] {
             let file = self.plan.source.file_of(migration);
             self.observer.event(&Event::Step { file: &file });
-            if let Err(error) = connection.apply(MIGRATIONS_TABLE, migration).await {
+            if let Err(error) = own::apply(&mut connection, table, migration).await {
                 let statement = failing_statement(&mut connection, migration).await;
                 return Err(self.migration_failed(Some((migration, statement)), &error));
             }
@@ -269,10 +267,10 @@ impl Builder<'_> {
         let (file, sql, statement) = match at {
             Some((migration, statement)) => (
                 self.plan.source.file_of(migration),
-                migration.sql.as_str(),
+                own::text(migration),
                 statement,
             ),
-            None => (MIGRATIONS_TABLE.to_owned(), "", None),
+            None => ("the table of migrations".to_owned(), "", None),
         };
         let statement = statement.map_or(String::new(), |n| format!(" in statement {n}"));
         match error {
@@ -291,24 +289,37 @@ impl Builder<'_> {
 
     async fn seed(&self, building: &DbName) -> Result<(), TemplateError> {
         let mut connection = self.connect(building).await?;
-        for Seed { file, sql, .. } in &self.plan.source.seeds {
-            self.observer.event(&Event::Step { file });
-            let ran = connect::run_script(&mut connection, sql).await;
-            ran.map_err(|(done, error)| {
-                let statement = format!(" in statement {}", done + 1);
-                let statement = if is_syntax(&error) { "" } else { &statement };
-                failed(file, statement, sql, &error)
-            })?;
+        for seed in &self.plan.source.seeds {
+            self.observer.event(&Event::Step { file: &seed.file });
+            run_seed(&mut connection, seed).await?;
         }
         settle(connection).await
     }
 }
 
+async fn prepare_notes(connection: &mut PgConnection, notes: &Notes) -> Result<(), MigrateError> {
+    for schema in &notes.schemas {
+        own::make_schema(connection, schema).await?;
+    }
+    own::make_table(connection, &notes.table).await
+}
+
+/// What a seed sets for its session (pg_dump empties `search_path`) ends with it.
+async fn run_seed(connection: &mut PgConnection, seed: &Seed) -> Result<(), TemplateError> {
+    let mut text = seed.open()?;
+    script::run(connection, &seed.file, &mut text).await?;
+    if text.checksum() != seed.checksum {
+        return Err(TemplateError::Changed(seed.path.clone()));
+    }
+    let reset = own::execute(connection, "RESET ALL").await;
+    reset.doing(|| "reset the session".to_owned())?;
+    Ok(())
+}
+
 /// Makes every clone start with visible, analysed rows, and leaves the database without sessions.
 async fn settle(mut connection: PgConnection) -> Result<(), TemplateError> {
     let doing = || "vacuum the template".to_owned();
-    sqlx::raw_sql("VACUUM (FREEZE, ANALYZE)")
-        .execute(&mut connection)
+    own::execute(&mut connection, "VACUUM (FREEZE, ANALYZE)")
         .await
         .doing(doing)?;
     connection.close().await.doing(doing)?;
@@ -322,7 +333,7 @@ async fn failing_statement(connection: &mut PgConnection, migration: &Migration)
         return None;
     }
     let mut transaction = connection.begin().await.ok()?;
-    let result = connect::run_script(&mut transaction, migration.sql.as_str()).await;
+    let result = connect::run_script(&mut transaction, own::text(migration)).await;
     let _ = transaction.rollback().await;
     result.err().map(|(done, _)| done + 1)
 }
@@ -333,35 +344,19 @@ fn is_syntax(error: &sqlx::Error) -> bool {
 }
 
 fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> TemplateError {
-    let database = error
-        .as_database_error()
-        .and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-    let Some(database) = database else {
-        return TemplateError::Failed {
-            file: file.to_owned(),
-            position: statement.to_owned(),
-            message: error.to_string(),
-            code: None,
-        };
-    };
-    let position = match database.position() {
-        Some(PgErrorPosition::Original(position)) => {
+    let refusal = Refusal::of(error);
+    let position = match refusal.position {
+        Some(position) => {
             let (line, column) = line_and_column(sql, position);
             format!(" at line {line}, column {column}{statement}")
         }
-        _ => statement.to_owned(),
+        None => statement.to_owned(),
     };
-    let mut message = format!("{} (SQLSTATE {})", database.message(), database.code());
-    for (label, text) in [("detail", database.detail()), ("hint", database.hint())] {
-        if let Some(text) = text {
-            message.push_str(&format!("; {label}: {text}"));
-        }
-    }
     TemplateError::Failed {
         file: file.to_owned(),
         position,
-        message,
-        code: Some(database.code().to_owned()),
+        message: refusal.message,
+        code: refusal.code,
     }
 }
 

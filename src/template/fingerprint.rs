@@ -4,9 +4,13 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::source::Source;
-use crate::config::Config;
-use crate::name::{Fingerprint, hex};
+use sqlx::migrate::Migration;
+
+use super::Basis;
+use super::source::{Notes, Source};
+use crate::driver::own::{self, MIGRATIONS_TABLE};
+use crate::driver::{EmbeddedMigration, EmbeddedMigrator};
+use crate::name::{Fingerprint, from_hex, hex};
 use crate::pg::ServerFacts;
 
 /// Changes when templates of an older version of this tool must not be used any more.
@@ -45,8 +49,35 @@ impl Link {
         hex(&self.0)
     }
 
+    /// The link whose [`Self::hex`] that is.
+    pub fn parse(text: &str) -> Option<Self> {
+        from_hex(text).map(Self)
+    }
+
+    /// The template of a schema that the migrator makes from what this link stands for.
+    pub fn migrated_by(&self, migrator: &dyn EmbeddedMigrator) -> Self {
+        let notes = Notes::of(migrator);
+        let up = migrator.up();
+        let inputs = notes.inputs(up.is_empty()).into_iter();
+        let inputs = inputs.chain(up.iter().map(EmbeddedMigration::input));
+        inputs.fold(self.clone(), |link, input| link.then(&input))
+    }
+
+    /// The template of a schema that those migrations make from what this link stands for.
+    pub fn migrated_from(&self, source: &Source) -> Self {
+        let notes = source.notes.as_ref();
+        let notes = notes.map(|notes| notes.inputs(source.migrations.is_empty()));
+        let link = self.clone().after(&notes.unwrap_or_default());
+        let up = source.migrations.iter().map(|m| embedded(m).input());
+        up.fold(link, |link, input| link.then(&input))
+    }
+
     fn start() -> Self {
         Self(Sha256::digest("kapsel-testdb template").into())
+    }
+
+    fn after(self, inputs: &[Input]) -> Self {
+        inputs.iter().fold(self, |link, input| link.then(input))
     }
 
     fn then(&self, input: &Input) -> Self {
@@ -64,6 +95,8 @@ impl Link {
 pub struct Chain {
     /// What the server and the configuration contribute; then one input per migration; then one per seed file.
     pub inputs: Vec<Input>,
+    /// What the server and the configuration contribute, and nothing else.
+    pub start: Link,
     /// `schema[k]` is the template of the first `k` migrations, without seeds.
     pub schema: Vec<Link>,
     /// The template with seeds, where there are any.
@@ -73,19 +106,16 @@ pub struct Chain {
 
 impl Chain {
     /// Computes the chain for what was read, on this server.
-    pub fn new(source: &Source, config: &Config, facts: &ServerFacts) -> Self {
-        let mut inputs = settings(config, facts);
+    pub fn new(source: &Source, basis: &Basis, facts: &ServerFacts) -> Self {
+        let mut inputs = settings(basis, facts);
+        let start = Link::start().after(&inputs);
+        if let Some(notes) = &source.notes {
+            inputs.extend(notes.inputs(source.migrations.is_empty()));
+        }
         let settings = inputs.len();
-        let mut schema = vec![inputs.iter().fold(Link::start(), |link, i| link.then(i))];
+        let mut schema = vec![Link::start().after(&inputs)];
         for migration in &source.migrations {
-            let label = format!("migration {} {}", migration.version, migration.description);
-            let transaction = if migration.no_tx {
-                "no-transaction"
-            } else {
-                "transaction"
-            };
-            let value = format!("{} {transaction}", hex(&migration.checksum));
-            let input = Input::new(label, value);
+            let input = embedded(migration).input();
             schema.push(schema[schema.len() - 1].then(&input));
             inputs.push(input);
         }
@@ -98,6 +128,7 @@ impl Chain {
         }
         Self {
             inputs,
+            start,
             schema,
             seeded,
             settings,
@@ -120,16 +151,54 @@ impl Chain {
     }
 }
 
-fn settings(config: &Config, facts: &ServerFacts) -> Vec<Input> {
-    let mut extensions = config.template.extensions.clone();
+fn settings(basis: &Basis, facts: &ServerFacts) -> Vec<Input> {
+    let mut extensions = basis.extensions.clone();
     extensions.sort();
     vec![
         Input::new("format", FORMAT),
         Input::new("migrator", "sqlx"),
         Input::new("server version", facts.major().to_string()),
         Input::new("owner", &facts.role),
-        Input::new("base", &config.template.base),
+        Input::new("base", &basis.base),
         Input::new("locale", &facts.base_locale),
         Input::new("extensions", extensions.join(", ")),
     ]
+}
+
+impl Notes {
+    /// Nothing where the migrator is like those of a folder, so that both have the same templates.
+    fn inputs(&self, alone: bool) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        if alone || self.table != MIGRATIONS_TABLE {
+            inputs.push(Input::new("migrations table", &self.table));
+        }
+        if !self.schemas.is_empty() {
+            inputs.push(Input::new("schemas", self.schemas.join(", ")));
+        }
+        inputs
+    }
+}
+
+impl EmbeddedMigration<'_> {
+    fn input(&self) -> Input {
+        let transaction = if self.no_tx {
+            "no-transaction"
+        } else {
+            "transaction"
+        };
+        Input::new(
+            format!("migration {} {}", self.version, self.description),
+            format!("{} {transaction}", hex(self.checksum)),
+        )
+    }
+}
+
+fn embedded(migration: &Migration) -> EmbeddedMigration<'_> {
+    EmbeddedMigration {
+        version: migration.version,
+        description: &migration.description,
+        sql: own::text(migration),
+        checksum: &migration.checksum,
+        no_tx: migration.no_tx,
+    }
 }

@@ -14,17 +14,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use fingerprint::{Chain, Input};
+pub use fingerprint::{Chain, Input, Link};
 pub use persistent::keep_current;
-pub use source::Source;
-pub use why::why;
+pub use source::{Notes, Source};
+pub use why::{stale, why};
 
-use crate::config::Config;
-use crate::name::{DbName, RunId};
+use crate::config::{Config, TemplateConfig};
+use crate::name::{DbName, Namespace, RunId};
 use crate::pg::admin::Admin;
 use crate::pg::databases::{DatabaseRow, Strategy};
 use crate::pg::lock::LockKey;
-use crate::pg::{PgError, ServerFacts};
+use crate::pg::script::ScriptError;
+use crate::pg::{Address, PgError, ServerFacts};
 use crate::server::Server;
 
 /// Why there is no template.
@@ -65,6 +66,15 @@ pub enum TemplateError {
         /// The server's SQLSTATE, where it has one.
         code: Option<String>,
     },
+    /// A database outlived the template that it was made from.
+    #[error(
+        "the template `{0}` is gone; `kapsel-testdb prepare` on the revision that the database is of builds it again (`template.keep` says \
+         how many stay)"
+    )]
+    Gone(DbName),
+    /// A seed file is not what it was when the fingerprint was computed.
+    #[error("`{}` was changed while the template was built; start again", .0.display())]
+    Changed(PathBuf),
     /// A database of that name belongs to somebody else.
     #[error(
         "the template `{name}` belongs to the role `{owner}`, not to `{role}`; let its owner drop it, or choose another `namespace`"
@@ -77,6 +87,17 @@ pub enum TemplateError {
         /// Who we are.
         role: String,
     },
+}
+
+impl From<ScriptError> for TemplateError {
+    fn from(error: ScriptError) -> Self {
+        Self::Failed {
+            position: error.place.to_string(),
+            file: error.name,
+            message: error.message,
+            code: error.code,
+        }
+    }
 }
 
 /// What the template's comment says: what a name cannot hold.
@@ -157,6 +178,50 @@ impl Observer for Quiet {
     }
 }
 
+/// What every template of a project begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The database that it is made from.
+    pub base: String,
+    /// Extensions that are created before the first migration.
+    pub extensions: Vec<String>,
+}
+
+impl Basis {
+    /// As configured.
+    pub fn of(config: &TemplateConfig) -> Self {
+        Self {
+            base: config.base.clone(),
+            extensions: config.extensions.clone(),
+        }
+    }
+}
+
+/// Where templates are built.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// Prefix of their names.
+    pub namespace: &'a Namespace,
+    /// What they begin with.
+    pub basis: &'a Basis,
+    /// Where administrative work goes.
+    pub address: &'a Address,
+    /// What the server says of itself.
+    pub facts: &'a ServerFacts,
+}
+
+impl<'a> Site<'a> {
+    /// On a project's server.
+    pub fn new(namespace: &'a Namespace, basis: &'a Basis, server: &'a Server) -> Self {
+        Self {
+            namespace,
+            basis,
+            address: &server.admin_address,
+            facts: &server.facts,
+        }
+    }
+}
+
 /// What a template is made of here, and for whom it is made.
 #[derive(Debug)]
 pub struct Plan {
@@ -175,13 +240,19 @@ impl Plan {
     /// A missing or unreadable file.
     pub async fn new(config: &Config, facts: &ServerFacts) -> Result<Self, TemplateError> {
         let source = Source::read(config).await?;
-        let chain = Chain::new(&source, config, facts);
-        let name = DbName::template(&config.namespace, &chain.last().fingerprint());
-        Ok(Self {
+        let basis = Basis::of(&config.template);
+        Ok(Self::of(source, &config.namespace, &basis, facts))
+    }
+
+    /// For what has been read.
+    pub fn of(source: Source, namespace: &Namespace, basis: &Basis, facts: &ServerFacts) -> Self {
+        let chain = Chain::new(&source, basis, facts);
+        let name = DbName::template(namespace, &chain.last().fingerprint());
+        Self {
             source,
             chain,
             name,
-        })
+        }
     }
 }
 
@@ -192,27 +263,25 @@ impl Plan {
 /// [`TemplateError`]; nothing half-built stays visible.
 pub async fn ensure(
     admin: &mut Admin,
-    server: &Server,
-    config: &Config,
+    site: Site<'_>,
     plan: &Plan,
     run: &RunId,
     observer: &dyn Observer,
 ) -> Result<Template, TemplateError> {
     let locks = [
-        LockKey::run(&config.namespace, run),
+        LockKey::run(site.namespace, run),
         LockKey::template(&plan.name),
     ];
     let found = admin
         .lock_and_find(&locks, std::slice::from_ref(&plan.name))
         .await?;
-    if let Some(template) = usable(plan, found.first(), &server.facts)? {
+    if let Some(template) = usable(&plan.name, found.first(), site.facts)? {
         return Ok(template);
     }
     wait_for_build_lock(admin, observer).await?;
     let builder = build::Builder {
         admin,
-        server,
-        config,
+        site,
         plan,
         run,
         observer,
@@ -238,7 +307,7 @@ async fn wait_for_build_lock(
 
 /// The row as a template, if it is one that we may use. One of another role is an error: it can be neither used nor replaced.
 fn usable(
-    plan: &Plan,
+    name: &DbName,
     row: Option<&DatabaseRow>,
     facts: &ServerFacts,
 ) -> Result<Option<Template>, TemplateError> {
@@ -253,7 +322,7 @@ fn usable(
     let info = TemplateInfo::parse(row.comment.as_deref());
     Ok(match info {
         Some(info) if row.is_usable_template() => Some(Template {
-            name: plan.name.clone(),
+            name: name.clone(),
             settings: info.settings,
             current: true,
         }),

@@ -2,11 +2,12 @@
 //! ever drops it. A crash leaves it at the last migration that was committed.
 
 use sqlx::Connection;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 
 use super::TemplateError;
 use super::source::Source;
 use crate::config::Config;
+use crate::driver::own::{self, MIGRATIONS_TABLE};
 use crate::pg::admin::Admin;
 use crate::pg::connect;
 use crate::pg::connect::Patience;
@@ -23,7 +24,7 @@ pub async fn keep_current(
     config: &Config,
     name: &str,
 ) -> Result<usize, TemplateError> {
-    let source = Source::read(config).await?;
+    let source = Source::migrations(config).await?;
     if !admin.database_exists(name).await? {
         admin.create_plain_database(name).await?;
     }
@@ -31,8 +32,8 @@ pub async fn keep_current(
     let mut connection =
         connect::connect(address, &address.options(name), Patience::RUNNING).await?;
     let before = applied(&mut connection).await;
-    let migrator = Migrator::with_migrations(source.migrations.clone());
-    let migrated = migrator.run_direct(None, &mut connection, false).await;
+    let migrator = own::migrator(source.migrations.clone());
+    let migrated = own::run(&migrator, &mut connection).await;
     migrated.map_err(|error| failed(&source, name, &error))?;
     let after = applied(&mut connection).await;
     let doing = || format!("close the connection to `{name}`");
@@ -42,9 +43,9 @@ pub async fn keep_current(
 
 /// Zero where sqlx has not noted anything yet.
 async fn applied(connection: &mut sqlx::PgConnection) -> usize {
-    use sqlx::migrate::Migrate;
-    let listed = connection.list_applied_migrations("_sqlx_migrations").await;
-    listed.map_or(0, |migrations| migrations.len())
+    own::count_applied(connection, MIGRATIONS_TABLE)
+        .await
+        .unwrap_or(0)
 }
 
 fn failed(source: &Source, database: &str, error: &MigrateError) -> TemplateError {

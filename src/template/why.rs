@@ -18,6 +18,26 @@ pub fn why(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String> {
     }
 }
 
+/// How the migrations that are compiled into a test differ from the run's, in one line per difference, where they were the same at
+/// some time: the same versions, or more of them on one side. None where they are others altogether.
+pub fn stale(run: &[Input], compiled: &[Input]) -> Option<Vec<String>> {
+    let migrations = |inputs: &[Input]| -> Vec<Input> {
+        let mut migrations = inputs.to_vec();
+        migrations.retain(|input| version(input).is_some());
+        migrations
+    };
+    let (run, compiled) = (migrations(run), migrations(compiled));
+    let mut pairs = run.iter().zip(&compiled);
+    let related =
+        !run.is_empty() && !compiled.is_empty() && pairs.all(|(a, b)| version(a) == version(b));
+    related.then(|| differences(&compiled, &run))
+}
+
+fn version(input: &Input) -> Option<&str> {
+    let label = input.label.strip_prefix("migration ")?;
+    label.split(' ').next()
+}
+
 fn shared_prefix(a: &[Input], b: &[Input]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -110,6 +130,41 @@ mod tests {
             ["server version changed from `14` to `15`"]
         );
         assert!(why(&now, &[]).is_empty());
+    }
+
+    #[test]
+    fn only_migrations_that_were_the_same_once_are_stale() {
+        let of = |texts: &[(&str, &str)]| -> Vec<Input> {
+            texts
+                .iter()
+                .map(|(label, value)| input(label, value))
+                .collect()
+        };
+        let run = of(&[
+            ("base", "x"),
+            ("migration 1 a", "x"),
+            ("migration 2 b", "x"),
+            ("seed s", "x"),
+        ]);
+        let edited = of(&[
+            ("base", "x"),
+            ("migration 1 a", "y"),
+            ("migration 2 b", "x"),
+        ]);
+        assert_eq!(
+            stale(&run, &edited),
+            Some(vec!["migration 1 a was edited".to_owned()])
+        );
+        assert_eq!(
+            stale(&run, &run[..2]),
+            Some(vec!["migration 2 b is new".to_owned()])
+        );
+        assert_eq!(
+            stale(&run[..2], &run),
+            Some(vec!["migration 2 b is gone".to_owned()])
+        );
+        assert_eq!(stale(&run, &of(&[("migration 7 a", "x")])), None);
+        assert_eq!(stale(&run, &[]), None);
     }
 
     #[test]

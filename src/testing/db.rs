@@ -3,25 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 
+use super::connect::{Kind, PASSES, Shared};
+use super::sandbox::{SandboxLost, Sandboxed};
 use super::session::{Session, current, own};
+use super::shared_use::Use;
+use super::template::{Other, Wanted};
 use super::tokens::Hold;
-use super::{TestDbError, TestTransaction, report};
+use super::{TestDbError, TestTransaction, identity, report};
+use crate::config::Leaks;
+use crate::driver::{self, Own, SharedPool, Version};
 use crate::name::DbName;
-use crate::pg::connect::{Patience, Retry, is_missing_database};
-use crate::pg::error::{ConnectFailure, classify, code};
-use crate::run::RunError;
-use crate::run_dir::Claim;
-
-/// How long a lease waits for a server that goes down and comes up again.
-const PASSES: Duration = Patience::RUNNING.busy;
+use crate::pg::connect::Retry;
+use crate::run_dir::{Claim, UseMode};
 
 /// How long a release waits for connections that the test still uses.
 const CLOSE: Duration = Duration::from_millis(100);
 
-/// A database for a test, and a pool on it. Given back when it is dropped; kept for a look when that happens in a panic.
+/// A database for a test, and a pool on it. Given back when it is dropped; kept for a look when that happens in a panic, or when
+/// the process ends without dropping it: a killed test has failed. So do not leak it, nor leave it in a `static`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,15 +32,23 @@ const CLOSE: Duration = Duration::from_millis(100);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `V` says which sqlx the pool is of: `Sqlx0_9` or `Sqlx0_8`.
 #[derive(Debug)]
-pub struct TestDb {
-    pool: PgPool,
+pub struct TestDb<V: Version = Own> {
+    pub(super) pool: V::Pool,
     name: DbName,
     text: String,
     /// None: the shared clone, which is the run's.
-    claim: Option<Claim>,
-    session: Arc<Session>,
-    _hold: Hold,
+    pub(super) claim: Option<Claim>,
+    /// Of the shared clone.
+    shared_use: Option<Use>,
+    /// Only with isolation `transaction`; taken out when the test ends.
+    sandbox: Option<Sandboxed>,
+    pub(super) session: Arc<Session>,
+    pub(super) hold: Hold,
+    /// What happens where it leaves connections open, if not what the configuration says.
+    leaks: Option<Leaks>,
 }
 
 /// What a test asks of its database, where the configuration does not say it for all.
@@ -53,6 +62,8 @@ pub struct TestDb {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TestDbOptions {
     connections: Option<u32>,
+    leaks: Option<Leaks>,
+    wanted: Option<Wanted>,
 }
 
 impl TestDbOptions {
@@ -68,18 +79,54 @@ impl TestDbOptions {
         self
     }
 
+    /// What [`TestDb::release`] does where the test leaves connections open; without this, what `pool.leaks` says.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().leaks(kapsel_testdb::Leaks::Fail).lease().await?;
+    /// db.release().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn leaks(mut self, leaks: Leaks) -> Self {
+        self.leaks = Some(leaks);
+        self
+    }
+
+    /// What the attribute says of its schema.
+    pub(super) fn wanted(mut self, wanted: Wanted) -> Self {
+        self.wanted = Some(wanted);
+        self
+    }
+
     /// See [`TestDb::lease`].
     ///
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn lease(self) -> Result<TestDb, TestDbError> {
+        self.lease_as().await
+    }
+
+    /// The same with a pool of the given version of sqlx.
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn lease_as<V: Version>(self) -> Result<TestDb<V>, TestDbError> {
         let mut retry = Retry::within(PASSES);
         loop {
-            match TestDb::lease_once(self.connections).await {
+            match TestDb::lease_once(self).await {
                 Err(error) if error.is_passing() => retry.pause(error).await?,
                 result => return result,
             }
         }
+    }
+
+    /// The template to clone, where it is not the run's.
+    async fn other(&self, session: &Session) -> Result<Option<Arc<Other>>, TestDbError> {
+        let Some(wanted) = self.wanted else {
+            return Ok(None);
+        };
+        Ok(wanted.other(&session.file).await?.map(Arc::new))
     }
 
     /// See [`TestDb::shared`].
@@ -87,20 +134,33 @@ impl TestDbOptions {
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn shared(self) -> Result<TestDb, TestDbError> {
-        let Shared {
-            session,
-            hold,
-            name,
-            pool,
-        } = Shared::connect(self.connections).await?;
-        Ok(TestDb {
-            pool,
-            text: name.to_string(),
-            name,
-            claim: None,
-            session,
-            _hold: hold,
-        })
+        self.shared_as().await
+    }
+
+    /// The same with a pool of the given version of sqlx.
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn shared_as<V: Version>(self) -> Result<TestDb<V>, TestDbError> {
+        let shared = Shared::connect(self.connections, Kind::Plain, UseMode::Shared).await?;
+        Ok(TestDb::on(shared, self.leaks))
+    }
+
+    /// See [`TestDb::sandbox`]. It has one connection, whatever is asked for here.
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn sandbox(self) -> Result<TestDb, TestDbError> {
+        self.sandbox_as().await
+    }
+
+    /// The same with a pool of the given version of sqlx.
+    ///
+    /// # Errors
+    /// See [`TestDb::lease`].
+    pub async fn sandbox_as<V: Version>(self) -> Result<TestDb<V>, TestDbError> {
+        let shared = Shared::connect(Some(1), Kind::Sandbox, UseMode::Begin).await?;
+        Ok(TestDb::on(shared, self.leaks))
     }
 }
 
@@ -111,47 +171,6 @@ impl TestDb {
     /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
     pub async fn lease() -> Result<Self, TestDbError> {
         TestDbOptions::new().lease().await
-    }
-
-    async fn lease_once(connections: Option<u32>) -> Result<Self, TestDbError> {
-        let mut session = current(connections).await?;
-        let mut hold = session.hold(connections).await?;
-        let mut claim = match session.claim().await {
-            Err(error) if error.is_missing_template() => {
-                report::lost_template(&error);
-                drop(hold);
-                session = own(connections).await?;
-                hold = session.hold(connections).await?;
-                session.claim().await?
-            }
-            result => result?,
-        };
-        let pool = match session.connect(&claim.name, &hold).await {
-            Err(error) if error.is_missing_database() => {
-                // Swept or lost with the server: the entry outlived its database.
-                session.release(claim)?;
-                claim = session.clone_one().await?;
-                session.connect(&claim.name, &hold).await
-            }
-            result => result,
-        };
-        let pool = match pool {
-            Ok(pool) => pool,
-            Err(error) => {
-                if let Err(error) = session.release(claim) {
-                    report::left_to_sweep(&error);
-                }
-                return Err(error);
-            }
-        };
-        Ok(Self {
-            pool,
-            text: claim.name.to_string(),
-            name: claim.name.clone(),
-            claim: Some(claim),
-            session,
-            _hold: hold,
-        })
     }
 
     /// Isolation `shared`: the run's shared clone as it is. Tests keep apart by their own keys: see [`crate::test_id`].
@@ -169,6 +188,28 @@ impl TestDb {
     /// See [`Self::lease`].
     pub async fn shared() -> Result<Self, TestDbError> {
         TestDbOptions::new().shared().await
+    }
+
+    /// Isolation `transaction`: a sandbox. The pool has one connection, in a transaction on the run's shared clone that is never
+    /// committed; what the application begins on it is a savepoint. What is different there is in `docs/SANDBOX.md`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::sandbox().await?;
+    /// let mut tx = db.pool().begin().await?;
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(&mut *tx).await?;
+    /// tx.commit().await?;
+    /// db.release().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`Self::url`], [`Self::connect_options`] and [`Self::pool_options`] lead to the shared clone, outside of the sandbox.
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn sandbox() -> Result<Self, TestDbError> {
+        TestDbOptions::new().sandbox().await
     }
 
     /// A transaction on the run's shared clone that rolls back when it is dropped.
@@ -189,12 +230,78 @@ impl TestDb {
             hold,
             name,
             pool,
-        } = Shared::connect(Some(1)).await?;
-        TestTransaction::begin(session, hold, pool, &name).await
+            shared_use,
+            ..
+        } = Shared::<Own>::connect(Some(1), Kind::Plain, UseMode::Begin).await?;
+        TestTransaction::begin(session, hold, pool, &name, shared_use).await
+    }
+}
+
+impl<V: Version> TestDb<V> {
+    async fn lease_once(options: TestDbOptions) -> Result<Self, TestDbError> {
+        let connections = options.connections;
+        let mut session = current(connections).await?;
+        let mut other = options.other(&session).await?;
+        let mut hold = session.hold(connections).await?;
+        let claimant = || Some(identity::claimant());
+        let mut claim = match session.claim(other.as_ref(), claimant()).await {
+            Err(error) if error.is_missing_template() => {
+                report::lost_template(&error);
+                drop(hold);
+                session = own(connections).await?;
+                other = options.other(&session).await?;
+                hold = session.hold(connections).await?;
+                session.claim(other.as_ref(), claimant()).await?
+            }
+            result => result?,
+        };
+        let pool = match session.connect::<V>(&claim.name, &hold).await {
+            Err(error) if error.is_missing_database() => {
+                // Swept or lost with the server: the entry outlived its database.
+                session.release(claim.unused())?;
+                claim = session.clone_one(other.as_ref(), claimant()).await?;
+                session.connect::<V>(&claim.name, &hold).await
+            }
+            result => result,
+        };
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => {
+                if let Err(error) = session.release(claim.unused()) {
+                    report::left_to_sweep(&error);
+                }
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            pool,
+            text: claim.name.to_string(),
+            name: claim.name.clone(),
+            claim: Some(claim),
+            shared_use: None,
+            sandbox: None,
+            session,
+            hold,
+            leaks: options.leaks,
+        })
+    }
+
+    fn on(shared: Shared<V>, leaks: Option<Leaks>) -> Self {
+        Self {
+            pool: shared.pool,
+            text: shared.name.to_string(),
+            name: shared.name,
+            claim: None,
+            shared_use: shared.shared_use,
+            sandbox: shared.sandbox,
+            session: shared.session,
+            hold: shared.hold,
+            leaks,
+        }
     }
 
     /// The pool on the database: at most `pool.max_connections` connections, opened as needed.
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &V::Pool {
         &self.pool
     }
 
@@ -208,22 +315,81 @@ impl TestDb {
         self.session.file.server.url_with_password(&self.text)
     }
 
+    /// Options of a pool of your own on it, as large as the server has connections for.
+    pub fn pool_options(&self) -> V::PoolOptions {
+        let mut settings = self.session.pool_settings(&self.hold);
+        // One stays open here.
+        settings.connections = (settings.connections - 1).max(1);
+        V::pool_options(&settings)
+    }
+
     /// A complete configuration for connections of your own.
-    pub fn connect_options(&self) -> PgConnectOptions {
-        self.session.options(&self.name)
+    pub fn connect_options(&self) -> V::ConnectOptions {
+        self.session.options::<V>(&self.name)
     }
 
-    /// Closes the pool and gives the database back. Dropping does the same without closing first.
-    pub async fn release(self) {
-        self.close().await;
+    /// The same for our own sqlx.
+    pub(super) fn own_options(&self) -> PgConnectOptions {
+        driver::options(&self.session.file.server, &self.text)
     }
 
-    async fn close(&self) {
-        if tokio::time::timeout(CLOSE, self.pool.close())
-            .await
-            .is_err()
-        {
-            report::still_in_use(&self.name);
+    /// Closes the pool and gives the database back. What the test left open (connections of the pool, pools of its own,
+    /// transactions) is reported; see `pool.leaks`. Dropping gives the database back as well, but neither closes nor looks: a
+    /// destructor cannot wait for what is only on its way.
+    ///
+    /// # Panics
+    /// Where it was a sandbox that did not hold, so that the test fails (dropping knows only what was found out until then); and
+    /// where something was left open and [`Leaks::Fail`] is asked for: the database is kept then, as that of any failed test.
+    pub async fn release(mut self) {
+        if let Err(lost) = self.end_sandbox(None).await {
+            panic!("{lost}");
+        }
+        if let Err(left) = self.give_back().await {
+            panic!("{left}");
+        }
+    }
+
+    /// The end of a test's sandbox, if it has one: `failure` is what a failed test said.
+    ///
+    /// # Errors
+    /// The sandbox did not hold.
+    pub(super) async fn end_sandbox(&mut self, failure: Option<&str>) -> Result<(), SandboxLost> {
+        match self.sandbox.take() {
+            Some(sandbox) => sandbox.end(&self.pool, failure).await,
+            None => Ok(()),
+        }
+    }
+
+    /// [`Self::release`] for who says by himself that the test failed.
+    ///
+    /// # Errors
+    /// What was left open, where that is a failure.
+    pub(super) async fn give_back(mut self) -> Result<(), String> {
+        let leaks = self.leaks.unwrap_or(self.session.file.pool.leaks);
+        let left = match leaks {
+            Leaks::Off => None,
+            Leaks::Warn | Leaks::Fail => self.left_open().await,
+        };
+        // What is held has been waited for already.
+        let patience = if left.is_some() {
+            Duration::ZERO
+        } else {
+            CLOSE
+        };
+        let closed = tokio::time::timeout(patience, self.pool.close()).await;
+        if let (Ok(()), Some(used)) = (closed, self.shared_use.take()) {
+            used.end();
+        }
+        match left {
+            Some(left) if leaks == Leaks::Fail => {
+                self.fail();
+                Err(left)
+            }
+            Some(left) => {
+                report::left_open(&left);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -237,8 +403,9 @@ impl TestDb {
             return;
         };
         if failed && self.session.file.keep.failed {
+            let whose = claim.claimant().cloned();
             match self.session.keep(claim) {
-                Ok(kept) => report::kept(&kept, &self.session.file.server),
+                Ok(kept) => report::kept(&kept, &self.session.file.server, whose.as_ref()),
                 Err(error) => report::not_kept(&self.name, &error),
             }
         } else if let Err(error) = self.session.release(claim) {
@@ -247,122 +414,17 @@ impl TestDb {
     }
 }
 
-impl Drop for TestDb {
+impl<V: Version> Drop for TestDb<V> {
     fn drop(&mut self) {
-        self.finish(std::thread::panicking());
-    }
-}
-
-impl Session {
-    fn options(&self, name: &DbName) -> PgConnectOptions {
-        let server = &self.file.server;
-        let label: String = super::session::test_name().chars().take(63).collect();
-        server.options(&name.to_string()).application_name(&label)
-    }
-
-    /// A pool with one open connection, which stays because nothing ends idle ones: a leased database always has a session.
-    /// (`min_connections` would open a second one: sqlx's maintenance races with the connect.)
-    async fn connect(&self, name: &DbName, hold: &Hold) -> Result<PgPool, TestDbError> {
-        let settings = &self.file.pool;
-        let options = self.options(name);
-        let connected = hold
-            .observe(PgPoolOptions::new())
-            .max_connections(hold.connections)
-            .acquire_timeout(Duration::from_secs(settings.acquire_timeout_secs))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await;
-        let failed = |source| TestDbError::Connect {
-            database: name.to_string(),
-            source,
+        let panicking = std::thread::panicking();
+        self.finish(panicking);
+        let Some(sandbox) = self.sandbox.take() else {
+            return;
         };
-        match connected {
-            // The pool keeps the reason to itself; a plain connect tells it.
-            Err(sqlx::Error::PoolTimedOut) => {
-                let reason = options.connect().await.err();
-                Err(failed(reason.unwrap_or(sqlx::Error::PoolTimedOut)))
-            }
-            result => result.inspect(|pool| hold.share(pool)).map_err(failed),
+        match sandbox.ended(&self.pool, panicking.then_some("")) {
+            Err(lost) if panicking => report::lost_sandbox(&lost),
+            Err(lost) => panic!("{lost}"),
+            Ok(()) => {}
         }
-    }
-
-    async fn connect_shared(&self, hold: &Hold) -> Result<(DbName, PgPool), TestDbError> {
-        let name = self.shared(None).await?;
-        match self.connect(&name, hold).await {
-            Err(error) if error.is_missing_database() => {
-                let name = self.shared(Some(name)).await?;
-                let pool = self.connect(&name, hold).await?;
-                Ok((name, pool))
-            }
-            result => result.map(|pool| (name, pool)),
-        }
-    }
-}
-
-/// A pool on the shared clone of the exported run, or of our own where that one's template is gone.
-struct Shared {
-    session: Arc<Session>,
-    hold: Hold,
-    name: DbName,
-    pool: PgPool,
-}
-
-impl Shared {
-    async fn connect(connections: Option<u32>) -> Result<Self, TestDbError> {
-        let mut retry = Retry::within(PASSES);
-        loop {
-            match Self::connect_once(connections).await {
-                Err(error) if error.is_passing() => retry.pause(error).await?,
-                result => return result,
-            }
-        }
-    }
-
-    async fn connect_once(connections: Option<u32>) -> Result<Self, TestDbError> {
-        let session = current(connections).await?;
-        match Self::of(session, connections).await {
-            Err(error) if error.is_missing_template() => {
-                report::lost_template(&error);
-                Self::of(own(connections).await?, connections).await
-            }
-            result => result,
-        }
-    }
-
-    async fn of(session: Arc<Session>, connections: Option<u32>) -> Result<Self, TestDbError> {
-        let hold = session.hold(connections).await?;
-        let (name, pool) = session.connect_shared(&hold).await?;
-        Ok(Self {
-            session,
-            hold,
-            name,
-            pool,
-        })
-    }
-}
-
-impl TestDbError {
-    /// A statement of ours, not a connect, met a database that does not exist: only cloning names one.
-    fn is_missing_template(&self) -> bool {
-        match self {
-            Self::Pg(error) | Self::Run(RunError::Pg(error)) => {
-                error.is(code::INVALID_CATALOG_NAME)
-            }
-            _ => false,
-        }
-    }
-
-    /// The server went down, or up, while we asked.
-    fn is_passing(&self) -> bool {
-        match self {
-            Self::Pg(error) | Self::Run(RunError::Pg(error)) => error.is_passing(),
-            Self::Connect { source, .. } => classify(source) == ConnectFailure::Passing,
-            _ => false,
-        }
-    }
-
-    fn is_missing_database(&self) -> bool {
-        matches!(self, Self::Connect { source, .. } if is_missing_database(source))
     }
 }

@@ -1,6 +1,7 @@
 //! Why a test got no database.
 
 use crate::config::ConfigError;
+use crate::pg::script::ScriptError;
 use crate::pg::{PgError, tls};
 use crate::run::RunError;
 use crate::run_dir::RunDirError;
@@ -32,6 +33,9 @@ pub enum TestDbError {
         /// What sqlx said.
         source: sqlx::Error,
     },
+    /// A fixture failed; the database is kept as a failed test's.
+    #[error("the fixture {0}")]
+    Fixture(#[from] ScriptError),
     /// The helper's background thread is gone.
     #[error("the helper's background thread has ended: {0}")]
     Background(String),

@@ -1,113 +1,113 @@
 //! What `#[kapsel_testdb::test]` calls: one function holds the behaviour, the macro only quotes.
 
+use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::process::ExitCode;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{ExitCode, Termination};
 
 use futures_util::FutureExt;
-use sqlx::PgPool;
+use tokio::runtime::{Builder, Runtime};
 
-use super::{TestDb, TestDbError, TestDbOptions};
+use super::{Arguments, Plan, TestDb, TestDbError, report};
+use crate::driver::Version;
 
-/// How a test is kept apart from the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// A clone of its own.
-    Database,
-    /// The run's shared clone, as it is.
-    Shared,
-}
-
-/// What the attribute says of a test.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    /// How it is kept apart.
-    pub isolation: Isolation,
-    /// How many connections it needs at once, where it says so.
-    pub connections: Option<u32>,
-    /// Whether a panic is what it is for.
-    pub should_panic: bool,
-}
-
-impl Plan {
-    async fn database(&self) -> Result<TestDb, TestDbError> {
-        let options = TestDbOptions::new();
-        let options = self.connections.map_or(options, |n| options.connections(n));
-        match self.isolation {
-            Isolation::Database => options.lease().await,
-            Isolation::Shared => options.shared().await,
-        }
-    }
-}
-
-/// Whether what a test returned means success: decides whether its database is kept.
-#[diagnostic::on_unimplemented(
-    message = "a test cannot return `{Self}`",
-    label = "expected `()`, an `ExitCode`, or a `Result` of one of them"
-)]
-pub trait TestOutcome {
-    /// Whether the test passed.
-    fn passed(&self) -> bool;
-}
-
-impl TestOutcome for () {
-    fn passed(&self) -> bool {
-        true
-    }
-}
-
-impl<T: TestOutcome, E> TestOutcome for Result<T, E> {
-    fn passed(&self) -> bool {
-        self.as_ref().is_ok_and(TestOutcome::passed)
-    }
-}
-
-impl TestOutcome for ExitCode {
-    /// An exit code cannot be asked for its value; the database is not kept.
-    fn passed(&self) -> bool {
-        true
-    }
-}
-
-/// Runs a test: a database, the function, and the database's return or preservation.
+/// Runs an async test: its databases, the function, and the databases' return or preservation. The exit code is what the test
+/// returned, reported as the test harness would.
 ///
 /// # Panics
 /// With the test's own panic, and where there is no database.
-pub fn run<T, F>(plan: Plan, test: impl FnOnce(PgPool) -> F) -> T
+pub fn run<A, T, F>(plan: Plan, test: impl FnOnce(A) -> F) -> ExitCode
 where
-    T: TestOutcome,
+    A: Arguments,
+    T: Termination,
     F: Future<Output = T>,
 {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = match builder.enable_all().build() {
+    runtime(Builder::new_current_thread()).block_on(async {
+        let (databases, arguments) = expect(plan.databases().await);
+        let ended = async { test(arguments).await.report() };
+        let outcome = AssertUnwindSafe(ended).catch_unwind().await;
+        plan.finish(databases, outcome).await
+    })
+}
+
+/// Runs a test that is no async function, outside of the runtime: it may block, and `Handle::current().block_on` works in it.
+///
+/// # Panics
+/// With the test's own panic, and where there is no database.
+pub fn run_blocking<A, T>(plan: Plan, test: impl FnOnce(A) -> T) -> ExitCode
+where
+    A: Arguments,
+    T: Termination,
+{
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1);
+    let runtime = runtime(builder);
+    let (databases, arguments) = expect(runtime.block_on(plan.databases()));
+    let outcome = {
+        let _entered = runtime.enter();
+        catch_unwind(AssertUnwindSafe(|| test(arguments).report()))
+    };
+    runtime.block_on(plan.finish(databases, outcome))
+}
+
+fn runtime(mut builder: Builder) -> Runtime {
+    match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => panic!("failed to start the test's runtime: {error}"),
-    };
-    runtime.block_on(async {
-        let db = match plan.database().await {
-            Ok(db) => db,
-            Err(error) => panic!("failed to get a database for the test: {error}"),
+    }
+}
+
+fn expect<T>(databases: Result<T, TestDbError>) -> T {
+    match databases {
+        Ok(databases) => databases,
+        Err(error) => panic!("failed to get a database for the test: {error}"),
+    }
+}
+
+impl Plan {
+    async fn finish<V: Version>(
+        &self,
+        mut databases: Vec<TestDb<V>>,
+        outcome: std::thread::Result<ExitCode>,
+    ) -> ExitCode {
+        let passed = match &outcome {
+            Ok(code) => *code == ExitCode::SUCCESS,
+            Err(_) => self.should_panic,
         };
-        let result = AssertUnwindSafe(test(db.pool().clone()))
-            .catch_unwind()
-            .await;
-        match result {
-            Ok(output) if output.passed() => {
-                db.release().await;
-                output
-            }
-            Ok(output) => {
+        let failure = (!passed).then(|| outcome.as_ref().err().map_or("", text_of));
+        let mut sandbox = Ok(());
+        for db in &mut databases {
+            sandbox = sandbox.and(db.end_sandbox(failure).await);
+        }
+        let mut left = None;
+        for db in databases {
+            if passed {
+                left = db.give_back().await.err().or(left);
+            } else {
+                // Its failure is what counts: what it left open may be a consequence.
                 db.fail();
-                output
-            }
-            Err(panic) => {
-                if plan.should_panic {
-                    db.release().await;
-                } else {
-                    db.fail();
-                }
-                resume_unwind(panic)
             }
         }
-    })
+        let lost = sandbox.err();
+        if passed && outcome.is_ok() {
+            if let Some(lost) = lost {
+                panic!("{lost}");
+            }
+            if let Some(left) = left {
+                panic!("{left}");
+            }
+        } else {
+            // It has failed by itself, or it should panic, which another panic does not change.
+            lost.iter().for_each(|lost| report::lost_sandbox(lost));
+            left.iter().for_each(|left| report::left_open(left));
+        }
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// What a panic said.
+fn text_of(panic: &Box<dyn Any + Send>) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or_default()
 }

@@ -1,12 +1,13 @@
 //! The process's part in a run: the exported run (fast path), or a run of its own (slow path) that ends with its last lease.
 
+mod administration;
+
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-
+use super::template::Other;
 use super::tokens::{self, Hold};
 use super::{TestDbError, background, report};
 use crate::config::{self, Config, Layer};
@@ -14,14 +15,9 @@ use crate::connections::{Ledger, Place};
 use crate::env;
 use crate::name::{DbName, Kind};
 use crate::pg::admin::Admin;
-use crate::pg::connect::Patience;
-use crate::run::{self, Identity, clone};
-use crate::run_dir::{Claim, Connections, Folder, RunDir, RunDirError, RunFile, Runtime};
+use crate::run::{self, Identity, clone, kept};
+use crate::run_dir::{Claim, Claimant, Connections, Folder, RunDir, RunDirError, RunFile, Runtime};
 use crate::template::Quiet;
-
-/// How often a test process looks whether the run still has its keeper: well within the 30 s after which a silent run counts as
-/// dead on other hosts.
-const WATCH_KEEPER: Duration = Duration::from_secs(10);
 
 /// A run that this process is in.
 #[derive(Debug)]
@@ -55,6 +51,8 @@ struct Own {
 /// The exported run stays joined until the process ends; a run of our own ends with its last lease.
 static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
 static OWN: Mutex<Weak<Session>> = Mutex::new(Weak::new());
+/// What a retry has given back. The flocks, which go with the process, tell the keeper that it may still fail.
+static UNDECIDED: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
 static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The process's session, opened by the first who asks. `connections` is what that one declares to need.
@@ -108,33 +106,6 @@ impl Session {
         let session = Self::new(dir, file, None, None);
         session.watch_keeper();
         Ok(session)
-    }
-
-    /// Everybody alive in a run holds its lock; while the keeper does so for us, we need not. Where it is gone, this process takes
-    /// the lock itself and verifies it, so that a test that talks to no server for a while does not look dead to other hosts.
-    /// A task of the test's runtime, which ends with it (the next lease starts another): a thread would cost each test 60 us.
-    fn watch_keeper(&self) {
-        let mut watch = lock(&self.watch);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if watch.as_ref().is_some_and(|watch| !watch.is_finished()) {
-            return;
-        }
-        let (file, path) = (self.file.clone(), self.path.clone());
-        let slot = self.inner().admin.clone();
-        *watch = Some(runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(WATCH_KEEPER).await;
-                if has_keeper(&path) {
-                    continue;
-                }
-                let held = background::run(hold_lock(slot.clone(), file.clone())).await;
-                if let Err(error) = held {
-                    tracing::warn!("no keeper, and the run lock cannot be held: {error}");
-                }
-            }
-        }));
     }
 
     /// The slow path: what `prepare` does, for this process alone.
@@ -192,6 +163,11 @@ impl Session {
         &self.inner().dir
     }
 
+    /// Whether the run is this process's own.
+    pub fn is_own(&self) -> bool {
+        self.inner().own.is_some()
+    }
+
     /// Whether a keeper drops and keeps what tests give back. Without one the helper does it by itself.
     pub fn has_keeper(&self) -> bool {
         self.inner().own.is_none() && self.dir().has_keeper()
@@ -236,23 +212,43 @@ impl Session {
         }
     }
 
-    /// A database for one test: a ready one, or a new clone.
-    pub async fn claim(&self) -> Result<Claim, TestDbError> {
-        match self.dir().claim(start()) {
-            Some(claim) => Ok(claim),
-            None => self.clone_one().await,
+    /// A database for one test: a ready one, or a new clone. Of the run's template, or of another one. The entry says whose it is.
+    pub async fn claim(
+        &self,
+        other: Option<&Arc<Other>>,
+        claimant: Option<Claimant>,
+    ) -> Result<Claim, TestDbError> {
+        let ready = match other {
+            None => self.dir().claim(start()),
+            Some(_) => None,
+        };
+        match ready {
+            Some(claim) => Ok(claim.by(claimant)),
+            None => self.clone_one(other, claimant).await,
         }
     }
 
     /// Makes a clone by ourselves: nobody waits for the keeper.
-    pub async fn clone_one(&self) -> Result<Claim, TestDbError> {
-        let claim = self
-            .dir()
-            .enter_leased(&clone::new_name(&self.file, Kind::Clone))?;
-        let name = claim.name.clone();
+    pub async fn clone_one(
+        &self,
+        other: Option<&Arc<Other>>,
+        claimant: Option<Claimant>,
+    ) -> Result<Claim, TestDbError> {
+        let new = match other {
+            None => clone::new_name(&self.file, Kind::Clone),
+            Some(other) => other.new_clone(&self.file),
+        };
+        let claim = self.dir().enter_leased(&new)?.by(claimant);
+        let (name, other) = (new, other.cloned());
         let made = self
-            .administer(move |admin, file, _| {
-                Box::pin(async move { Ok(clone::create(admin, file, &name).await?) })
+            .administer(move |admin, file, dir| {
+                Box::pin(async move {
+                    let file = match other {
+                        None => Cow::Borrowed(file),
+                        Some(other) => Cow::Owned(other.ensure(admin, file, dir).await?),
+                    };
+                    Ok(clone::create(admin, &file, &name).await?)
+                })
             })
             .await;
         if made.is_err() {
@@ -277,99 +273,39 @@ impl Session {
     /// Gives a database back: to the keeper by a rename, else by dropping it here.
     pub fn release(&self, claim: Claim) -> Result<(), TestDbError> {
         let name = claim.name.clone();
-        if !self.dir().leave(claim, Folder::Released) || self.has_keeper() {
+        if !self.dir().move_leased(&name, Folder::Released) {
             return Ok(());
         }
-        self.administer_blocking(move |admin, _, dir| {
-            Box::pin(async move { Ok(clone::drop_released(admin, dir, &name).await?) })
+        if self.has_keeper() {
+            if claim.claimant().is_some_and(Claimant::is_retry) {
+                lock(&UNDECIDED).push(claim);
+            }
+            return Ok(());
+        }
+        let whose = claim.claimant().filter(|c| c.is_retry());
+        if let (Some(own), Some(passed)) = (&self.inner().own, whose) {
+            give_back_earlier_attempts(&own.runtime, passed)?;
+        }
+        self.administer_blocking(move |admin, file, dir| {
+            Box::pin(async move { Ok(clone::drop_released(admin, dir, file, &name).await?) })
         })
     }
 
     /// Preserves a failed test's database, and tells the name that it has or will have in a moment.
     pub fn keep(&self, claim: Claim) -> Result<DbName, TestDbError> {
         let name = claim.name.clone();
-        let kept = name.with_kind(Kind::Kept);
+        let kept_name = name.with_kind(Kind::Kept);
         if !self.dir().leave(claim, Folder::Failed) || self.has_keeper() {
-            return Ok(kept);
+            return Ok(kept_name);
         }
-        self.administer_blocking(move |admin, _, dir| {
+        self.administer_blocking(move |admin, file, dir| {
             Box::pin(async move {
-                let kept = clone::preserve(admin, &name).await?;
-                dir.forget(Folder::Failed, &name);
-                Ok(kept)
+                kept::preserve(admin, dir.entries(), &name).await?;
+                kept::bound(admin, &file.namespace, file.keep).await?;
+                Ok(kept_name)
             })
         })
     }
-
-    async fn administer<T, F>(&self, work: F) -> Result<T, TestDbError>
-    where
-        T: Send + 'static,
-        F: Work<T>,
-    {
-        background::run(self.administration(work)).await
-    }
-
-    fn administer_blocking<T, F>(&self, work: F) -> Result<T, TestDbError>
-    where
-        T: Send + 'static,
-        F: Work<T>,
-    {
-        background::run_blocking(self.administration(work))
-    }
-
-    /// Work on the session that holds the run lock; where that session is lost, the next work makes it again.
-    fn administration<T, F>(
-        &self,
-        work: F,
-    ) -> impl Future<Output = Result<T, TestDbError>> + Send + use<T, F>
-    where
-        T: Send + 'static,
-        F: Work<T>,
-    {
-        let (shared, file, path) = (
-            self.inner().admin.clone(),
-            self.file.clone(),
-            self.path.clone(),
-        );
-        // The keeper holds the run lock for us; where connections are few, the test's own come next.
-        let one_too_many = self.inner().own.is_none() && !self.file.connections.reserved;
-        async move {
-            let mut slot = shared.lock().await;
-            let mut admin = match slot.take() {
-                Some(admin) => admin,
-                None => clone::admin(&file, "test", Patience::RUNNING).await?,
-            };
-            let dir = RunDir::join(&path)?;
-            let result = work(&mut admin, &file, &dir).await;
-            if result.is_ok() || admin.verify().await.is_ok() {
-                if one_too_many && dir.has_keeper() {
-                    admin.close().await;
-                } else {
-                    *slot = Some(admin);
-                }
-            }
-            result
-        }
-    }
-}
-
-/// Something to do on an administrative session.
-trait Work<T>:
-    for<'a> FnOnce(&'a mut Admin, &'a RunFile, &'a RunDir) -> BoxFuture<'a, Result<T, TestDbError>>
-    + Send
-    + 'static
-{
-}
-
-impl<T, F> Work<T> for F where
-    F: for<'a> FnOnce(
-            &'a mut Admin,
-            &'a RunFile,
-            &'a RunDir,
-        ) -> BoxFuture<'a, Result<T, TestDbError>>
-        + Send
-        + 'static
-{
 }
 
 impl Drop for Session {
@@ -401,6 +337,16 @@ impl Drop for Session {
     }
 }
 
+/// On the slow path each attempt has a run of its own. Of one that was killed, the next sweep would keep the database.
+fn give_back_earlier_attempts(runtime: &Runtime, passed: &Claimant) -> Result<(), RunDirError> {
+    let _gate = runtime.gate()?;
+    let runs = runtime.runs().into_iter().map(|run| runtime.run_path(&run));
+    for dead in runs.filter_map(|path| RunDir::fence(&path).ok()?) {
+        clone::earlier_attempts(dead.entries(), passed);
+    }
+    Ok(())
+}
+
 /// Gets in line for what a process of its own run opens: an administrative session, and its first lease's connections.
 async fn in_line(
     ledger: &Ledger,
@@ -415,25 +361,6 @@ async fn in_line(
     .await
 }
 
-fn has_keeper(path: &Path) -> bool {
-    RunDir::join(path).is_ok_and(|dir| dir.has_keeper())
-}
-
-/// Makes sure that the session with the run lock is there.
-async fn hold_lock(
-    slot: Arc<tokio::sync::Mutex<Option<Admin>>>,
-    file: RunFile,
-) -> Result<(), TestDbError> {
-    let mut slot = slot.lock().await;
-    if let Some(admin) = slot.as_mut()
-        && admin.verify().await.is_ok()
-    {
-        return Ok(());
-    }
-    *slot = Some(clone::admin(&file, "test", Patience::RUNNING).await?);
-    Ok(())
-}
-
 /// Where to begin among the ready databases: processes that start at once begin at different ones.
 fn start() -> usize {
     slot().unwrap_or_else(|| std::process::id() as usize)
@@ -443,15 +370,6 @@ fn start() -> usize {
 fn slot() -> Option<usize> {
     let slot = std::env::var(env::NEXTEST_TEST_GLOBAL_SLOT).ok()?;
     slot.parse().ok()
-}
-
-/// The test's name: nextest's, else the thread's, which the test harness names after the test.
-pub fn test_name() -> String {
-    let thread = || std::thread::current().name().map(str::to_owned);
-    std::env::var(env::NEXTEST_TEST_NAME)
-        .ok()
-        .or_else(thread)
-        .unwrap_or_else(|| "test".to_owned())
 }
 
 /// A lease that is handed on to another process.
@@ -470,10 +388,11 @@ pub(crate) struct HandedOn {
 pub(crate) async fn lease_for_other_process(
     path: &Path,
     connections: Option<u32>,
+    claimant: Option<Claimant>,
 ) -> Result<HandedOn, TestDbError> {
     let session = Session::join(path)?;
     let place = session.hold(connections).await?.into_place();
-    let claim = session.claim().await?;
+    let claim = session.claim(None, claimant).await?;
     Ok(HandedOn {
         claim,
         place,

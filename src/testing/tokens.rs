@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use futures_util::future::BoxFuture;
 
 use super::{TestDbError, report};
 use crate::connections::{Ledger, Limit, Place};
+use crate::driver::{PoolObserver, SharedPool};
 use crate::pg::error::backoff;
 
 /// How often a process that waits looks for dead ones.
@@ -25,22 +25,37 @@ const PATIENCE: Duration = Duration::from_secs(120);
 static LEASES: Mutex<Vec<Lease>> = Mutex::new(Vec::new());
 /// Only one lease of a process is the first.
 static FIRST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Leases without tokens open their first connections one after the other: nobody can count and close one that is only being opened.
+static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A lease of this process.
 struct Lease {
     id: u64,
     /// Connections that it brought with it.
     tokens: u32,
-    pool: Option<PgPool>,
-    used: Arc<AtomicU64>,
+    pool: Option<Arc<dyn SharedPool>>,
+    used: Arc<Use>,
+}
+
+/// When a pool was last used.
+#[derive(Debug)]
+struct Use(AtomicU64);
+
+impl PoolObserver for Use {
+    /// Notes when the pool was used, and closes what the process has too many of.
+    fn released(&self) -> BoxFuture<'static, ()> {
+        self.0.store(now(), Ordering::Relaxed);
+        Box::pin(close_idle(0))
+    }
 }
 
 /// A lease's right to connections; given back when it is dropped.
 #[derive(Debug)]
 pub struct Hold {
     id: u64,
-    used: Arc<AtomicU64>,
+    used: Arc<Use>,
     place: Option<Place>,
+    tokens: u32,
     /// Most connections of its pool.
     pub connections: u32,
 }
@@ -55,8 +70,9 @@ impl Hold {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let hold = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            used: Arc::new(AtomicU64::new(now())),
+            used: Arc::new(Use(AtomicU64::new(now()))),
             place,
+            tokens,
             connections,
         };
         leases().push(Lease {
@@ -83,10 +99,18 @@ impl Hold {
         if ledger.is_granted(&place.holder) {
             return Ok(Self::new(Some(place), connections, connections));
         }
-        let hold = Self::new(None, 0, connections);
-        // Its first connection comes on top of what there is.
+        Ok(Self::new(None, 0, connections))
+    }
+
+    /// The right to open the lease's first connection, to be dropped once it is there.
+    pub async fn turn(&self) -> Option<tokio::sync::MutexGuard<'static, ()>> {
+        if self.tokens > 0 {
+            return None;
+        }
+        let turn = OPENING.lock().await;
+        // It comes on top of what there is.
         close_idle(1).await;
-        Ok(hold)
+        Some(turn)
     }
 
     /// What it holds in the ledger, if anything.
@@ -95,23 +119,16 @@ impl Hold {
         self.place.take()
     }
 
-    /// Notes when the pool is used, and closes what the process has too many of.
-    pub fn observe(&self, options: PgPoolOptions) -> PgPoolOptions {
-        let used = self.used.clone();
-        options.after_release(move |_, _| {
-            used.store(now(), Ordering::Relaxed);
-            Box::pin(async {
-                close_idle(0).await;
-                Ok(true)
-            })
-        })
+    /// Is told when the lease's pool is used.
+    pub fn observer(&self) -> Arc<dyn PoolObserver> {
+        self.used.clone()
     }
 
     /// The lease's pool, from which idle connections may be taken.
-    pub fn share(&self, pool: &PgPool) {
+    pub fn share(&self, pool: impl SharedPool) {
         let mut leases = leases();
         if let Some(lease) = leases.iter_mut().find(|lease| lease.id == self.id) {
-            lease.pool = Some(pool.clone());
+            lease.pool = Some(Arc::new(pool));
         }
     }
 }
@@ -164,13 +181,11 @@ pub async fn wait(
 /// While the process has, with `more`, more connections than tokens: closes the idle ones of the pool that was used least recently.
 async fn close_idle(more: u32) {
     while let Some(pool) = least_used(more) {
-        while let Some(connection) = pool.try_acquire() {
-            let _ = connection.close().await;
-        }
+        pool.close_idle().await;
     }
 }
 
-fn least_used(more: u32) -> Option<PgPool> {
+fn least_used(more: u32) -> Option<Arc<dyn SharedPool>> {
     let leases = leases();
     let pools = || {
         leases
@@ -186,7 +201,7 @@ fn least_used(more: u32) -> Option<PgPool> {
         return None;
     }
     let idle = pools().filter(|(_, pool)| pool.num_idle() > 0);
-    let least = idle.min_by_key(|(lease, _)| lease.used.load(Ordering::Relaxed));
+    let least = idle.min_by_key(|(lease, _)| lease.used.0.load(Ordering::Relaxed));
     least.map(|(_, pool)| pool.clone())
 }
 

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use super::TestDbError;
 use super::session::Session;
+use super::shared_use::Use;
 use super::tokens::Hold;
 use crate::name::DbName;
 
@@ -18,6 +19,8 @@ use crate::name::DbName;
 pub struct TestTransaction {
     transaction: PgTransaction<'static>,
     _pool: PgPool,
+    /// After the connection: dropped later, it says that nobody can commit any more.
+    _shared_use: Option<Use>,
     _session: Arc<Session>,
     _hold: Hold,
 }
@@ -28,6 +31,7 @@ impl TestTransaction {
         hold: Hold,
         pool: PgPool,
         name: &DbName,
+        shared_use: Option<Use>,
     ) -> Result<Self, TestDbError> {
         let begun = pool.begin().await;
         let transaction = begun.map_err(|source| TestDbError::Connect {
@@ -37,6 +41,7 @@ impl TestTransaction {
         Ok(Self {
             transaction,
             _pool: pool,
+            _shared_use: shared_use,
             _session: session,
             _hold: hold,
         })

@@ -8,6 +8,7 @@ mod accepted {
     mod isolation;
     mod outcomes;
     mod parameters;
+    mod schema;
 }
 
 #[test]

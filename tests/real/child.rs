@@ -2,17 +2,23 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use futures_util::future::try_join_all;
+use kapsel_testdb::testing::Plan;
 use kapsel_testdb::{TestDb, TestDbOptions};
+use sqlx::AssertSqlSafe;
 
+use crate::leaking;
 use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
+use crate::swarm;
 
 /// What the child does.
 const DO: &str = "KT_DO";
 /// How many connections it declares.
 pub const CONNECTIONS: &str = "KT_CONNECTIONS";
+/// What it does in the shared clone.
+pub const SQL: &str = "KT_SQL";
 /// Where it writes its database's name.
 const NAME: &str = "KT_NAME";
 
@@ -20,6 +26,13 @@ const NAME: &str = "KT_NAME";
 #[ignore = "a child process of the other tests"]
 fn child() {
     let Ok(task) = std::env::var(DO) else { return };
+    if task == "err" {
+        return fail_without_panic();
+    }
+    if task == "attribute" {
+        // It has a runtime of its own.
+        return leaking::attribute();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -28,12 +41,19 @@ fn child() {
             "once" => once(TestDb::lease().await.expect("a lease")).await,
             "shared" => once(TestDb::shared().await.expect("the shared clone")).await,
             "begin" => begin().await,
+            "shared-sql" => shared_sql().await,
+            "begin-sql" => begin_sql().await,
             "panic" => panic_with_a_lease().await,
+            "late" => panic_after_a_release().await,
+            "abort" => abort_with_a_lease().await,
+            "exit" => exit_with_a_lease().await,
             "touch" => touch().await,
             "hold" => hold().await,
             "many" => many().await,
             "crowd" => crowd().await,
             "together" => together().await,
+            task if task.starts_with("leaves ") => leaking::leave(task).await,
+            task if task.starts_with("swarm: ") => swarm::swarm(task).await,
             other => unreachable!("{other}"),
         }
     });
@@ -66,6 +86,23 @@ async fn begin() {
         .expect("a row that nobody else sees");
 }
 
+async fn shared_sql() {
+    let db = TestDb::shared().await.expect("the shared clone");
+    let ran = sqlx::raw_sql(sql()).execute(db.pool()).await;
+    ran.expect("what the test wants");
+    db.release().await;
+}
+
+async fn begin_sql() {
+    let mut tx = TestDb::begin().await.expect("a transaction");
+    let ran = sqlx::raw_sql(sql()).execute(&mut *tx).await;
+    ran.expect("what the test wants");
+}
+
+fn sql() -> AssertSqlSafe<String> {
+    AssertSqlSafe(std::env::var(SQL).expect("what to do"))
+}
+
 async fn panic_with_a_lease() {
     let db = TestDb::lease().await.expect("a lease");
     sqlx::query("INSERT INTO users VALUES (42)")
@@ -73,6 +110,37 @@ async fn panic_with_a_lease() {
         .await
         .expect("a row");
     panic!("as a failing test does");
+}
+
+/// As `#[kapsel_testdb::test]` does it.
+fn fail_without_panic() {
+    let code =
+        kapsel_testdb::testing::run(Plan::new("/nowhere"), |pool: sqlx::PgPool| async move {
+            sqlx::query("INSERT INTO nowhere VALUES (1)")
+                .execute(&pool)
+                .await
+                .map(drop)
+        });
+    assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
+}
+
+/// Fails with its second database, when it has given the first one back.
+async fn panic_after_a_release() {
+    drop(TestDb::lease().await.expect("a lease"));
+    let db = TestDb::lease().await.expect("another lease");
+    tell(db.name());
+    standard_input_ends().await;
+    panic!("as a failing test does");
+}
+
+async fn abort_with_a_lease() {
+    let _db = TestDb::lease().await.expect("a lease");
+    std::process::abort();
+}
+
+async fn exit_with_a_lease() {
+    let _db = TestDb::lease().await.expect("a lease");
+    std::process::exit(3);
 }
 
 /// One statement: sqlx's pool may open a second connection for a second one, before the first is given back.
@@ -89,14 +157,18 @@ async fn touch() {
 async fn hold() {
     let db = TestDb::lease().await.expect("a lease");
     tell(db.name());
-    let wait = || std::io::stdin().read_to_end(&mut Vec::new());
-    let waited = tokio::task::spawn_blocking(wait).await;
-    waited.expect("no panic").expect("standard input");
+    standard_input_ends().await;
     sqlx::query("INSERT INTO users VALUES (1)")
         .execute(db.pool())
         .await
         .expect("the database is still there");
     db.release().await;
+}
+
+async fn standard_input_ends() {
+    let wait = || std::io::stdin().read_to_end(&mut Vec::new());
+    let waited = tokio::task::spawn_blocking(wait).await;
+    waited.expect("no panic").expect("standard input");
 }
 
 /// Many leases one after the other, as a property test takes them.
@@ -148,7 +220,8 @@ async fn together() {
     }
 }
 
-fn tell(name: &str) {
+/// Tells whoever has started this process that it is so far.
+pub fn tell(name: &str) {
     if let Some(path) = std::env::var_os(NAME).map(PathBuf::from) {
         let new = path.with_extension("new");
         std::fs::write(&new, name).expect("the name");
@@ -194,7 +267,8 @@ impl Holder {
         )
     }
 
-    fn of(project: &Project, tool: Tool) -> Self {
+    /// [`Self::start`] with a command that holds a lease.
+    pub fn of(project: &Project, tool: Tool) -> Self {
         let told = project.beside(&format!("name-{}", kapsel_testdb::test_id()));
         let mut command: Command = tool.env(NAME, &told).into_command();
         let piped = command
@@ -216,8 +290,14 @@ impl Holder {
 
     /// Lets it use its database once more and end as a test that passes.
     #[track_caller]
-    pub fn end(mut self) {
+    pub fn end(self) {
+        self.end_with(0);
+    }
+
+    /// Lets it end, which it does with this exit code.
+    #[track_caller]
+    pub fn end_with(mut self, code: i32) {
         drop(self.child.stdin.take());
-        Outcome::of(self.child).code(0);
+        Outcome::of(self.child).code(code);
     }
 }

@@ -5,7 +5,7 @@ use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until
 
 /// Nobody was refused: the budget held, and nothing was left to luck or to a second attempt.
 #[track_caller]
-fn nobody_was_refused(server: &Server) {
+pub fn nobody_was_refused(server: &Server) {
     let log = server.log();
     let refusal = |line: &&str| {
         line.contains("too many clients")

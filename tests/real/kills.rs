@@ -9,7 +9,8 @@ use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until
 
 fn leftovers(server: &Server) -> Vec<String> {
     let mut names = server.databases();
-    names.retain(|name| name.starts_with("app_") && !name.contains("_template_"));
+    let stays = |name: &str| name.contains("_template_") || name.contains("_kept_");
+    names.retain(|name| name.starts_with("app_") && !stays(name));
     names
 }
 
@@ -20,7 +21,7 @@ fn nothing_is_left(project: &Project, server: &Server) {
 }
 
 #[test]
-fn a_killed_tests_database_goes_while_the_run_goes_on() {
+fn a_killed_tests_database_is_kept_while_the_run_goes_on() {
     let server = Server::start();
     let project = Project::on(&server);
     let nextest = FakeNextest::start(&project, "r");
@@ -28,12 +29,14 @@ fn a_killed_tests_database_goes_while_the_run_goes_on() {
     let survivor = Holder::start(&project, &nextest.exported);
     let name = victim.database.clone();
     victim.kill();
-    poll_until("the keeper has dropped it", PATIENCE, || {
-        match server.databases().contains(&name) {
-            true => Err(format!("{name} is there")),
-            false => Ok(()),
+    let kept = name.replace("_clone_", "_kept_");
+    poll_until("the keeper has kept it", PATIENCE, || {
+        match server.databases_of("kept") {
+            names if names == [kept.clone()] => Ok(()),
+            names => Err(format!("{names:?}")),
         }
     });
+    assert!(!server.databases().contains(&name));
     assert!(server.databases().contains(&survivor.database));
     survivor.end();
     nextest.end();
@@ -96,11 +99,13 @@ fn a_killed_run_with_a_live_session_of_another_is_swept_by_the_next_prepare() {
     // The keeper of the next run sweeps in the background.
     let nextest = FakeNextest::start(&project, "next");
     poll_until("the keeper has swept", PATIENCE, || {
-        match server.databases().contains(&name) {
-            true => Err(format!("{name} is there")),
-            false => Ok(()),
+        match project.run_dirs().as_slice() {
+            [own] if *own == nextest.dir => Ok(()),
+            dirs => Err(format!("{dirs:?}")),
         }
     });
+    assert!(!server.databases().contains(&name));
+    assert_eq!(server.databases_of("kept").len(), 1);
     nextest.end();
     nothing_is_left(&project, &server);
 }

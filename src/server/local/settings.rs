@@ -37,6 +37,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "1000"),
     ("max_locks_per_transaction", "128"),
     ("jit", "off"),
+    // Tells which test was at work when something was committed into the shared clone. Costs nothing that can be measured.
+    ("track_commit_timestamp", "on"),
     // A client that connects and says nothing holds up the restart after a crash for so long.
     ("authentication_timeout", "10s"),
     ("autovacuum_naptime", "5min"),

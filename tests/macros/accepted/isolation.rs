@@ -18,3 +18,28 @@ async fn shared(_pool: sqlx::PgPool) {}
 async fn with_connections(pool: sqlx::PgPool) {
     assert_eq!(pool.options().get_max_connections(), 3);
 }
+
+#[kapsel_testdb::test(isolation = "transaction")]
+async fn transaction(pool: sqlx::PgPool) {
+    assert_eq!(pool.options().get_max_connections(), 1);
+}
+
+#[kapsel_testdb::test(isolation = "transaction", databases = 1)]
+fn transaction_not_async(_pool: sqlx::PgPool) {}
+
+/// What it leaves is on its way back when it ends.
+#[kapsel_testdb::test(leaks = "fail")]
+async fn leaving_nothing(pool: sqlx::PgPool) {
+    let all = [pool.acquire().await, pool.acquire().await];
+    assert!(all.iter().all(Result::is_ok));
+}
+
+#[kapsel_testdb::test(leaks = "off", isolation = "shared")]
+async fn whatever_it_leaves(pool: sqlx::PgPool) {
+    std::mem::forget(pool.acquire().await);
+}
+
+#[kapsel_testdb::test]
+fn for_another_driver(db: kapsel_testdb::DatabaseConfig) {
+    assert!(db.url().contains(db.database()));
+}

@@ -37,3 +37,38 @@ async fn nothing_is_sent(_pool: sqlx::PgPool) {
     tokio::task::yield_now().await;
     assert_eq!(*cell, 1);
 }
+
+#[kapsel_testdb::test]
+async fn a_result_in_a_result(_pool: sqlx::PgPool) -> Result<Result<(), String>, sqlx::Error> {
+    Ok(Ok(()))
+}
+
+#[kapsel_testdb::test]
+#[should_panic(expected = "nothing to return")]
+async fn a_unit_that_is_written(_pool: sqlx::PgPool) -> () {
+    panic!("nothing to return");
+}
+
+/// One of the user's own.
+struct Passed;
+
+impl std::process::Termination for Passed {
+    fn report(self) -> ExitCode {
+        ExitCode::SUCCESS
+    }
+}
+
+#[kapsel_testdb::test]
+async fn own_type(_pool: sqlx::PgPool) -> Passed {
+    Passed
+}
+
+#[kapsel_testdb::test]
+async fn something_that_ends(_pool: sqlx::PgPool) -> impl std::process::Termination {
+    Passed
+}
+
+#[kapsel_testdb::test]
+fn from_a_sync_test(_pool: sqlx::PgPool) -> Result<(), Box<dyn Error>> {
+    Ok(())
+}

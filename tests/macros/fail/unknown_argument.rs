@@ -1,4 +1,4 @@
-#[kapsel_testdb::test(migrations = "db")]
+#[kapsel_testdb::test(migration = "db")]
 async fn test(pool: sqlx::PgPool) {}
 
 fn main() {}

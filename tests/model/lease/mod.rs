@@ -5,9 +5,11 @@
 //! Abstracted away: directories other than `ready/`, `leased/`, `released/`; time; failing system calls; the server's own faults
 //! ([`super::afar`] has those); who may sweep when nobody is left ([`super::here`]).
 //! More than the code does today: recycling (every released clone is dropped), and a reclaimed entry that stays in `leased/` while its
-//! database is dropped (the code renames it to `released/` under the flock and drops it from there).
-//! Implemented in `src/run_dir/` (entries: `offer`, `claim`, `enter_leased`, `leave`, `release_abandoned`), `src/testing/session.rs`
-//! (claim, fallback, release) and `src/run/clone.rs` and `src/run/keeper.rs` (keeper).
+//! database is dropped. The code renames it to `failed/` under the flock and takes the database away from there, by its kept name or,
+//! where nothing is kept, by a drop: to whoever might still use it, both are the loss of the database. What is kept is no clone any more,
+//! and when it goes is not modelled.
+//! Implemented in `src/run_dir/` (entries: `offer`, `claim`, `enter_leased`, `move_leased`, `settle_abandoned`), `src/testing/session.rs`
+//! (claim, fallback, release), `src/run/clone.rs` and `src/run/kept.rs`, and `src/run/keeper.rs` (keeper).
 
 mod helper;
 mod keeper;
@@ -39,7 +41,8 @@ pub(super) struct Safeguards {
     pub keeper_probes: bool,
     /// The keeper keeps that flock while it drops.
     pub keeper_holds: bool,
-    /// A run's own leftovers are dropped with FORCE: a killed client's backend can go on for hours.
+    /// A run's own leftovers are dropped with FORCE, or kept after their sessions were ended: a killed client's backend can go on
+    /// for hours.
     pub force_own: bool,
     /// Recycling moves the entry; a new file under the old name would be another inode.
     pub same_inode: bool,

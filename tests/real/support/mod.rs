@@ -1,9 +1,11 @@
 //! What all tests here stand on: throwaway servers, a user's project, the real binary with a clean environment.
 
 mod certificates;
+mod client_programs;
 mod command;
 mod composed;
 mod fake_bin;
+mod kept;
 mod launcher;
 mod nextest;
 mod old_server;
@@ -15,9 +17,11 @@ mod session;
 use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
+pub use client_programs::ClientPrograms;
 pub use command::{BINARY, Outcome, Tool};
 pub use composed::{Composed, one_service};
 pub use fake_bin::FakeBin;
+pub use kept::{Attempt, kept, wait_for_kept};
 pub use launcher::{BIN_DIR, PROGRAMS, binaries};
 pub use nextest::{DeadRun, FakeNextest, keeper_of, read_run};
 pub use old_server::OldServer;

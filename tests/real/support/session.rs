@@ -32,6 +32,11 @@ impl Session {
         }
     }
 
+    /// Does something with the connection.
+    pub fn with<T>(&mut self, task: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+        self.runtime.block_on(task(&mut self.connection))
+    }
+
     /// The first column, which must be text, of what a query finds.
     pub fn column(&mut self, sql: &str) -> Vec<String> {
         let found = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.connection);

@@ -1,0 +1,183 @@
+//! Which tables there are, and how their rows are put into text.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::session::Session;
+use crate::pg::PgError;
+use crate::pg::sql::identifier;
+
+/// Whatever has rows of its own: partitions, not what is partitioned; of an inheritance tree each table for itself.
+const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_relation_filenode(c.oid)::int8 AS file, \
+     to_json(ARRAY(SELECT a.attname::text FROM pg_attribute a \
+       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum))::text AS columns, \
+     to_json(ARRAY(SELECT a.attname::text \
+       FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place) \
+         JOIN pg_attribute a ON a.attnum = k.attnum \
+       WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts AND a.attrelid = c.oid \
+       ORDER BY k.place))::text AS key \
+   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+   WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.relispopulated \
+     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+
+/// A table as one of the two databases has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Its file: a clone's tables keep the template's until they are truncated or rewritten.
+    pub file: Option<i64>,
+    columns: Vec<String>,
+    /// The columns of its primary key, none where it has none.
+    key: Vec<String>,
+}
+
+/// The tables of a database by qualified and quoted name.
+pub(super) type Tables = BTreeMap<String, Table>;
+
+/// Reads which tables there are.
+///
+/// # Errors
+/// A failed statement.
+pub(super) async fn read(session: &mut Session) -> Result<Tables, PgError> {
+    let read = |row: &PgRow| {
+        let table = Table {
+            file: row.try_get("file")?,
+            columns: json(row, "columns")?,
+            key: json(row, "key")?,
+        };
+        Ok((row.try_get("name")?, table))
+    };
+    let tables = session.rows(TABLES, &"the tables", read).await?;
+    Ok(tables.into_iter().collect())
+}
+
+/// A column that holds JSON.
+pub(super) fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> sqlx::Result<T> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// How the rows of a table are read: the same in both databases.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// What people call it.
+    pub label: String,
+    from: String,
+    /// Names of the columns that both have.
+    pub columns: Vec<String>,
+    /// The value of each, as SQL.
+    values: Vec<String>,
+    /// Which of them are the primary key.
+    pub key: Vec<usize>,
+}
+
+impl Rows {
+    /// For a table that both have. Columns that only one has are the schema's difference, not the rows'.
+    pub fn of(name: &str, template: &Table, database: &Table) -> Self {
+        let mut columns = template.columns.clone();
+        columns.retain(|column| database.columns.contains(column));
+        let value = |column: &String| format!("t.{}", identifier(column));
+        let place = |column: &String| columns.iter().position(|c| c == column);
+        let key: Option<Vec<usize>> = template.key.iter().map(place).collect();
+        Self {
+            label: name.to_owned(),
+            from: format!("ONLY {name} AS t"),
+            values: columns.iter().map(value).collect(),
+            key: key
+                .filter(|_| template.key == database.key)
+                .unwrap_or_default(),
+            columns,
+        }
+    }
+
+    /// For large objects, which are in no table that everybody may read.
+    pub fn large_objects() -> Self {
+        Self {
+            label: "large objects".to_owned(),
+            from: "pg_largeobject_metadata AS t".to_owned(),
+            columns: vec!["oid".to_owned(), "content".to_owned()],
+            values: vec!["t.oid".to_owned(), "lo_get(t.oid)".to_owned()],
+            key: vec![0],
+        }
+    }
+
+    /// How many rows there are, and the sum of their hashes, in whatever order.
+    pub fn sum(&self) -> String {
+        let hash = hash(&row(&self.values));
+        format!(
+            "SELECT count(*) AS rows, coalesce(sum({hash}), 0)::text AS sum FROM {}",
+            self.from
+        )
+    }
+
+    /// Of each row its key's hash and its own, sorted; without a primary key each row's hash and how many there are.
+    pub fn digests(&self) -> String {
+        let (hash, from) = (hash(&row(&self.values)), &self.from);
+        if self.key.is_empty() {
+            format!("SELECT {hash}, count(*) FROM {from} GROUP BY 1 ORDER BY 1, 2")
+        } else {
+            format!("SELECT {}, {hash} FROM {from} ORDER BY 1, 2", self.id())
+        }
+    }
+
+    /// The rows with these hashes, at most `most`: each value cut after `characters`, and its hash.
+    pub fn values(&self, ids: &[i64], most: u64, characters: usize) -> String {
+        let shown = |value: &String| format!("left({value}::text, {})", characters + 1);
+        let hashed = |value: &String| hash(&format!("{value}::text"));
+        let list = |of: &dyn Fn(&String) -> String, kind: &str| {
+            let items: Vec<String> = self.values.iter().map(of).collect();
+            format!("to_json(ARRAY[{}]::{kind}[])::text", items.join(", "))
+        };
+        let (distinct, order) = if self.key.is_empty() {
+            // Which of many equal rows does not matter.
+            ("DISTINCT ON (id)", "id".to_owned())
+        } else {
+            ("", self.key_values().join(", "))
+        };
+        format!(
+            "SELECT {distinct} {} AS id, {} AS shown, {} AS hashes FROM {} {} ORDER BY {order} LIMIT {most}",
+            self.id(),
+            list(&shown, "text"),
+            list(&hashed, "int8"),
+            self.from,
+            self.with_id(ids)
+        )
+    }
+
+    /// When the transactions committed that wrote the rows with these hashes.
+    pub fn commits(&self, ids: &[i64]) -> String {
+        format!(
+            "SELECT DISTINCT extract(epoch FROM pg_xact_commit_timestamp(t.xmin))::float8 AS at FROM {} {}",
+            self.from,
+            self.with_id(ids)
+        )
+    }
+
+    fn key_values(&self) -> Vec<String> {
+        self.key.iter().map(|i| self.values[*i].clone()).collect()
+    }
+
+    /// What tells a row from the others: its primary key, else all of it.
+    fn id(&self) -> String {
+        if self.key.is_empty() {
+            hash(&row(&self.values))
+        } else {
+            hash(&row(&self.key_values()))
+        }
+    }
+
+    fn with_id(&self, ids: &[i64]) -> String {
+        let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+        let (id, ids) = (self.id(), ids.join(","));
+        format!("WHERE {id} IN (SELECT unnest('{{{ids}}}'::int8[]))")
+    }
+}
+
+fn row(values: &[String]) -> String {
+    format!("ROW({})::text", values.join(", "))
+}
+
+fn hash(text: &str) -> String {
+    format!("hashtextextended({text} COLLATE \"C\", 0)")
+}

@@ -1,0 +1,204 @@
+//! The way to a test's database for drivers other than sqlx.
+
+use std::fmt;
+use std::path::Path;
+
+use super::{Arguments, TestDb, TestDbError};
+use crate::driver::{Own, Version};
+use crate::pg::Address;
+use crate::pg::address::Host;
+
+/// Everything that another driver needs to connect to a test's database: a parameter of tests, or [`TestDb::config`].
+///
+/// ```no_run
+/// #[kapsel_testdb::test]
+/// fn a_tenant_has_a_name(db: kapsel_testdb::DatabaseConfig) {
+///     // tokio-postgres: `db.dsn().parse::<tokio_postgres::Config>()`
+///     // diesel: `PgConnection::establish(&db.url())`
+///     println!("{db:?}"); // without the password
+/// }
+/// # fn main() {}
+/// ```
+///
+/// The lease keeps one connection of its own open all the while, so that the database is seen to be in use. A password that is only in
+/// your own passfile is not repeated here: libpq reads that file by itself.
+#[derive(Clone)]
+pub struct DatabaseConfig {
+    address: Address,
+    database: String,
+    application: String,
+}
+
+impl DatabaseConfig {
+    /// The host's name, where the server is reached over TCP.
+    pub fn host(&self) -> Option<&str> {
+        match &self.address.host {
+            Host::Tcp(host) => Some(host),
+            Host::Socket(_) => None,
+        }
+    }
+
+    /// The folder of the unix socket, where the server is reached through one.
+    pub fn socket_folder(&self) -> Option<&Path> {
+        match &self.address.host {
+            Host::Tcp(_) => None,
+            Host::Socket(folder) => Some(folder),
+        }
+    }
+
+    /// The TCP port, or the number in the socket's name.
+    pub fn port(&self) -> u16 {
+        self.address.port
+    }
+
+    /// The role to log in as.
+    pub fn user(&self) -> &str {
+        &self.address.user
+    }
+
+    /// Its password, where the server needs one. Not for printing.
+    pub fn password(&self) -> Option<&str> {
+        self.address.password.as_deref()
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The test's name: what sessions are called in `pg_stat_activity`.
+    pub fn application_name(&self) -> &str {
+        &self.application
+    }
+
+    /// libpq's `sslmode`; none means that TLS is used where both sides can. Over a unix socket nothing of TLS counts.
+    pub fn ssl_mode(&self) -> Option<&str> {
+        self.address.tls.mode.as_deref()
+    }
+
+    /// libpq's `sslrootcert`: who signs the server's certificate; `system` for the well-known authorities.
+    pub fn ssl_root_cert(&self) -> Option<&Path> {
+        self.address.tls.root_cert.as_deref()
+    }
+
+    /// libpq's `sslcert`: the client's certificate.
+    pub fn ssl_client_cert(&self) -> Option<&Path> {
+        self.address.tls.client_cert.as_deref()
+    }
+
+    /// libpq's `sslkey`: the key of that one.
+    pub fn ssl_client_key(&self) -> Option<&Path> {
+        self.address.tls.client_key.as_deref()
+    }
+
+    /// As a URL with everything in it, the password included. Not for printing.
+    pub fn url(&self) -> String {
+        self.address
+            .url_for_other_drivers(&self.database, &self.application)
+    }
+
+    /// As libpq's keywords and values, which most drivers read too (`host='…' port='…' …`), the password included. Not for printing.
+    pub fn dsn(&self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        let mut push = |key: &str, value: &str| {
+            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+            words.push(format!("{key}='{value}'"));
+        };
+        for (variable, value) in self.address.libpq_variables(&self.database) {
+            let key = variable.trim_start_matches("PG").to_ascii_lowercase();
+            push(if key == "database" { "dbname" } else { &key }, &value);
+        }
+        if let Some(password) = self.password() {
+            push("password", password);
+        }
+        push("application_name", &self.application);
+        words.join(" ")
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DatabaseConfig")
+            .field(&self.address.url(&self.database))
+            .finish()
+    }
+}
+
+impl Arguments for DatabaseConfig {
+    type Version = Own;
+
+    async fn on(databases: &[TestDb]) -> Result<Self, TestDbError> {
+        Ok(databases[0].config())
+    }
+}
+
+impl<V: Version> TestDb<V> {
+    /// The way to the database for other drivers.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// println!("{:?}: port {}", db.config(), db.config().port());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> DatabaseConfig {
+        DatabaseConfig {
+            address: self.session.file.server.clone(),
+            database: self.name().to_owned(),
+            application: super::connect::label(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> DatabaseConfig {
+        DatabaseConfig {
+            address: Address::parse(url).expect("a URL").0,
+            database: "app_clone_x".to_owned(),
+            application: "it's a\\test".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_url_and_keywords_have_everything_and_quote_it() {
+        let config = config("postgres://me:p%27w@db.example:6000/?sslmode=require");
+        assert_eq!(
+            config.url(),
+            "postgres://me:p%27w@db.example:6000/app_clone_x?sslmode=require&application_name=it%27s%20a%5Ctest"
+        );
+        assert_eq!(
+            config.dsn(),
+            "host='db.example' port='6000' user='me' dbname='app_clone_x' sslmode='require' password='p\\'w' \
+             application_name='it\\'s a\\\\test'"
+        );
+        assert_eq!(config.host(), Some("db.example"));
+        assert_eq!(config.ssl_mode(), Some("require"));
+    }
+
+    #[test]
+    fn over_a_socket_nothing_of_tls_is_asked_for() {
+        let config = config("postgres://me@%2Frun%2Fpg:6000/?sslmode=require");
+        assert_eq!(
+            config.url(),
+            "postgres://me@%2Frun%2Fpg:6000/app_clone_x?application_name=it%27s%20a%5Ctest"
+        );
+        assert!(
+            config.dsn().starts_with("host='/run/pg' port='6000' "),
+            "{}",
+            config.dsn()
+        );
+        assert_eq!(config.socket_folder(), Some(Path::new("/run/pg")));
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let config = config("postgres://me:hunter2@db.example/");
+        assert_eq!(config.password(), Some("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

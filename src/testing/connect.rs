@@ -1,0 +1,191 @@
+//! Connecting a lease's pool, and what the failures of that mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sandbox::{Kept, Sandbox, Sandboxed};
+use super::session::{Session, current, own};
+use super::shared_use::Use;
+use super::tokens::Hold;
+use super::{TestDbError, identity, report};
+use crate::driver::{PoolSettings, Version};
+use crate::name::DbName;
+use crate::pg::connect::{Patience, Retry, is_missing_database};
+use crate::pg::error::{ConnectFailure, classify, code};
+use crate::run::RunError;
+use crate::run_dir::UseMode;
+
+/// How long a lease waits for a server that goes down and comes up again.
+pub const PASSES: Duration = Patience::RUNNING.busy;
+
+/// What sessions are called: the test's name, as much of it as PostgreSQL takes.
+pub fn label() -> String {
+    identity::test_name().chars().take(63).collect()
+}
+
+impl Session {
+    /// A complete configuration; the test's name is the application's.
+    pub(super) fn options<V: Version>(&self, name: &DbName) -> V::ConnectOptions {
+        V::connect_options(&self.file.server, &name.to_string(), &label())
+    }
+
+    /// What the test's pool is like.
+    pub(super) fn pool_settings(&self, hold: &Hold) -> PoolSettings {
+        PoolSettings {
+            connections: hold.connections,
+            acquire_timeout: Duration::from_secs(self.file.pool.acquire_timeout_secs),
+            observer: hold.observer(),
+        }
+    }
+
+    /// A pool on that database.
+    pub(super) async fn connect<V: Version>(
+        &self,
+        name: &DbName,
+        hold: &Hold,
+    ) -> Result<V::Pool, TestDbError> {
+        let pool = V::pool_options(&self.pool_settings(hold));
+        let _turn = hold.turn().await;
+        let connected = V::open(pool, self.options::<V>(name)).await;
+        connected
+            .inspect(|pool| hold.share(pool.clone()))
+            .map_err(|source| TestDbError::Connect {
+                database: name.to_string(),
+                source,
+            })
+    }
+
+    /// A sandbox on that database: a pool in a transaction that is never committed.
+    async fn sandbox<V: Version>(
+        &self,
+        name: &DbName,
+        hold: &Hold,
+    ) -> Result<(V::Pool, Sandboxed), TestDbError> {
+        let sandbox = Sandbox::new(&self.file, name);
+        let settings = sandbox.settings(hold.observer());
+        let opened = V::open_sandbox(settings, self.options::<V>(name)).await;
+        let pool = opened.map_err(|source| TestDbError::Connect {
+            database: name.to_string(),
+            source,
+        })?;
+        hold.share(Kept(pool.clone()));
+        Ok((pool, Sandboxed::new(sandbox, &self.file, label())))
+    }
+
+    async fn on_shared<V: Version>(
+        &self,
+        name: &DbName,
+        hold: &Hold,
+        kind: Kind,
+    ) -> Result<(V::Pool, Option<Sandboxed>), TestDbError> {
+        match kind {
+            Kind::Plain => Ok((self.connect::<V>(name, hold).await?, None)),
+            Kind::Sandbox => {
+                let (pool, sandbox) = self.sandbox::<V>(name, hold).await?;
+                Ok((pool, Some(sandbox)))
+            }
+        }
+    }
+}
+
+/// What a pool on the shared clone is.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// As any other.
+    Plain,
+    /// In a transaction that is never committed.
+    Sandbox,
+}
+
+/// A pool on the shared clone of the exported run, or of our own where that one's template is gone.
+pub struct Shared<V: Version> {
+    pub session: Arc<Session>,
+    pub hold: Hold,
+    pub name: DbName,
+    pub pool: V::Pool,
+    pub shared_use: Option<Use>,
+    /// Where its kind is that.
+    pub sandbox: Option<Sandboxed>,
+}
+
+impl<V: Version> Shared<V> {
+    pub async fn connect(
+        connections: Option<u32>,
+        kind: Kind,
+        mode: UseMode,
+    ) -> Result<Self, TestDbError> {
+        let mut retry = Retry::within(PASSES);
+        loop {
+            match Self::connect_once(connections, kind, mode).await {
+                Err(error) if error.is_passing() => retry.pause(error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn connect_once(
+        connections: Option<u32>,
+        kind: Kind,
+        mode: UseMode,
+    ) -> Result<Self, TestDbError> {
+        let session = current(connections).await?;
+        match Self::of(session, connections, kind, mode).await {
+            Err(error) if error.is_missing_template() => {
+                report::lost_template(&error);
+                Self::of(own(connections).await?, connections, kind, mode).await
+            }
+            result => result,
+        }
+    }
+
+    async fn of(
+        session: Arc<Session>,
+        connections: Option<u32>,
+        kind: Kind,
+        mode: UseMode,
+    ) -> Result<Self, TestDbError> {
+        let hold = session.hold(connections).await?;
+        let mut name = session.shared(None).await?;
+        let connected = match session.on_shared::<V>(&name, &hold, kind).await {
+            Err(error) if error.is_missing_database() => {
+                name = session.shared(Some(name)).await?;
+                session.on_shared::<V>(&name, &hold, kind).await
+            }
+            result => result,
+        };
+        let (pool, sandbox) = connected?;
+        Ok(Self {
+            shared_use: Use::begin(&session, &name, mode),
+            session,
+            hold,
+            name,
+            pool,
+            sandbox,
+        })
+    }
+}
+
+impl TestDbError {
+    /// A statement of ours, not a connect, met a database that does not exist: only cloning names one.
+    pub(super) fn is_missing_template(&self) -> bool {
+        match self {
+            Self::Pg(error) | Self::Run(RunError::Pg(error)) => {
+                error.is(code::INVALID_CATALOG_NAME)
+            }
+            _ => false,
+        }
+    }
+
+    /// The server went down, or up, while we asked.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Pg(error) | Self::Run(RunError::Pg(error)) => error.is_passing(),
+            Self::Connect { source, .. } => classify(source) == ConnectFailure::Passing,
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_missing_database(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if is_missing_database(source))
+    }
+}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(databases = 0)]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}

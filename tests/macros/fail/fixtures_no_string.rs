@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(fixtures(1))]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}

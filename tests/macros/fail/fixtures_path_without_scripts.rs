@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(fixtures(path = "data"))]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}

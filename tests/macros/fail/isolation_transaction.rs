@@ -1,4 +1,0 @@
-#[kapsel_testdb::test(isolation = "transaction")]
-async fn test(pool: sqlx::PgPool) {}
-
-fn main() {}

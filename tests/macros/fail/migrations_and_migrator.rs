@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(migrations = false, migrator = "MIGRATOR")]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}

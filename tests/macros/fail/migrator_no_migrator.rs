@@ -1,0 +1,6 @@
+static MIGRATOR: i32 = 1;
+
+#[kapsel_testdb::test(migrator = "MIGRATOR")]
+async fn test(_pool: sqlx::PgPool) {}
+
+fn main() {}

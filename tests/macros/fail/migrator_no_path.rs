@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(migrator = "my migrator")]
+async fn test(_pool: sqlx::PgPool) {}
+
+fn main() {}

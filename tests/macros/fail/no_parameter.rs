@@ -1,4 +1,0 @@
-#[kapsel_testdb::test]
-async fn test() {}
-
-fn main() {}

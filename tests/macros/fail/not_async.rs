@@ -1,4 +1,0 @@
-#[kapsel_testdb::test]
-fn test(pool: sqlx::PgPool) {}
-
-fn main() {}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(isolation = "transaction")]
+async fn test(connection: sqlx::pool::PoolConnection<sqlx::Postgres>) {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(connections = 2, isolation = "transaction")]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A package needs more than tests.
