@@ -183,7 +183,7 @@ pub(super) fn remedy(message: &str) -> &'static str {
     found.map_or("see `sslmode` in the URL", |(_, remedy)| remedy)
 }
 
-const BUILT_WITHOUT: &str = "in the tests' Cargo.toml, give `kapsel-testdb` the feature `tls-rustls` (or your own sqlx a TLS \
+const BUILT_WITHOUT: &str = "in the tests' Cargo.toml, give `kapsel-testdb` the feature `sqlx-0_9-tls-rustls`, or `sqlx-0_8-tls-rustls` (or your own sqlx a TLS \
     feature); the command line tool has it";
 
 /// What to add to sqlx's own message where it refuses TLS because nobody enabled it.
@@ -243,7 +243,11 @@ mod tests {
     #[test]
     fn who_was_built_without_tls_is_told_the_feature() {
         let error = Sqlx::Tls("SQLx was built without TLS support enabled".into());
-        assert!(hint(&error).contains("`tls-rustls`"), "{}", hint(&error));
+        assert!(
+            hint(&error).contains("`sqlx-0_9-tls-rustls`"),
+            "{}",
+            hint(&error)
+        );
         assert_eq!(hint(&Sqlx::PoolTimedOut), "");
     }
 }
