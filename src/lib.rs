@@ -15,6 +15,10 @@
 //! Without the setup script (`cargo test`, a debugger) the same code works by itself, only slower: the process opens a run of its
 //! own.
 //!
+//! # What is public
+//! What this page lists, and the command `kapsel-testdb` with its configuration and protocol. The modules are open to the command and
+//! to this repository's tests and benchmarks; they are not listed, and change without notice.
+//!
 //! # Crate map
 //! `config` resolves settings; `server` locates or starts PostgreSQL; `template` fingerprints and builds; `run` opens a run and
 //! keeps it (the keeper); `connections` divides the server's connections; `sweep` removes what dead runs left; `compare` and `pollution` say how a
@@ -31,28 +35,46 @@ compile_error!(
 extern crate sqlx_0_8 as sqlx;
 
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod compare;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod connections;
+#[doc(hidden)]
 pub mod disk;
+#[doc(hidden)]
 pub mod driver;
+#[doc(hidden)]
 pub mod env;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod export;
+#[doc(hidden)]
 pub mod name;
+#[doc(hidden)]
 pub mod pg;
+#[doc(hidden)]
 pub mod platform;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod pollution;
+#[doc(hidden)]
 pub mod run;
+#[doc(hidden)]
 pub mod run_dir;
+#[doc(hidden)]
 pub mod server;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod sweep;
+#[doc(hidden)]
 pub mod template;
+#[doc(hidden)]
 pub mod testing;
 
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 
 pub use config::Leaks;
@@ -60,6 +82,31 @@ pub use config::Leaks;
 pub use driver::Sqlx0_8;
 #[cfg(feature = "sqlx-0_9")]
 pub use driver::Sqlx0_9;
+pub use driver::Version;
+/// In full, with one of each kind of parameter:
+///
+/// ```no_run
+/// use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+///
+/// #[kapsel_testdb::test]
+/// async fn on_a_clone(pool: PgPool) -> sqlx::Result<()> { Ok(()) }
+///
+/// #[kapsel_testdb::test(isolation = "shared", connections = 10)]
+/// async fn on_the_shared_clone(connection: sqlx::pool::PoolConnection<Postgres>) {}
+///
+/// #[kapsel_testdb::test(isolation = "transaction")]
+/// async fn in_a_sandbox(pool: PgPool) {}
+///
+/// #[kapsel_testdb::test(migrations = false, leaks = "fail")]
+/// fn without_a_runtime(pool: PgPoolOptions, connect: PgConnectOptions) {}
+///
+/// #[kapsel_testdb::test(databases = 2)]
+/// async fn on_two([one, other]: [PgPool; 2]) {}
+///
+/// #[kapsel_testdb::test]
+/// fn another_driver(db: kapsel_testdb::DatabaseConfig) {}
+/// # fn main() {}
+/// ```
 pub use kapsel_testdb_macros::test;
 pub use testing::{
     DatabaseConfig, Measured, NotInTime, TestDb, TestDbError, TestDbOptions, TestTransaction,

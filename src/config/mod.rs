@@ -240,6 +240,17 @@ impl PoolConfig {
 }
 
 /// What happens to a test that leaves connections open on its database.
+///
+/// ```no_run
+/// #[kapsel_testdb::test(leaks = "fail")] // as Leaks::Fail
+/// async fn closes_what_it_opens(pool: sqlx::PgPool) {}
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = kapsel_testdb::TestDbOptions::new().leaks(kapsel_testdb::Leaks::Off).lease().await?;
+/// # Ok(())
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Leaks {

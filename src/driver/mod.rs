@@ -35,7 +35,16 @@ pub fn options(address: &Address, database: &str) -> sqlx::postgres::PgConnectOp
     sqlx_0_8::options::of(address, database)
 }
 
-/// A version of sqlx: what its pools and options are, and how they are made.
+/// A version of sqlx: what its pools and options are, and how they are made. Implemented by `Sqlx0_9` and `Sqlx0_8`; for code of
+/// yours that works with both.
+///
+/// ```
+/// use kapsel_testdb::{TestDb, Version};
+///
+/// fn pool_of<V: Version>(db: &TestDb<V>) -> V::Pool {
+///     db.pool().clone()
+/// }
+/// ```
 pub trait Version: Debug + Sized + 'static {
     /// `PgPool`.
     type Pool: SharedPool + Clone;
@@ -45,15 +54,18 @@ pub trait Version: Debug + Sized + 'static {
     type PoolOptions: Debug + Clone + Send + Sync + 'static;
 
     /// A complete configuration for a database. A password that the address does not have is looked up in the passfile.
+    #[doc(hidden)]
     fn connect_options(address: &Address, database: &str, label: &str) -> Self::ConnectOptions;
 
     /// A pool's options.
+    #[doc(hidden)]
     fn pool_options(settings: &PoolSettings) -> Self::PoolOptions;
 
     /// Opens a pool with one connection in it.
     ///
     /// # Errors
     /// Why it cannot connect.
+    #[doc(hidden)]
     fn open(
         pool: Self::PoolOptions,
         connect: Self::ConnectOptions,
@@ -63,6 +75,7 @@ pub trait Version: Debug + Sized + 'static {
     ///
     /// # Errors
     /// Why it cannot connect, or begin.
+    #[doc(hidden)]
     fn open_sandbox(
         settings: SandboxSettings,
         connect: Self::ConnectOptions,

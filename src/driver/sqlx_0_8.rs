@@ -11,7 +11,16 @@ use super::error::same as own_error;
 use super::error::translated as own_error;
 use ::sqlx_0_8 as sqlx;
 
-/// sqlx 0.8.
+/// sqlx 0.8: the version of a [`crate::TestDb`]'s pool.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use kapsel_testdb::{Sqlx0_8, TestDb, TestDbOptions};
+///
+/// let db: TestDb<Sqlx0_8> = TestDbOptions::new().lease_as().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Sqlx0_8;
 use Sqlx0_8 as This;

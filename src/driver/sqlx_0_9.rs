@@ -3,7 +3,16 @@
 use super::error::same as own_error;
 use ::sqlx;
 
-/// sqlx 0.9.
+/// sqlx 0.9: the version of a [`crate::TestDb`]'s pool.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use kapsel_testdb::{Sqlx0_9, TestDb, TestDbOptions};
+///
+/// let db: TestDb<Sqlx0_9> = TestDbOptions::new().lease_as().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Sqlx0_9;
 use Sqlx0_9 as This;

@@ -31,6 +31,12 @@ pub struct DatabaseConfig {
 
 impl DatabaseConfig {
     /// The host's name, where the server is reached over TCP.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let host = db.host().unwrap_or("localhost");
+    /// # }
+    /// ```
     pub fn host(&self) -> Option<&str> {
         match &self.address.host {
             Host::Tcp(host) => Some(host),
@@ -39,6 +45,14 @@ impl DatabaseConfig {
     }
 
     /// The folder of the unix socket, where the server is reached through one.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// if let Some(folder) = db.socket_folder() {
+    ///     println!("{}/.s.PGSQL.{}", folder.display(), db.port());
+    /// }
+    /// # }
+    /// ```
     pub fn socket_folder(&self) -> Option<&Path> {
         match &self.address.host {
             Host::Tcp(_) => None,
@@ -47,57 +61,123 @@ impl DatabaseConfig {
     }
 
     /// The TCP port, or the number in the socket's name.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// assert_ne!(db.port(), 0);
+    /// # }
+    /// ```
     pub fn port(&self) -> u16 {
         self.address.port
     }
 
     /// The role to log in as.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// println!("logs in as {}", db.user());
+    /// # }
+    /// ```
     pub fn user(&self) -> &str {
         &self.address.user
     }
 
     /// Its password, where the server needs one. Not for printing.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let variable = db.password().map(|password| ("PGPASSWORD", password.to_owned()));
+    /// # }
+    /// ```
     pub fn password(&self) -> Option<&str> {
         self.address.password.as_deref()
     }
 
     /// The database's name.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// println!("psql -d {}", db.database());
+    /// # }
+    /// ```
     pub fn database(&self) -> &str {
         &self.database
     }
 
     /// The test's name: what sessions are called in `pg_stat_activity`.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let sessions = format!("SELECT * FROM pg_stat_activity WHERE application_name = '{}'", db.application_name());
+    /// # }
+    /// ```
     pub fn application_name(&self) -> &str {
         &self.application
     }
 
     /// libpq's `sslmode`; none means that TLS is used where both sides can. Over a unix socket nothing of TLS counts.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let verified = matches!(db.ssl_mode(), Some("verify-ca" | "verify-full"));
+    /// # }
+    /// ```
     pub fn ssl_mode(&self) -> Option<&str> {
         self.address.tls.mode.as_deref()
     }
 
     /// libpq's `sslrootcert`: who signs the server's certificate; `system` for the well-known authorities.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let authority = db.ssl_root_cert().map(std::fs::read).transpose();
+    /// # }
+    /// ```
     pub fn ssl_root_cert(&self) -> Option<&Path> {
         self.address.tls.root_cert.as_deref()
     }
 
     /// libpq's `sslcert`: the client's certificate.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let identity = db.ssl_client_cert().zip(db.ssl_client_key());
+    /// # }
+    /// ```
     pub fn ssl_client_cert(&self) -> Option<&Path> {
         self.address.tls.client_cert.as_deref()
     }
 
     /// libpq's `sslkey`: the key of that one.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let identity = db.ssl_client_cert().zip(db.ssl_client_key());
+    /// # }
+    /// ```
     pub fn ssl_client_key(&self) -> Option<&Path> {
         self.address.tls.client_key.as_deref()
     }
 
     /// As a URL with everything in it, the password included. Not for printing.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// std::process::Command::new("my-server").env("DATABASE_URL", db.url());
+    /// # }
+    /// ```
     pub fn url(&self) -> String {
         self.address
             .url_for_other_drivers(&self.database, &self.application)
     }
 
     /// As libpq's keywords and values, which most drivers read too (`host='…' port='…' …`), the password included. Not for printing.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// std::process::Command::new("psql").arg(db.dsn());
+    /// # }
+    /// ```
     pub fn dsn(&self) -> String {
         let mut words: Vec<String> = Vec::new();
         let mut push = |key: &str, value: &str| {

@@ -68,12 +68,27 @@ pub struct TestDbOptions {
 
 impl TestDbOptions {
     /// As the configuration says.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().lease().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// How many connections the test needs at once. Its pool may open so many, and the process waits until the server has them to
     /// spare; without this it gets `pool.max_connections`, or fewer where the server has few.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().connections(10).lease().await?;
+    /// let all = futures_util::future::try_join_all((0..10).map(|_| db.pool().acquire())).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = Some(connections.max(1));
         self
@@ -101,6 +116,13 @@ impl TestDbOptions {
 
     /// See [`TestDb::lease`].
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().connections(10).lease().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn lease(self) -> Result<TestDb, TestDbError> {
@@ -108,6 +130,14 @@ impl TestDbOptions {
     }
 
     /// The same with a pool of the given version of sqlx.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kapsel_testdb::{Sqlx0_9, TestDb, TestDbOptions};
+    /// let db: TestDb<Sqlx0_9> = TestDbOptions::new().lease_as().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`TestDb::lease`].
@@ -131,6 +161,13 @@ impl TestDbOptions {
 
     /// See [`TestDb::shared`].
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().connections(2).shared().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn shared(self) -> Result<TestDb, TestDbError> {
@@ -138,6 +175,14 @@ impl TestDbOptions {
     }
 
     /// The same with a pool of the given version of sqlx.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kapsel_testdb::{Sqlx0_9, TestDb, TestDbOptions};
+    /// let db: TestDb<Sqlx0_9> = TestDbOptions::new().shared_as().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`TestDb::lease`].
@@ -148,6 +193,14 @@ impl TestDbOptions {
 
     /// See [`TestDb::sandbox`]. It has one connection, whatever is asked for here.
     ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kapsel_testdb::{Leaks, TestDbOptions};
+    /// let db = TestDbOptions::new().leaks(Leaks::Fail).sandbox().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn sandbox(self) -> Result<TestDb, TestDbError> {
@@ -155,6 +208,14 @@ impl TestDbOptions {
     }
 
     /// The same with a pool of the given version of sqlx.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kapsel_testdb::{Sqlx0_9, TestDb, TestDbOptions};
+    /// let db: TestDb<Sqlx0_9> = TestDbOptions::new().sandbox_as().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`TestDb::lease`].
@@ -166,6 +227,15 @@ impl TestDbOptions {
 
 impl TestDb {
     /// Isolation `database`: a clone of the template for this test alone. May be called many times in one test.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let tenant = kapsel_testdb::TestDb::lease().await?;
+    /// assert_ne!(db.name(), tenant.name());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`TestDbError`] where there is no server, no template or no connection; the message says what to do.
@@ -301,21 +371,55 @@ impl<V: Version> TestDb<V> {
     }
 
     /// The pool on the database: at most `pool.max_connections` connections, opened as needed.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(db.pool()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pool(&self) -> &V::Pool {
         &self.pool
     }
 
     /// The database's name.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// println!("works on {}", db.name());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(&self) -> &str {
         &self.text
     }
 
     /// The database's URL, password included where the server needs one: for other drivers. Not for printing.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let server = std::process::Command::new("my-server").env("DATABASE_URL", db.url()).spawn()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn url(&self) -> String {
         self.session.file.server.url_with_password(&self.text)
     }
 
     /// Options of a pool of your own on it, as large as the server has connections for.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let options = db.pool_options().test_before_acquire(false);
+    /// let pool = options.connect_with(db.connect_options()).await?;
+    /// pool.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pool_options(&self) -> V::PoolOptions {
         let mut settings = self.session.pool_settings(&self.hold);
         // One stays open here.
@@ -324,6 +428,17 @@ impl<V: Version> TestDb<V> {
     }
 
     /// A complete configuration for connections of your own.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use sqlx::Connection;
+    ///
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let mut connection = sqlx::PgConnection::connect_with(&db.connect_options()).await?;
+    /// connection.ping().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect_options(&self) -> V::ConnectOptions {
         self.session.options::<V>(&self.name)
     }
@@ -336,6 +451,15 @@ impl<V: Version> TestDb<V> {
     /// Closes the pool and gives the database back. What the test left open (connections of the pool, pools of its own,
     /// transactions) is reported; see `pool.leaks`. Dropping gives the database back as well, but neither closes nor looks: a
     /// destructor cannot wait for what is only on its way.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// sqlx::query("DELETE FROM tenants").execute(db.pool()).await?;
+    /// db.release().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// Where it was a sandbox that did not hold, so that the test fails (dropping knows only what was found out until then); and

@@ -7,6 +7,20 @@ use crate::run::RunError;
 use crate::run_dir::RunDirError;
 
 /// Why a test got no database. Every message names the thing and the remedy.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use kapsel_testdb::{TestDb, TestDbError};
+///
+/// let db = match TestDb::lease().await {
+///     Ok(db) => db,
+///     // Printed with `{}` or `{:?}`, it is the message.
+///     Err(error @ TestDbError::Config(_)) => panic!("this suite's configuration: {error}"),
+///     Err(error) => panic!("{error}"),
+/// };
+/// # Ok(())
+/// # }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TestDbError {

@@ -9,6 +9,17 @@ const FIRST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(50);
 
 /// What was waited for did not happen in time.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let never = kapsel_testdb::wait_until("the worker is ready", Duration::ZERO, async || Err::<(), _>("it starts"));
+/// let error = never.await.unwrap_err();
+/// assert!(error.to_string().contains("in vain until the worker is ready; last: it starts"), "{error}");
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("waited {waited:.1?} in vain until {what}; last: {last}")]
 pub struct NotInTime {
@@ -86,6 +97,15 @@ pub async fn measure<T>(name: &str, operation: impl Future<Output = T>) -> Measu
 }
 
 /// What an operation returned, and how long it took.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let import = kapsel_testdb::measure("import", async { Ok::<_, String>(3) }).await;
+/// println!("{import}, which is {} s", import.elapsed.as_secs_f64());
+/// assert_eq!(import.value, Ok(3));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Measured<T> {
     /// The operation's name.
@@ -127,6 +147,14 @@ pub async fn measure_times(name: &str, times: usize, mut operation: impl AsyncFn
 }
 
 /// How long an operation took, each time.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let times = kapsel_testdb::measure_times("addition", 10, async || { std::hint::black_box(6 * 7); }).await;
+/// assert!(times.to_string().starts_with("addition took "), "{times}");
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Times {
     name: String,
@@ -135,21 +163,53 @@ pub struct Times {
 
 impl Times {
     /// The shortest time.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let times = kapsel_testdb::measure_times("addition", 10, async || { std::hint::black_box(6 * 7); }).await;
+    /// assert!(times.shortest() <= times.median());
+    /// # }
+    /// ```
     pub fn shortest(&self) -> Duration {
         self.sorted[0]
     }
 
     /// The time that half of them took at most.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let times = kapsel_testdb::measure_times("addition", 10, async || { std::hint::black_box(6 * 7); }).await;
+    /// println!("half of them took at most {:?}", times.median());
+    /// # }
+    /// ```
     pub fn median(&self) -> Duration {
         self.sorted[(self.sorted.len() - 1) / 2]
     }
 
     /// The longest time.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let times = kapsel_testdb::measure_times("addition", 10, async || { std::hint::black_box(6 * 7); }).await;
+    /// assert!(times.longest() < std::time::Duration::from_secs(60));
+    /// # }
+    /// ```
     pub fn longest(&self) -> Duration {
         self.sorted[self.sorted.len() - 1]
     }
 
     /// How many there were in a second, one after the other.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let times = kapsel_testdb::measure_times("addition", 10, async || { std::hint::black_box(6 * 7); }).await;
+    /// assert!(times.per_second() > 0.0);
+    /// # }
+    /// ```
     pub fn per_second(&self) -> f64 {
         let all: Duration = self.sorted.iter().sum();
         self.sorted.len() as f64 / all.as_secs_f64().max(f64::MIN_POSITIVE)

@@ -15,6 +15,15 @@ use crate::name::DbName;
 /// become savepoints; there is no way to commit it but a raw `COMMIT`.
 ///
 /// Other tests' transactions run beside it: two that write the same keys wait for each other.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut tx = kapsel_testdb::TestDb::begin().await?;
+/// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(&mut *tx).await?;
+/// let (count,): (i64,) = sqlx::query_as("SELECT count(*) FROM tenants").fetch_one(&mut *tx).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TestTransaction {
     transaction: PgTransaction<'static>,
