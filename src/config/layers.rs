@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{ConfigError, FILE};
+use super::{ConfigError, FILE, Migrate, SQLX_TOML};
 use crate::env;
 
 /// Where a value was written.
@@ -245,6 +245,17 @@ impl Layer {
             .insert(name.to_owned(), (value.into(), Origin::Flag));
     }
 
+    /// What sqlx's own file in `root` says of what is asked here too.
+    pub(super) fn sqlx_toml(root: &Path) -> Result<Self, ConfigError> {
+        let mut layer = Self::default();
+        if let Some(folder) = Migrate::of_package(root)?.migrations_dir {
+            let origin = Origin::File(root.join(SQLX_TOML));
+            let key = "template.migrations".to_owned();
+            layer.values.insert(key, (Value::String(folder), origin));
+        }
+        Ok(layer)
+    }
+
     /// Reads the configuration file below `root`, or the one that the environment names. None is an empty layer; a named one
     /// must exist.
     pub(super) fn file(
@@ -317,7 +328,7 @@ impl Layer {
 }
 
 /// Where the file is wrong and why, without the line itself, which may hold a password.
-fn located(text: &str, error: &toml::de::Error) -> String {
+pub(super) fn located(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start.min(text.len()));
     let before = text.get(..at).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

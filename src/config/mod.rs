@@ -1,4 +1,4 @@
-//! Configuration: defaults → `.config/kapsel-testdb.toml` → environment → flags, resolved once into one [`Config`].
+//! Configuration: defaults → `sqlx.toml` → `.config/kapsel-testdb.toml` → environment → flags, resolved once into one [`Config`].
 //!
 //! Every key is described in [`KEYS`]; a layer is a flat map from key to value, so that where a value came from is known for
 //! each. Stages see only the resolved [`Config`].
@@ -6,6 +6,7 @@
 mod layers;
 mod resolve;
 mod root;
+mod sqlx_toml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use layers::{KEYS, Key, Layer, Origin};
 pub use resolve::{load, load_with};
 pub use root::find_root;
+pub use sqlx_toml::{Migrate, SQLX_TOML};
 
 use crate::name::Namespace;
 use crate::pg::address::{Address, AddressError};

@@ -33,6 +33,7 @@ pub fn load_with(
 ) -> Result<Config, ConfigError> {
     let mut values = BTreeMap::new();
     for layer in [
+        Layer::sqlx_toml(root)?,
         Layer::file(root, var)?,
         Layer::environment(root, var)?,
         flags,

@@ -1,11 +1,15 @@
 //! What the versions of sqlx call differently in what we ask ourselves, on the version that `sqlx` stands for in this crate.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use futures_util::future::BoxFuture;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgRow;
 use sqlx::{Error as Sqlx, Executor, PgConnection};
 
 use crate::driver::EmbeddedMigration;
+use crate::template::Notes;
 
 /// Where sqlx notes what has been applied; the name that a `Migrator` has by default.
 pub const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -31,6 +35,7 @@ pub fn rows<'a>(
 #[cfg(feature = "sqlx-0_9")]
 mod version {
     use sqlx::SqlSafeStr;
+    use sqlx::migrate::{ResolveConfig, ResolveWith};
 
     use super::*;
 
@@ -64,9 +69,21 @@ mod version {
         connection.create_schema_if_not_exists(schema)
     }
 
-    /// A migrator of these migrations, with sqlx's defaults.
-    pub fn migrator(migrations: Vec<Migration>) -> Migrator {
-        Migrator::with_migrations(migrations)
+    /// The migrations of a folder; their checksums leave out the ignored characters.
+    pub async fn read(folder: &Path, ignored: &BTreeSet<char>) -> Result<Migrator, MigrateError> {
+        let mut config = ResolveConfig::new();
+        config.ignore_chars(ignored.iter().copied());
+        Migrator::new(ResolveWith(folder, config)).await
+    }
+
+    /// A migrator of these migrations, which are noted there.
+    pub fn migrator(migrations: Vec<Migration>, notes: &Notes) -> Migrator {
+        let mut migrator = Migrator::with_migrations(migrations);
+        migrator.dangerous_set_table_name(notes.table.clone());
+        for schema in &notes.schemas {
+            migrator.create_schema(schema.clone());
+        }
+        migrator
     }
 
     /// Runs what has not been run.
@@ -104,7 +121,7 @@ mod version {
     }
 }
 
-/// sqlx 0.8 knows only one name for the table.
+/// sqlx 0.8 knows only one name for the table, and nothing of `sqlx.toml`.
 #[cfg(not(feature = "sqlx-0_9"))]
 mod version {
     use super::*;
@@ -133,7 +150,11 @@ mod version {
         Ok(())
     }
 
-    pub fn migrator(migrations: Vec<Migration>) -> Migrator {
+    pub async fn read(folder: &Path, _: &BTreeSet<char>) -> Result<Migrator, MigrateError> {
+        Migrator::new(folder).await
+    }
+
+    pub fn migrator(migrations: Vec<Migration>, _: &Notes) -> Migrator {
         Migrator {
             migrations: migrations.into(),
             ..Migrator::DEFAULT

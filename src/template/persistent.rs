@@ -5,9 +5,9 @@ use sqlx::Connection;
 use sqlx::migrate::MigrateError;
 
 use super::TemplateError;
-use super::source::Source;
+use super::source::{Notes, Source};
 use crate::config::Config;
-use crate::driver::own::{self, MIGRATIONS_TABLE};
+use crate::driver::own;
 use crate::pg::admin::Admin;
 use crate::pg::connect;
 use crate::pg::connect::Patience;
@@ -31,21 +31,21 @@ pub async fn keep_current(
     let address = &server.admin_address;
     let mut connection =
         connect::connect(address, &address.options(name), Patience::RUNNING).await?;
-    let before = applied(&mut connection).await;
-    let migrator = own::migrator(source.migrations.clone());
+    let notes = source.notes.clone().unwrap_or_default();
+    let before = applied(&mut connection, &notes).await;
+    let migrator = own::migrator(source.migrations.clone(), &notes);
     let migrated = own::run(&migrator, &mut connection).await;
     migrated.map_err(|error| failed(&source, name, &error))?;
-    let after = applied(&mut connection).await;
+    let after = applied(&mut connection, &notes).await;
     let doing = || format!("close the connection to `{name}`");
     connection.close().await.doing(doing)?;
     Ok(after.saturating_sub(before))
 }
 
 /// Zero where sqlx has not noted anything yet.
-async fn applied(connection: &mut sqlx::PgConnection) -> usize {
-    own::count_applied(connection, MIGRATIONS_TABLE)
-        .await
-        .unwrap_or(0)
+async fn applied(connection: &mut sqlx::PgConnection, notes: &Notes) -> usize {
+    let counted = own::count_applied(connection, &notes.table).await;
+    counted.unwrap_or(0)
 }
 
 fn failed(source: &Source, database: &str, error: &MigrateError) -> TemplateError {

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha384};
-use sqlx::migrate::{Migration, Migrator};
+use sqlx::migrate::Migration;
 
 use super::TemplateError;
-use crate::config::Config;
+use crate::config::{Config, Migrate};
 use crate::driver::EmbeddedMigrator;
 use crate::driver::own::{self, MIGRATIONS_TABLE};
 use crate::name::hex;
@@ -43,6 +43,15 @@ impl Default for Notes {
 }
 
 impl Notes {
+    /// What a package's `sqlx.toml` says.
+    fn configured(migrate: &Migrate) -> Self {
+        let table = migrate.table_name.as_deref();
+        Self {
+            table: table.unwrap_or(MIGRATIONS_TABLE).to_owned(),
+            schemas: migrate.create_schemas.iter().cloned().collect(),
+        }
+    }
+
     /// A migrator's.
     pub fn of(migrator: &dyn EmbeddedMigrator) -> Self {
         Self {
@@ -141,30 +150,25 @@ impl Source {
     /// # Errors
     /// The same.
     pub async fn migrations(config: &Config) -> Result<Self, TemplateError> {
-        let directory = config.template.migrations.clone();
-        let migrations = match &directory {
-            Some(directory) => read_migrations(directory).await?,
-            None => Vec::new(),
+        let Some(directory) = config.template.migrations.clone() else {
+            return Ok(Self::empty());
         };
-        if let (Some(directory), true) = (&directory, migrations.is_empty()) {
-            return Err(TemplateError::EmptyMigrations(directory.clone()));
+        let migrate = Migrate::around(&directory)?;
+        let source = Self::folder(directory.clone(), &migrate).await?;
+        if source.migrations.is_empty() {
+            return Err(TemplateError::EmptyMigrations(directory));
         }
-        Ok(Self {
-            notes: directory.is_some().then(Notes::default),
-            directory,
-            migrations,
-            seeds: Vec::new(),
-        })
+        Ok(source)
     }
 
     /// The migrations of a folder, without seeds. It may be empty.
     ///
     /// # Errors
     /// The folder is missing, or a file cannot be read.
-    pub async fn folder(directory: PathBuf) -> Result<Self, TemplateError> {
+    pub async fn folder(directory: PathBuf, migrate: &Migrate) -> Result<Self, TemplateError> {
         Ok(Self {
-            migrations: read_migrations(&directory).await?,
-            notes: Some(Notes::default()),
+            migrations: read_migrations(&directory, migrate).await?,
+            notes: Some(Notes::configured(migrate)),
             directory: Some(directory),
             seeds: Vec::new(),
         })
@@ -206,16 +210,18 @@ impl Source {
     }
 }
 
-async fn read_migrations(directory: &Path) -> Result<Vec<Migration>, TemplateError> {
+async fn read_migrations(
+    directory: &Path,
+    migrate: &Migrate,
+) -> Result<Vec<Migration>, TemplateError> {
     if !directory.is_dir() {
         return Err(TemplateError::NoMigrations(directory.to_path_buf()));
     }
-    let migrator = Migrator::new(directory)
-        .await
-        .map_err(|error| TemplateError::Read {
-            path: directory.to_path_buf(),
-            message: error.to_string(),
-        })?;
+    let migrator = own::read(directory, &migrate.ignored_chars).await;
+    let migrator = migrator.map_err(|error| TemplateError::Read {
+        path: directory.to_path_buf(),
+        message: error.to_string(),
+    })?;
     let migrations: Vec<Migration> = migrator
         .iter()
         .filter(|m| !m.migration_type.is_down_migration())

@@ -11,6 +11,7 @@ use std::sync::Once;
 
 use super::plan::Migrations;
 use super::{TestDbError, report};
+use crate::config::{ConfigError, Migrate};
 use crate::name::{DbName, Kind};
 use crate::pg::Address;
 use crate::pg::admin::Admin;
@@ -45,16 +46,14 @@ impl Wanted {
         let made_of = &file.made_of;
         let start = || Link::parse(&made_of.start).ok_or_else(damaged);
         let (source, last, compiled) = match self.migrations {
-            Migrations::Inferred => match self.inferred(made_of) {
-                Some(folder) => of_folder(folder, &start()?).await?,
-                None => return Ok(None),
-            },
-            Migrations::Folder(folder) => {
-                let folder = self.package().join(folder);
-                if is_same(&folder, made_of) {
+            Migrations::Inferred | Migrations::Folder(_) => {
+                let Some((folder, migrate)) = self.folder(made_of)? else {
                     return Ok(None);
-                }
-                of_folder(folder, &start()?).await?
+                };
+                let source = Source::folder(folder, &migrate).await;
+                let source = source.map_err(RunError::from)?;
+                let last = start()?.migrated_from(&source);
+                (source, last, false)
             }
             Migrations::Embedded(migrator) => {
                 let last = start()?.migrated_by(migrator);
@@ -77,10 +76,20 @@ impl Wanted {
         }))
     }
 
-    /// The package's `migrations`, unless there are none or they are the run's.
-    fn inferred(&self, made_of: &MadeOf) -> Option<PathBuf> {
-        let folder = self.package().join("migrations");
-        (!is_same(&folder, made_of) && folder.is_dir()).then_some(folder)
+    /// The folder that it names, or the package's own, and what `sqlx.toml` says of it; none where there is none, and where it is the
+    /// run's.
+    fn folder(&self, made_of: &MadeOf) -> Result<Option<(PathBuf, Migrate)>, ConfigError> {
+        let package = self.package();
+        let migrate = Migrate::of_package(&package)?;
+        let folder = match (self.migrations, &migrate.migrations_dir) {
+            (Migrations::Folder(folder), _) => folder,
+            (_, Some(folder)) => folder,
+            (_, None) => "migrations",
+        };
+        let folder = package.join(folder);
+        let is_runs = is_same(&folder, made_of) && Migrate::around(&folder)? == migrate;
+        let is_there = matches!(self.migrations, Migrations::Folder(_)) || folder.is_dir();
+        Ok((!is_runs && is_there).then_some((folder, migrate)))
     }
 
     /// The package's folder: where it is now, if somebody has moved it since it was compiled.
@@ -108,12 +117,6 @@ fn is_same(folder: &Path, made_of: &MadeOf) -> bool {
     };
     let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
     run == folder || matches!((id(run), id(folder)), (Ok(a), Ok(b)) if a == b)
-}
-
-async fn of_folder(folder: PathBuf, start: &Link) -> Result<(Source, Link, bool), TestDbError> {
-    let source = Source::folder(folder).await.map_err(RunError::from)?;
-    let last = start.migrated_from(&source);
-    Ok((source, last, false))
 }
 
 impl Other {

@@ -158,3 +158,68 @@ fn down_migrations_are_not_run() {
     );
     project.run("prepare").code(0).says(&[" current,"]);
 }
+
+#[test]
+fn sqlx_toml_says_where_they_are_and_where_they_are_noted() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let plain = project.prepared();
+    project.write("db/0001_a.sql", "CREATE TABLE app.a (id int);");
+    let sqlx_toml = |ignored: &str| {
+        let text = format!(
+            "[migrate]\nmigrations-dir = 'db'\ntable-name = 'notes.applied'\ncreate-schemas = ['notes', 'app']\nignored-chars = [{ignored}]\n"
+        );
+        project.write("sqlx.toml", &text);
+    };
+    sqlx_toml("");
+    let config = project.run("config");
+    config.code(0);
+    let line = config.stdout.lines().find(|l| l.contains("template.migr"));
+    let line = line.unwrap_or_default();
+    assert!(
+        line.contains("\"db\"") && line.ends_with("/app/sqlx.toml"),
+        "{line}"
+    );
+    project.config("[persistent]\ndatabase = \"app_dev\"\n");
+    let template = project.prepared();
+    assert_ne!(template, plain);
+    server.execute(&format!("CREATE DATABASE look TEMPLATE {template}"));
+    for database in ["look", "app_dev"] {
+        let noted = "SELECT version::text FROM notes.applied WHERE success";
+        assert_eq!(server.column_in(database, noted), ["1"]);
+        let elsewhere =
+            "SELECT tablename::text FROM pg_tables WHERE tablename = '_sqlx_migrations'";
+        assert!(server.column_in(database, elsewhere).is_empty());
+    }
+    project.run("prepare").code(0).says(&["current"]);
+    project.config("");
+    // What it says of checksums counts too: spaces do, until they are ignored.
+    project.write("db/0001_a.sql", "CREATE  TABLE app.a (id int);");
+    assert_ne!(project.prepared(), template);
+    sqlx_toml("' '");
+    let ignoring = project.prepared();
+    project.write("db/0001_a.sql", "CREATE   TABLE   app.a (id int);");
+    assert_eq!(project.prepared(), ignoring);
+    // Our own configuration has the last word.
+    project.config("[template]\nmigrations = \"migrations\"\n");
+    project.migration("0001_users", "CREATE TABLE app.users (id int);");
+    project.migration("0002_posts", "CREATE TABLE app.posts (id int);");
+    project.run("prepare").code(0);
+}
+
+#[test]
+fn a_broken_sqlx_toml_is_named_with_the_line() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    project.write("sqlx.toml", "[migrate]\ntable-name = 7\n");
+    let outcome = project.run("prepare");
+    outcome.code(3).says(&["/app/sqlx.toml`", "line 2"]);
+    // Of another package than the workspace's.
+    project.write("sqlx.toml", "");
+    project.write("db/sqlx.toml", "migrate = 7\n");
+    project.write("db/migrations/0001_a.sql", "CREATE TABLE a (id int);");
+    project.config("[template]\nmigrations = \"db/migrations\"\n");
+    let outcome = project.run("prepare");
+    outcome.code(3).says(&["/app/db/sqlx.toml`", "line 1"]);
+    assert!(server.databases_of("template").is_empty());
+}

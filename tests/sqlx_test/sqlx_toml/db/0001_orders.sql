@@ -1,0 +1,4 @@
+-- Nothing but ignored characters:  
+CREATE TABLE app.orders (
+    id int PRIMARY KEY
+);
