@@ -13,12 +13,19 @@ pub async fn leave(task: &str) {
         "leaves a connection of the shared pool" | "leaves nothing shared" => {
             TestDb::shared().await
         }
+        "leaves a connection of a sandbox" | "leaves nothing in a sandbox" => {
+            TestDb::sandbox().await
+        }
         _ => TestDb::lease().await,
     };
     let db = db.expect("a database");
     match task {
-        "leaves nothing" | "leaves nothing shared" => nothing(db).await,
-        "leaves a connection" | "leaves a connection of the shared pool" => connection(db).await,
+        "leaves nothing" | "leaves nothing shared" | "leaves nothing in a sandbox" => {
+            nothing(db).await
+        }
+        "leaves a connection"
+        | "leaves a connection of the shared pool"
+        | "leaves a connection of a sandbox" => connection(db).await,
         "leaves all connections" => all_connections(db).await,
         "leaves a pool" => pool(db).await,
         "leaves a transaction" => transaction(db).await,

@@ -31,9 +31,10 @@ fn what_is_left_open_is_told_with_the_name_of_the_test() {
         "leaves a transaction",
         "leaves a query",
         "leaves a connection of the shared pool",
+        "leaves a connection of a sandbox",
     ];
     in_a_run("warn", &tasks, |_, server, outcomes| {
-        let [held, all, pool, transaction, query, shared] = outcomes else {
+        let [held, all, pool, transaction, query, common @ ..] = outcomes else {
             panic!("{outcomes:#?}")
         };
         held.code(0).says(&[
@@ -59,21 +60,31 @@ fn what_is_left_open_is_told_with_the_name_of_the_test() {
             "active for 0.",
             "query: SELECT pg_sleep(60)",
         ]);
-        shared
-            .code(0)
-            .says(&["left 1 connection open", "1 of its own pool"]);
+        assert_eq!(common.len(), 2);
+        for outcome in common {
+            outcome
+                .code(0)
+                .says(&["left 1 connection open", "1 of its own pool"]);
+        }
         assert!(server.databases_of("kept").is_empty());
     });
 }
 
 #[test]
 fn a_test_that_leaves_something_open_fails_where_that_is_asked_for_and_its_database_is_kept() {
-    let tasks = ["leaves nothing", "leaves a transaction"];
+    let tasks = [
+        "leaves nothing",
+        "leaves nothing in a sandbox",
+        "leaves a connection of a sandbox",
+        "leaves a transaction",
+    ];
     in_a_run("fail", &tasks, |_, server, outcomes| {
-        let [nothing, transaction] = outcomes else {
+        let [nothing, sandbox, held, transaction] = outcomes else {
             panic!("{outcomes:#?}")
         };
         nothing.code(0).never_says(LEFT);
+        sandbox.code(0).never_says(LEFT);
+        held.code(101).says(&["left 1 connection open"]);
         transaction.code(101).says(&[
             "the test `orders::pays` left 1 connection open",
             "kept the test's database",
