@@ -18,9 +18,17 @@ use crate::run_dir::UseMode;
 /// How long a lease waits for a server that goes down and comes up again.
 pub const PASSES: Duration = Patience::RUNNING.busy;
 
-/// What sessions are called: the test's name, as much of it as PostgreSQL takes.
+/// What sessions are called: the test's name, as PostgreSQL will show it.
 pub fn label() -> String {
-    identity::test_name().chars().take(63).collect()
+    shown(&identity::test_name())
+}
+
+/// An `application_name` has 63 bytes, and `?` (since 16 an escape) for what is not printable ASCII. What tells tests apart is at the end
+/// of their names.
+fn shown(name: &str) -> String {
+    let printable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    let name: String = name.chars().map(printable).collect();
+    name[name.len().saturating_sub(63)..].to_owned()
 }
 
 impl Session {
@@ -187,5 +195,19 @@ impl TestDbError {
 
     pub(super) fn is_missing_database(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if is_missing_database(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_called_what_postgresql_can_show() {
+        assert_eq!(shown("orders::pays"), "orders::pays");
+        assert_eq!(shown("größe::maß"), "gr??e::ma?");
+        let long = format!("{}::ü_pays", "module::".repeat(20));
+        assert_eq!(shown(&long).len(), 63);
+        assert!(shown(&long).ends_with("module::::?_pays"));
     }
 }
