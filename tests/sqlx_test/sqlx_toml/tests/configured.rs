@@ -10,7 +10,7 @@ use sqlx as attribute;
 
 /// sqlx refuses what was noted with another checksum, and would run again what is noted elsewhere.
 async fn is_migrated(pool: &PgPool) -> Result<(), Box<dyn std::error::Error>> {
-    let noted = "SELECT array_agg(version) FROM notes.applied WHERE success";
+    let noted = "SELECT array_agg(version) FROM notes.configured WHERE success";
     let noted: Vec<i64> = sqlx::query_scalar(noted).fetch_one(pool).await?;
     assert_eq!(noted, [1]);
     let elsewhere = "SELECT count(*) FROM pg_tables WHERE tablename = '_sqlx_migrations'";
@@ -28,7 +28,7 @@ async fn the_folder_that_it_names(pool: PgPool) -> Result<(), Box<dyn std::error
     is_migrated(&pool).await
 }
 
-#[attribute::test(migrations = "db")]
+#[attribute::test(migrations = "./db")]
 async fn a_folder_that_the_test_names(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     is_migrated(&pool).await
 }
@@ -42,7 +42,7 @@ async fn what_is_compiled_in(pool: PgPool) -> Result<(), Box<dyn std::error::Err
 #[cfg(not(feature = "reference"))]
 #[kapsel_testdb::test]
 async fn it_is_the_same_by_whatever_way(pool: PgPool) -> sqlx::Result<()> {
-    let templates = "SELECT count(*) FROM pg_database WHERE datname ~ '_template_' AND shobj_description(oid, 'pg_database') ~ 'notes.applied'";
+    let templates = "SELECT count(*) FROM pg_database WHERE datname ~ '_template_' AND shobj_description(oid, 'pg_database') ~ 'notes.configured'";
     let templates: i64 = sqlx::query_scalar(templates).fetch_one(&pool).await?;
     assert_eq!(templates, 1);
     Ok(())
