@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::sandbox::{Kept, Sandbox, Sandboxed};
 use super::session::{Session, current, own};
 use super::shared_use::Use;
@@ -54,13 +56,20 @@ impl Session {
     ) -> Result<V::Pool, TestDbError> {
         let pool = V::pool_options(&self.pool_settings(hold));
         let _turn = hold.turn().await;
-        let connected = V::open(pool, self.options::<V>(name)).await;
+        let connected = V::open(pool, self.options::<V>(name));
+        let connected = self.meanwhile(connected).await;
         connected
             .inspect(|pool| hold.share(pool.clone()))
             .map_err(|source| TestDbError::Connect {
                 database: name.to_string(),
                 source,
             })
+    }
+
+    /// Does what need not be done before while the server starts a session, which takes it milliseconds.
+    async fn meanwhile<T>(&self, connecting: impl Future<Output = T>) -> T {
+        // Polled second: the server has been asked by then.
+        join(connecting, async { self.watch_keeper() }).await.0
     }
 
     /// A sandbox on that database: a pool in a transaction that is never committed.
@@ -71,7 +80,8 @@ impl Session {
     ) -> Result<(V::Pool, Sandboxed), TestDbError> {
         let sandbox = Sandbox::new(&self.file, name);
         let settings = sandbox.settings(hold.observer());
-        let opened = V::open_sandbox(settings, self.options::<V>(name)).await;
+        let opened = V::open_sandbox(settings, self.options::<V>(name));
+        let opened = self.meanwhile(opened).await;
         let pool = opened.map_err(|source| TestDbError::Connect {
             database: name.to_string(),
             source,
@@ -85,16 +95,34 @@ impl Session {
         name: &DbName,
         hold: &Hold,
         kind: Kind,
-    ) -> Result<(V::Pool, Option<Sandboxed>), TestDbError> {
-        match kind {
-            Kind::Plain => Ok((self.connect::<V>(name, hold).await?, None)),
-            Kind::Sandbox => {
-                let (pool, sandbox) = self.sandbox::<V>(name, hold).await?;
-                Ok((pool, Some(sandbox)))
+        mode: UseMode,
+    ) -> Result<OnShared<V>, TestDbError> {
+        let connecting = async {
+            match kind {
+                Kind::Plain => Ok((self.connect::<V>(name, hold).await?, None)),
+                Kind::Sandbox => {
+                    let (pool, sandbox) = self.sandbox::<V>(name, hold).await?;
+                    Ok((pool, Some(sandbox)))
+                }
+            }
+        };
+        // Polled second: the server has been asked by then, and takes milliseconds.
+        let noting = async { Use::begin(self, name, mode) };
+        let (connected, shared_use) = join(connecting, noting).await;
+        match connected {
+            Ok((pool, sandbox)) => Ok((pool, sandbox, shared_use)),
+            Err(error) => {
+                if let Some(never) = shared_use {
+                    never.end();
+                }
+                Err(error)
             }
         }
     }
 }
+
+/// A pool on the shared clone, what makes it a sandbox, and what is noted of its use.
+type OnShared<V> = (<V as Version>::Pool, Option<Sandboxed>, Option<Use>);
 
 /// What a pool on the shared clone is.
 #[derive(Debug, Clone, Copy)]
@@ -154,16 +182,16 @@ impl<V: Version> Shared<V> {
     ) -> Result<Self, TestDbError> {
         let hold = session.hold(connections).await?;
         let mut name = session.shared(None).await?;
-        let connected = match session.on_shared::<V>(&name, &hold, kind).await {
+        let connected = match session.on_shared::<V>(&name, &hold, kind, mode).await {
             Err(error) if error.is_missing_database() => {
                 name = session.shared(Some(name)).await?;
-                session.on_shared::<V>(&name, &hold, kind).await
+                session.on_shared::<V>(&name, &hold, kind, mode).await
             }
             result => result,
         };
-        let (pool, sandbox) = connected?;
+        let (pool, sandbox, shared_use) = connected?;
         Ok(Self {
-            shared_use: Use::begin(&session, &name, mode),
+            shared_use,
             session,
             hold,
             name,

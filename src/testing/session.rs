@@ -59,7 +59,6 @@ static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub async fn current(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
     let _one_at_a_time = OPENING.lock().await;
     if let Some(session) = lock(&EXPORTED).clone() {
-        session.watch_keeper();
         return Ok(session);
     }
     if let Some(session) = lock(&OWN).upgrade() {
@@ -103,9 +102,7 @@ impl Session {
     fn join(path: &Path) -> Result<Self, RunDirError> {
         let dir = RunDir::join(path)?;
         let file = dir.read()?;
-        let session = Self::new(dir, file, None, None);
-        session.watch_keeper();
-        Ok(session)
+        Ok(Self::new(dir, file, None, None))
     }
 
     /// The slow path: what `prepare` does, for this process alone.
@@ -390,7 +387,7 @@ pub(crate) async fn lease_for_other_process(
     connections: Option<u32>,
     claimant: Option<Claimant>,
 ) -> Result<HandedOn, TestDbError> {
-    let session = Session::join(path)?;
+    let session = join_run(path)?;
     let place = session.hold(connections).await?.into_place();
     let claim = session.claim(None, claimant).await?;
     Ok(HandedOn {
@@ -403,5 +400,7 @@ pub(crate) async fn lease_for_other_process(
 /// A process that only lives in a run: it takes the run lock where the keeper is gone.
 #[cfg(feature = "cli")]
 pub(crate) fn join_run(path: &Path) -> Result<Session, TestDbError> {
-    Ok(Session::join(path)?)
+    let session = Session::join(path)?;
+    session.watch_keeper();
+    Ok(session)
 }

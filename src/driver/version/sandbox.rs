@@ -4,14 +4,14 @@ use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 
 use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use super::sqlx::{Connection, Error as Sqlx, Executor, PgConnection, PgPool, Row, raw_sql};
 use super::{This, own_error, trusted};
 use crate::driver::Version;
 use crate::driver::sandbox::{
-    FATE, FIRST, Loss, MARK, NEXT, NO_SECOND, READ_ONLY, SandboxSettings, UNDO, UNDO_TO_CUSHION,
+    FATE, FIRST, Loss, MARK, NEXT, NO_SECOND, SandboxSettings, UNDO, UNDO_TO_CUSHION,
 };
 use crate::pg::error::code;
 
@@ -33,8 +33,9 @@ pub fn open(
     mut connect: PgConnectOptions,
 ) -> BoxFuture<'static, Result<PgPool, sqlx::Error>> {
     Box::pin(async move {
-        if settings.protected {
-            connect = connect.options([READ_ONLY]);
+        let startup = settings.startup();
+        if !startup.is_empty() {
+            connect = connect.options(startup);
         }
         let hooks = Arc::new(Hooks {
             settings,
@@ -42,7 +43,10 @@ pub fn open(
             cushioned: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
-        let opened = This::open(options(&hooks), connect.clone()).await;
+        let opened = This::open(options(&hooks), connect.clone());
+        // Polled second: the server has been asked by then.
+        let meanwhile = async { hooks.settings.sandbox.opening() };
+        let (opened, ()) = join(opened, meanwhile).await;
         match (opened, hooks.failure().take()) {
             (Ok(pool), _) => {
                 pool.set_connect_options(connect.database(NO_SECOND));

@@ -22,8 +22,11 @@ const WATCH_KEEPER: Duration = Duration::from_secs(10);
 impl Session {
     /// Everybody alive in a run holds its lock; while the keeper does so for us, we need not. Where it is gone, this process takes
     /// the lock itself and verifies it, so that a test that talks to no server for a while does not look dead to other hosts.
-    /// A task of the test's runtime, which ends with it (the next lease starts another): a thread would cost each test 60 us.
-    pub(super) fn watch_keeper(&self) {
+    /// A task of the test's runtime, which ends with it (the next connect starts another): a thread would cost each test 60 us.
+    pub(in crate::testing) fn watch_keeper(&self) {
+        if self.is_own() {
+            return;
+        }
         let mut watch = lock(&self.watch);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
