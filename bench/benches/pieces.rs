@@ -14,7 +14,7 @@ use kapsel_testdb::connections::{Ledger, Limit, Sessions};
 use kapsel_testdb::name::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
 use kapsel_testdb::pg::databases::{DatabaseRow, Strategy};
 use kapsel_testdb::pg::{Address, ServerFacts};
-use kapsel_testdb::run_dir::{Connections, PROTOCOL, Presence, RunFile, Runtime};
+use kapsel_testdb::run_dir::{Connections, MadeOf, PROTOCOL, Presence, RunFile, Runtime};
 use kapsel_testdb::sweep::{Inputs, plan};
 use kapsel_testdb::template::{Basis, Chain, Source};
 use kapsel_testdb_bench::run_dir;
@@ -79,6 +79,7 @@ fn facts() -> ServerFacts {
         fsync: false,
         sessions: Sessions::default(),
         base_locale: "UTF8 C C".to_owned(),
+        settings: Default::default(),
     }
 }
 
@@ -162,6 +163,7 @@ fn run_file() -> RunFile {
         template: DbName::template(&namespace(), &Fingerprint::from_hash(&[3; 32])),
         made_of: MadeOf {
             migrations: Some("/home/me/app/migrations".into()),
+            migrate: Default::default(),
             seeds: false,
             basis: Basis {
                 base: "template0".to_owned(),
