@@ -126,6 +126,16 @@ async fn look(pool: &impl SharedPool, scope: Scope) -> Found {
     Found { open, asked }
 }
 
+/// Gives back the connection that asked, and lets it arrive: on its way it would count as in use.
+async fn give_back(pool: &impl SharedPool, asked: Box<dyn Taken>) {
+    let idle = pool.num_idle();
+    drop(asked);
+    let begun = Instant::now();
+    while pool.num_idle() <= idle && begun.elapsed() < SETTLED {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// How many of the pool's connections are in use, but for the one that asks.
 fn held(pool: &impl SharedPool, asks: bool) -> usize {
     (pool.size() as usize).saturating_sub(pool.num_idle() + usize::from(asks))
@@ -273,7 +283,9 @@ impl<V: Version> TestDb<V> {
         }
         let mut asked = self.pool.take().await.map_err(failed)?;
         let others = asked.texts(SESSIONS).await.map_err(failed)?;
-        Ok(others.len().saturating_sub(self.pool.num_idle()))
+        let count = others.len().saturating_sub(self.pool.num_idle());
+        give_back(&self.pool, asked).await;
+        Ok(count)
     }
 
     /// Asserts that no connection to the database is in use; what was dropped just now is waited for, for a moment. What is counted:
@@ -296,7 +308,9 @@ impl<V: Version> TestDb<V> {
         if found.asked.is_none() && !found.open.is_empty() {
             self.describe(&mut found.open).await;
         }
-        drop(found.asked);
+        if let Some(asked) = found.asked {
+            give_back(&self.pool, asked).await;
+        }
         if !found.open.is_empty() {
             panic!("{}", told(&found.open, &test_name(), self.name()));
         }
