@@ -29,15 +29,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn of_run(error: &RunError) -> u8 {
     match error {
         RunError::Server(_) | RunError::Pg(_) | RunError::SharedClone(_) => 4,
-        RunError::Template(error) => of_template(error),
+        RunError::Template(_) => 5,
         RunError::RunDir(_) | RunError::Keeper(_) => 6,
-    }
-}
-
-fn of_template(error: &TemplateError) -> u8 {
-    match error {
-        TemplateError::Config(_) => 3,
-        _ => 5,
     }
 }
 
@@ -54,9 +47,6 @@ fn class(error: &anyhow::Error) -> u8 {
             TestDbError::Background(_) | TestDbError::Fixture(_) => 1,
         };
     }
-    if let Some(error) = error.downcast_ref::<TemplateError>() {
-        return of_template(error);
-    }
     let is = |class, found| if found { Some(class) } else { None };
     is(2, error.is::<KeptError>())
         .or(is(3, error.is::<ConfigError>() || error.is::<InitError>()))
@@ -67,6 +57,7 @@ fn class(error: &anyhow::Error) -> u8 {
                 || error.is::<LocalError>()
                 || error.is::<ComposeError>(),
         ))
+        .or(is(5, error.is::<TemplateError>()))
         .or(is(6, error.is::<RunDirError>()))
         .or(is(7, error.is::<ExportError>()))
         .unwrap_or(1)

@@ -202,6 +202,8 @@ pub struct ComposeConfig {
 pub struct TemplateConfig {
     /// The directory of migrations; none where the key is an empty string.
     pub migrations: Option<PathBuf>,
+    /// What `sqlx.toml` says of them.
+    pub migrate: Migrate,
     /// SQL files that run after the migrations, in this order.
     pub seeds: Vec<PathBuf>,
     /// Extensions that are created before the first migration.

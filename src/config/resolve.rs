@@ -8,8 +8,8 @@ use toml::Value;
 
 use super::layers::{KEYS, Layer, Origin, unknown_variables};
 use super::{
-    ComposeConfig, Config, ConfigError, ExportUrl, KeepConfig, Leaks, Pollution, PoolConfig,
-    ServerConfig, ServerMode, TemplateConfig,
+    ComposeConfig, Config, ConfigError, ExportUrl, KeepConfig, Leaks, Migrate, Pollution,
+    PoolConfig, ServerConfig, ServerMode, TemplateConfig,
 };
 use crate::name::Namespace;
 use crate::pg::Address;
@@ -175,8 +175,14 @@ impl Resolver<'_> {
         let migrations = self
             .text("template.migrations")?
             .unwrap_or_else(|| "migrations".to_owned());
+        let migrations = (!migrations.is_empty()).then(|| self.root.join(migrations));
+        let migrate = match &migrations {
+            Some(migrations) => Migrate::of_migrations(self.root, migrations)?,
+            None => Migrate::default(),
+        };
         Ok(TemplateConfig {
-            migrations: (!migrations.is_empty()).then(|| self.root.join(migrations)),
+            migrations,
+            migrate,
             seeds: self
                 .texts("template.seeds")?
                 .iter()

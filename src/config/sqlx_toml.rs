@@ -11,7 +11,7 @@ use super::layers::located;
 pub const SQLX_TOML: &str = "sqlx.toml";
 
 /// Its table `[migrate]`, as far as it matters to who runs the migrations.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Migrate {
     /// Where they are, relative to the package; none for sqlx's default.
@@ -36,6 +36,10 @@ impl Migrate {
     /// # Errors
     /// [`ConfigError`] where the file cannot be read or understood.
     pub fn of_package(folder: &Path) -> Result<Self, ConfigError> {
+        // Before 0.9 sqlx did not know of it.
+        if cfg!(not(feature = "sqlx-0_9")) {
+            return Ok(Self::default());
+        }
         let path = folder.join(SQLX_TOML);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -53,13 +57,23 @@ impl Migrate {
         Ok(file.migrate)
     }
 
-    /// Of the package that the folder of migrations is in.
+    /// Of the workspace's root, where that names this folder of migrations, else of the package that the folder is in.
     ///
     /// # Errors
     /// See [`Self::of_package`].
-    pub fn around(migrations: &Path) -> Result<Self, ConfigError> {
+    pub fn of_migrations(root: &Path, migrations: &Path) -> Result<Self, ConfigError> {
+        let own = Self::of_package(root)?;
+        let named = own.migrations_dir.as_ref().map(|dir| root.join(dir));
+        if named.is_some_and(|named| is_same(&named, migrations)) {
+            return Ok(own);
+        }
         package_around(migrations).map_or_else(|| Ok(Self::default()), |p| Self::of_package(&p))
     }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| path.canonicalize().ok();
+    one == other || canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }
 
 /// The nearest folder above that one which is a package, or has the file without being one.
@@ -74,7 +88,7 @@ fn package_around(folder: &Path) -> Option<PathBuf> {
     found.map(Path::to_path_buf)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqlx-0_9"))]
 mod tests {
     use super::*;
 
@@ -92,8 +106,13 @@ mod tests {
             "[common]\ndatabase-url-var = 'X'\n[macros.type-overrides]\nuuid = 'app::Id'\n[migrate]\nmigrations-dir = 'db/migrations'\n\
              table-name = 'app.noted'\ncreate-schemas = ['b', 'app']\nignored-chars = [\"\\r\", ' ']\ndefaults.migration-type = 'reversible'\n",
         );
-        let found = Migrate::around(&dir.path().join("db/migrations")).expect("it is valid");
+        let migrations = dir.path().join("db/migrations");
+        // Named by the root's file, it is that file's, whatever package it is in.
+        std::fs::write(dir.path().join("db/Cargo.toml"), "").expect("a file");
+        let found = Migrate::of_migrations(dir.path(), &migrations).expect("it is valid");
         assert_eq!(found, Migrate::of_package(dir.path()).expect("it is valid"));
+        let other = Migrate::of_migrations(dir.path(), &dir.path().join("db/other"));
+        assert_eq!(other.expect("defaults"), Migrate::default());
         assert_eq!(found.migrations_dir.as_deref(), Some("db/migrations"));
         assert_eq!(found.table_name.as_deref(), Some("app.noted"));
         assert!(found.create_schemas.iter().eq(["app", "b"]));
@@ -111,9 +130,10 @@ mod tests {
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).expect("a folder");
         std::fs::write(inner.join("Cargo.toml"), "").expect("a file");
-        let found = Migrate::around(&inner.join("migrations")).expect("defaults");
+        let found = Migrate::of_migrations(&inner, &inner.join("migrations")).expect("defaults");
         assert_eq!(found, Migrate::default());
-        let outer = Migrate::around(&dir.path().join("migrations")).expect("it is valid");
+        let outer = Migrate::of_migrations(&inner, &dir.path().join("migrations"));
+        let outer = outer.expect("it is valid");
         assert_eq!(outer.table_name.as_deref(), Some("outer"));
     }
 

@@ -125,7 +125,7 @@ pub async fn open(
             connections::for_run(&runtime, &server, &config.pool, &id, threads)?
         }
     };
-    let made_of = MadeOf::of(&plan, basis);
+    let made_of = MadeOf::of(&plan, basis, config.template.migrate.clone());
     let file = run_file(
         config,
         &server,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{KeepConfig, Pollution, PoolConfig};
+use crate::config::{KeepConfig, Migrate, Pollution, PoolConfig};
 use crate::name::{DbName, Namespace, RunId};
 use crate::pg::Address;
 use crate::pg::databases::Strategy;
@@ -29,6 +29,9 @@ pub struct MadeOf {
     /// The folder of the migrations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrations: Option<PathBuf>,
+    /// What `sqlx.toml` says of them.
+    #[serde(default)]
+    pub migrate: Migrate,
     /// Whether there are seeds besides.
     pub seeds: bool,
     /// What every template of the run begins with.
@@ -42,9 +45,10 @@ pub struct MadeOf {
 
 impl MadeOf {
     /// What that plan says.
-    pub fn of(plan: &Plan, basis: Basis) -> Self {
+    pub fn of(plan: &Plan, basis: Basis, migrate: Migrate) -> Self {
         let folder = plan.source.directory.clone();
         Self {
+            migrate,
             // JSON cannot hold another; then tests compare what is in it.
             migrations: folder.filter(|folder| folder.to_str().is_some()),
             seeds: plan.chain.seeded.is_some(),

@@ -19,7 +19,7 @@ pub use persistent::keep_current;
 pub use source::{Notes, Source};
 pub use why::{stale, why};
 
-use crate::config::{Config, ConfigError, TemplateConfig};
+use crate::config::{Config, TemplateConfig};
 use crate::name::{DbName, Namespace, RunId};
 use crate::pg::admin::Admin;
 use crate::pg::databases::{DatabaseRow, Strategy};
@@ -46,9 +46,6 @@ pub enum TemplateError {
         .0.display()
     )]
     EmptyMigrations(PathBuf),
-    /// `sqlx.toml` is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// A file cannot be read.
     #[error("failed to read `{}`: {message}", path.display())]
     Read {

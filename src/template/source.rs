@@ -153,8 +153,7 @@ impl Source {
         let Some(directory) = config.template.migrations.clone() else {
             return Ok(Self::empty());
         };
-        let migrate = Migrate::around(&directory)?;
-        let source = Self::folder(directory.clone(), &migrate).await?;
+        let source = Self::folder(directory.clone(), &config.template.migrate).await?;
         if source.migrations.is_empty() {
             return Err(TemplateError::EmptyMigrations(directory));
         }

@@ -20,7 +20,7 @@ pub enum Isolation {
 /// Where the schema of a test's database comes from.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Migrations {
-    /// From the folder `migrations` of the test's package where it has one, else from the run's template.
+    /// From the folder of the test's package (`migrations`, or what its `sqlx.toml` says) where it has one, else from the run's template.
     #[default]
     Inferred,
     /// From that folder, relative to the package.

@@ -1,6 +1,6 @@
 //! Which template a test's clone is made from: the run's, or one of its own, where the test names other migrations than the run's.
 //!
-//! That it is the run's costs no file but a look at `migrations` in the package, and for a compiled migrator a few hashes. Another one is
+//! That it is the run's costs a look for `sqlx.toml` and at `migrations` in the package, and for a compiled migrator a few hashes. Another one is
 //! found on the server, or built like the run's, by the first who needs it. It is entered in the run directory, so that the keeper holds
 //! its lock and collectors on this host leave it. A crash leaves what a crash of `prepare` leaves: a `building` database of the run.
 
@@ -87,7 +87,7 @@ impl Wanted {
             (_, None) => "migrations",
         };
         let folder = package.join(folder);
-        let is_runs = is_same(&folder, made_of) && Migrate::around(&folder)? == migrate;
+        let is_runs = is_same(&folder, made_of) && made_of.migrate == migrate;
         let is_there = matches!(self.migrations, Migrations::Folder(_)) || folder.is_dir();
         Ok((!is_runs && is_there).then_some((folder, migrate)))
     }
@@ -209,6 +209,7 @@ mod tests {
         std::os::unix::fs::symlink(at("migrations"), at("link")).expect("a link");
         let made_of = |migrations| MadeOf {
             migrations,
+            migrate: Migrate::default(),
             seeds: false,
             basis: Basis {
                 base: "template0".to_owned(),

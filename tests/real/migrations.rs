@@ -204,7 +204,7 @@ fn sqlx_toml_says_where_they_are_and_where_they_are_noted() {
     project.config("[template]\nmigrations = \"migrations\"\n");
     project.migration("0001_users", "CREATE TABLE app.users (id int);");
     project.migration("0002_posts", "CREATE TABLE app.posts (id int);");
-    project.run("prepare").code(0);
+    assert_ne!(project.prepared(), ignoring);
 }
 
 #[test]
