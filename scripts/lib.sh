@@ -144,19 +144,22 @@ require_all() {
 
 # A place of its own for a user's projects, $place, where nothing of this machine's state is used or touched but the build's target folder:
 # the binary on the PATH, built anew, because an older one may write what the projects' library does not read; its own run directories and
-# managed server; none of our variables. The caller removes it.
+# managed server; none of our variables. The caller removes it, if it is there.
+place=
 closed_off_place() {
-    local binary=${CARGO_TARGET_DIR:-$root/target}/debug/kapsel-testdb name
+    local binary=${CARGO_TARGET_DIR:-$root/target}/debug/kapsel-testdb name new
     step "cargo build --bin kapsel-testdb"
     cargo build --quiet --bin kapsel-testdb
-    place=$(mktemp -d "${TMPDIR:-/tmp}/kt.XXXXXX")
-    place=$(cd "$place" && pwd -P)
-    chmod 711 "$place" # the managed server's user passes through
-    mkdir "$place/bin"
-    ln -s "$(cd "$(dirname "$binary")" && pwd)/kapsel-testdb" "$place/bin/"
+    new=$(mktemp -d "${TMPDIR:-/tmp}/kt.XXXXXX")
+    new=$(cd "$new" && pwd -P)
+    chmod 711 "$new" # the managed server's user passes through
+    mkdir "$new/bin"
+    ln -s "$(cd "$(dirname "$binary")" && pwd)/kapsel-testdb" "$new/bin/"
     for name in $(compgen -e | grep -E '^(KAPSEL_TESTDB_|NEXTEST|PG|DATABASE_URL$|CARGO_(MANIFEST|PKG|TERM))'); do
         case $name in KAPSEL_TESTDB_SERVER_BIN_DIR | KAPSEL_TESTDB_USER_TARGET) ;; *) unset "$name" ;; esac
     done
-    export PATH="$place/bin:$PATH" KAPSEL_TESTDB_RUNTIME_DIR=$place/rt KAPSEL_TESTDB_SERVER_STATE_DIR=$place/s
+    export PATH="$new/bin:$PATH" KAPSEL_TESTDB_RUNTIME_DIR=$new/rt KAPSEL_TESTDB_SERVER_STATE_DIR=$new/s
     export CARGO_TARGET_DIR=${KAPSEL_TESTDB_USER_TARGET:-$root/target/user-project}
+    # From here on there is something to clean up, and nothing else that a clean-up could meet.
+    place=$new
 }
