@@ -31,11 +31,11 @@ pub const UNDO_TO_CUSHION: [&str; 2] = [
     "ROLLBACK TO SAVEPOINT _sqlx_savepoint_1; RELEASE SAVEPOINT _sqlx_savepoint_1",
 ];
 /// A setting that is made in a transaction is gone when that is rolled back, and stays when it is committed or prepared. This one only
-/// VACUUM reads, which refuses to be in a transaction. (One of a name of our own costs a session 0.12 ms for looking up who may set it, and
+/// VACUUM and ANALYZE read, and only where `vacuum_cost_delay` is set. (One of a name of our own costs a session 0.12 ms for looking up who may set it, and
 /// the transaction's id, which would tell more, 0.2 ms for looking up functions.)
-pub const SIGN: &str = "SET vacuum_cost_page_hit = 1313";
+pub const SIGN: &str = "SET vacuum_cost_page_dirty = 1313";
 /// What became of the outer transaction, once the session is not in it any more.
-pub const FATE: &str = "SELECT CASE WHEN current_setting('vacuum_cost_page_hit') <> '1313' THEN 'rolled back' \
+pub const FATE: &str = "SELECT CASE WHEN current_setting('vacuum_cost_page_dirty') <> '1313' THEN 'rolled back' \
      WHEN EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database() AND prepared >= \
          (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())) THEN 'prepared' ELSE 'committed' END";
 /// What a session of a sandbox does not do outside of its transaction, where it was ended: write.

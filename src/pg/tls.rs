@@ -184,7 +184,7 @@ pub(super) fn remedy(message: &str) -> &'static str {
 }
 
 const BUILT_WITHOUT: &str = "in the tests' Cargo.toml, give `kapsel-testdb` the feature `sqlx-0_9-tls-rustls`, or `sqlx-0_8-tls-rustls` (or your own sqlx a TLS \
-    feature); the command line tool has it";
+    feature); the command line tool has it by default";
 
 /// What to add to sqlx's own message where it refuses TLS because nobody enabled it.
 pub fn hint(error: &Sqlx) -> String {

@@ -99,7 +99,7 @@ impl Session {
     ) -> Result<OnShared<V>, TestDbError> {
         let connecting = async {
             match kind {
-                Kind::Plain => Ok((self.connect::<V>(name, hold).await?, None)),
+                Kind::Plain => Ok::<_, TestDbError>((self.connect::<V>(name, hold).await?, None)),
                 Kind::Sandbox => {
                     let (pool, sandbox) = self.sandbox::<V>(name, hold).await?;
                     Ok((pool, Some(sandbox)))
@@ -109,15 +109,8 @@ impl Session {
         // Polled second: the server has been asked by then, and takes milliseconds.
         let noting = async { Use::begin(self, name, mode) };
         let (connected, shared_use) = join(connecting, noting).await;
-        match connected {
-            Ok((pool, sandbox)) => Ok((pool, sandbox, shared_use)),
-            Err(error) => {
-                if let Some(never) = shared_use {
-                    never.end();
-                }
-                Err(error)
-            }
-        }
+        let (pool, sandbox) = connected?;
+        Ok((pool, sandbox, shared_use.map(|used| used.connected(mode))))
     }
 }
 

@@ -193,6 +193,8 @@ impl Session {
         if missing == 0 {
             return Ok(Hold::granted(connections));
         }
+        // This may be waiting for a long time.
+        self.watch_keeper();
         let runtime = self.path.ancestors().nth(2).unwrap_or(&self.path);
         let server = self.file.admin.as_ref().unwrap_or(&self.file.server);
         let ledger = Ledger::open(&Runtime::open_at(runtime)?, server)?;

@@ -9,7 +9,7 @@ use crate::config::Pollution;
 use crate::name::{DbName, random_word};
 use crate::run_dir::{SharedUse, UseEvent, UseMode};
 
-/// A use that was noted. Dropped without [`Self::end`], it counts as going on: somebody may still commit.
+/// A use that was noted. Dropped without [`Self::end`] once there is a connection, it counts as going on: somebody may still commit.
 #[derive(Debug)]
 pub struct Use {
     run_dir: PathBuf,
@@ -26,8 +26,7 @@ impl Use {
         let new = Self {
             run_dir: session.dir().path().to_path_buf(),
             id: format!("{}{}", random_word(), random_word()),
-            // A transaction's only connection goes with it.
-            ends_when_dropped: mode == UseMode::Begin,
+            ends_when_dropped: true,
         };
         let claimant = identity::claimant();
         new.note(&UseEvent::Open(SharedUse {
@@ -41,6 +40,12 @@ impl Use {
             until: None,
         }));
         Some(new)
+    }
+
+    /// There is a connection: only a transaction's goes with it.
+    pub fn connected(mut self, mode: UseMode) -> Self {
+        self.ends_when_dropped = mode == UseMode::Begin;
+        self
     }
 
     /// Notes that it is over: no connection is left that could commit anything.

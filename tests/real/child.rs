@@ -41,6 +41,7 @@ fn child() {
             "once" => once(TestDb::lease().await.expect("a lease")).await,
             "shared" => once(TestDb::shared().await.expect("the shared clone")).await,
             "begin" => begin().await,
+            "sandbox" => sandbox().await,
             "shared-sql" => shared_sql().await,
             "begin-sql" => begin_sql().await,
             "panic" => panic_with_a_lease().await,
@@ -84,6 +85,20 @@ async fn begin() {
         .execute(&mut *tx)
         .await
         .expect("a row that nobody else sees");
+}
+
+/// Nothing but a test ends its transaction, and nobody waits for another test for ever.
+async fn sandbox() {
+    let db = TestDb::sandbox().await.expect("a sandbox");
+    let insert = sqlx::query("INSERT INTO users VALUES (7)");
+    insert.execute(db.pool()).await.expect("a row");
+    let time_outs = "SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')";
+    let time_outs: (String, String) = sqlx::query_as(time_outs)
+        .fetch_one(db.pool())
+        .await
+        .expect("the session's time-outs");
+    assert_eq!(time_outs, ("5s".to_owned(), "0".to_owned()));
+    db.release().await;
 }
 
 async fn shared_sql() {

@@ -38,7 +38,7 @@ fn in_session_mode_every_isolation_works() {
     let before = server.databases();
     let run = FakeNextest::start(&project, "r");
     for exported in [run.exported.as_str(), ""] {
-        for task in ["once", "shared", "shared", "begin", "many"] {
+        for task in ["once", "shared", "shared", "begin", "sandbox", "many"] {
             child::run(&project, exported, task).code(0);
         }
     }

@@ -1,6 +1,6 @@
 //! Sandboxes that do not hold, or that another test keeps waiting: what the test is told; and what is left of a sandbox.
 
-use crate::child::Holder;
+use crate::child::{self, Holder};
 use crate::sandbox_child::{AWHILE, by_hand_command, command, run, two};
 use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
 
@@ -246,4 +246,13 @@ fn without_a_run_a_sandbox_is_on_a_shared_clone_of_its_own() {
     let project = Project::on(&server);
     run(&project, "", "write").code(0);
     run(&project, "", "rollback").code(101);
+}
+
+#[test]
+fn a_time_out_of_the_servers_does_not_end_it() {
+    let server = Server::start_with(&["idle_in_transaction_session_timeout=100ms"]);
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    child::run(&project, &nextest.exported, "sandbox").code(0);
+    nextest.end();
 }
