@@ -3,11 +3,18 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 pub use rustix::process::Signal;
+
+/// Whether both paths lead to one folder: the same path, or the same device and inode.
+pub fn is_same_folder(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    one == other || matches!((id(one), id(other)), (Ok(a), Ok(b)) if a == b)
+}
 
 /// Makes a command start in a session of its own, so that no terminal's or group's signal reaches it, with no descriptors but the
 /// standard three and `keep`: an inherited pipe would keep `nextest run | tail` from ending. Our own descriptors stay as they are.
@@ -96,7 +103,6 @@ pub fn in_foreground() -> bool {
 
 /// Whether a process of that number, name and user runs. Where the system does not tell, the number alone decides.
 pub fn is_running(pid: u32, name: &str, uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let of_user = || std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == uid);
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(comm) => comm.trim_end() == name && of_user(),

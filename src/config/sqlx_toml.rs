@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 use super::layers::located;
+use crate::platform::is_same_folder;
 
 /// Its name.
 pub const SQLX_TOML: &str = "sqlx.toml";
@@ -64,16 +65,11 @@ impl Migrate {
     pub fn of_migrations(root: &Path, migrations: &Path) -> Result<Self, ConfigError> {
         let own = Self::of_package(root)?;
         let named = own.migrations_dir.as_ref().map(|dir| root.join(dir));
-        if named.is_some_and(|named| is_same(&named, migrations)) {
+        if named.is_some_and(|named| is_same_folder(&named, migrations)) {
             return Ok(own);
         }
         package_around(migrations).map_or_else(|| Ok(Self::default()), |p| Self::of_package(&p))
     }
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let canonical = |path: &Path| path.canonicalize().ok();
-    one == other || canonical(one).is_some_and(|one| Some(one) == canonical(other))
 }
 
 /// The nearest folder above that one which is a package, or has the file without being one.

@@ -4,8 +4,6 @@
 //! found on the server, or built like the run's, by the first who needs it. It is entered in the run directory, so that the keeper holds
 //! its lock and collectors on this host leave it. A crash leaves what a crash of `prepare` leaves: a `building` database of the run.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -16,6 +14,7 @@ use crate::name::{DbName, Kind};
 use crate::pg::Address;
 use crate::pg::admin::Admin;
 use crate::pg::lock::LockKey;
+use crate::platform::is_same_folder;
 use crate::run::RunError;
 use crate::run_dir::{MadeOf, RunDir, RunDirError, RunFile};
 use crate::template::{
@@ -112,11 +111,8 @@ pub fn package(compiled: &str) -> PathBuf {
 
 /// Whether that is the folder of the run's migrations.
 fn is_same(folder: &Path, made_of: &MadeOf) -> bool {
-    let Some(run) = &made_of.migrations else {
-        return false;
-    };
-    let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    run == folder || matches!((id(run), id(folder)), (Ok(a), Ok(b)) if a == b)
+    let run = made_of.migrations.as_ref();
+    run.is_some_and(|run| is_same_folder(run, folder))
 }
 
 impl Other {
@@ -196,6 +192,8 @@ impl Other {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::template::Basis;
 
