@@ -24,6 +24,11 @@ fn test(project: &Project, nextest: &FakeNextest, name: &str, task: &str, sql: &
     child.env("NEXTEST_BINARY_ID", "shop::it").run().code(0);
 }
 
+/// The same on the shared clone.
+fn shared_test(project: &Project, nextest: &FakeNextest, name: &str, sql: &str) {
+    test(project, nextest, name, "shared-sql", sql);
+}
+
 /// A run with one test; what `wait` says afterwards.
 #[track_caller]
 fn run_with(project: &Project, id: &str, task: &str, sql: &str) -> Outcome {
@@ -248,13 +253,7 @@ fn off_is_off() {
     let mut project = project(&server);
     project.set("KAPSEL_TESTDB_SHARED_POLLUTION", "off");
     let nextest = FakeNextest::start(&project, "r");
-    test(
-        &project,
-        &nextest,
-        "the_test",
-        "shared-sql",
-        "DELETE FROM places",
-    );
+    shared_test(&project, &nextest, "the_test", "DELETE FROM places");
     assert!(
         !nextest.dir.join("shared.uses").exists(),
         "nobody would read it"
@@ -269,13 +268,7 @@ fn where_the_keeper_was_killed_nobody_looks() {
     let server = Server::start();
     let project = project(&server);
     let nextest = FakeNextest::start(&project, "r");
-    test(
-        &project,
-        &nextest,
-        "the_test",
-        "shared-sql",
-        "DELETE FROM places",
-    );
+    shared_test(&project, &nextest, "the_test", "DELETE FROM places");
     nextest.kill_keeper();
     drop(nextest.without_keeper());
     let run = DeadRun::leave(&project, "alone");
@@ -291,13 +284,7 @@ fn the_shared_clone_of_an_earlier_round_is_judged_too() {
     let server = Server::start();
     let project = project(&server);
     let first = FakeNextest::start(&project, "same");
-    test(
-        &project,
-        &first,
-        "of_the_first_round",
-        "shared-sql",
-        "DELETE FROM places",
-    );
+    shared_test(&project, &first, "of_the_first_round", "DELETE FROM places");
     let second = FakeNextest::start(&project, "same");
     poll_until("it was judged", PATIENCE, || {
         match reports(&project).len() {
@@ -305,13 +292,7 @@ fn the_shared_clone_of_an_earlier_round_is_judged_too() {
             n => Err(format!("{n} reports: {}", first.keeper_log())),
         }
     });
-    test(
-        &project,
-        &second,
-        "of_the_second_round",
-        "shared-sql",
-        "SELECT 1",
-    );
+    shared_test(&project, &second, "of_the_second_round", "SELECT 1");
     drop(second.without_keeper());
     first.end();
     project
@@ -327,19 +308,18 @@ fn where_the_server_keeps_the_times_of_commits_only_the_tests_of_that_time_are_n
     let server = Server::start_with(&["track_commit_timestamp=on"]);
     let project = project(&server);
     let nextest = FakeNextest::start(&project, "r");
-    test(&project, &nextest, "before", "shared-sql", "SELECT 1");
+    shared_test(&project, &nextest, "before", "SELECT 1");
     // Not a wait for something: without a moment between them, both count.
     let moment = || std::thread::sleep(std::time::Duration::from_millis(50));
     moment();
-    test(
+    shared_test(
         &project,
         &nextest,
         "commits",
-        "shared-sql",
         "INSERT INTO users VALUES (1)",
     );
     moment();
-    test(&project, &nextest, "after", "shared-sql", "SELECT 1");
+    shared_test(&project, &nextest, "after", "SELECT 1");
     nextest.end();
     let waited = project.run("wait");
     waited
@@ -353,13 +333,7 @@ fn counters_that_are_lost_or_not_kept_make_everything_suspect() {
     let server = Server::start();
     let project = project(&server);
     let nextest = FakeNextest::start(&project, "r");
-    test(
-        &project,
-        &nextest,
-        "the_test",
-        "shared-sql",
-        "DELETE FROM places",
-    );
+    shared_test(&project, &nextest, "the_test", "DELETE FROM places");
     // The counters must have begun clearly later than the run.
     std::thread::sleep(std::time::Duration::from_millis(2100));
     let sql =
