@@ -3,6 +3,7 @@ import ctypes, datetime, json, os, pathlib, platform, re, shutil, signal, statis
 
 root = pathlib.Path(__file__).resolve().parent.parent
 target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "bench" / "target"))
+DISK = "/var/tmp"
 TICK = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -115,14 +116,14 @@ def memory_folder():
 
 
 class Server:
-    """A PostgreSQL server with 100 connections on a unix socket: `memory` is on tmpfs and not durable, `durable` has the defaults and
-    is on disk (`disk`, else /var/tmp)."""
+    """A PostgreSQL server with 100 connections on a unix socket: `memory` is not durable and on tmpfs, `durable` has the defaults and
+    is on disk; `folder` is where its data goes instead."""
 
     VOLATILE = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
 
-    def __init__(self, kind, disk=None, max_connections=100):
+    def __init__(self, kind, folder=None, max_connections=100):
         self.kind, self.max_connections, self.process = kind, max_connections, None
-        self.scratch = scratch_folder(memory_folder() if kind == "memory" else disk or "/var/tmp")
+        self.scratch = scratch_folder(folder or (memory_folder() if kind == "memory" else DISK))
         self.data, self.log = self.scratch / "data", self.scratch / "log"
         self.url = f"postgres:///postgres?host={self.scratch}&user=postgres"
 
