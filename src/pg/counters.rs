@@ -23,18 +23,6 @@ pub struct Counters {
 }
 
 impl Admin {
-    /// Counts client sessions on a database. A session's counters are complete when it is gone.
-    ///
-    /// # Errors
-    /// A failed statement.
-    pub async fn sessions_on(&mut self, name: &DbName) -> Result<i64, PgError> {
-        let sql = format!(
-            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = {} AND backend_type = 'client backend'",
-            literal(&name.to_string())
-        );
-        self.value(sql, "count the sessions on a database").await
-    }
-
     /// Waits until counters that are complete can be read: before PostgreSQL 15 they come from a file that may be half a second old.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What is said about databases: list, create, seal, rename, drop.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, Error as Sqlx, Row};
@@ -11,6 +13,9 @@ use super::lock::LockKey;
 use super::sql::{identifier, literal};
 use crate::driver::own;
 use crate::name::{DbName, Kind, Namespace};
+
+/// Between looks whether sessions that were closed have ended, in ms: it takes them a few.
+const LEAVING: [u64; 4] = [1, 2, 4, 8];
 
 /// One of our databases as the server shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,8 +181,22 @@ impl Admin {
         Ok(!self.rows(sql, "look for a database").await?.is_empty())
     }
 
+    /// Counts client sessions on a database. A session's counters are complete when it is gone.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn sessions_on(&mut self, name: &DbName) -> Result<i64, PgError> {
+        let sql = format!(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = {} AND backend_type = 'client backend'",
+            literal(&name.to_string())
+        );
+        self.value(sql, "count the sessions on a database").await
+    }
+
     /// Drops a database; a template is unsealed first. With `force` its sessions are ended: only for a run's own released or
     /// abandoned databases, or behind the fence. A database that is gone already is fine.
+    ///
+    /// Sessions that are just ending are waited for: a DROP that finds one sleeps for 100 ms before it looks again.
     ///
     /// # Errors
     /// A failed statement: 55006 where somebody is connected.
@@ -190,6 +209,12 @@ impl Admin {
         if is_template {
             let sql = format!("ALTER DATABASE {} IS_TEMPLATE false", name.quoted());
             self.run(sql, || format!("unseal `{name}`")).await?;
+        }
+        for pause in LEAVING {
+            if self.sessions_on(name).await? == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         let force = if force { " WITH (FORCE)" } else { "" };
         let sql = format!("DROP DATABASE IF EXISTS {}{force}", name.quoted());
