@@ -1,5 +1,5 @@
 """What the drivers in this folder share: servers of their own, runs opened as nextest opens them, and accounts of CPU and memory."""
-import ctypes, datetime, json, os, pathlib, platform, re, shutil, signal, statistics, subprocess, sys, tempfile, time, uuid
+import contextlib, ctypes, datetime, json, os, pathlib, platform, re, shutil, signal, statistics, subprocess, sys, tempfile, time, uuid
 
 root = pathlib.Path(__file__).resolve().parent.parent
 target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "bench" / "target"))
@@ -27,6 +27,16 @@ def build(*arguments, folder="bench"):
     """Builds with cargo, quietly; release builds throughout."""
     command = ["cargo", *arguments, "--release", "--quiet"]
     subprocess.run(command, cwd=root / folder, env=dict(os.environ, CARGO_TARGET_DIR=str(target)), check=True)
+
+
+def our_binary(given=None, profile="release"):
+    """The command: the one that is given, else this checkout's, as it is now."""
+    if given:
+        return given
+    folder = root / "target"
+    command = ["cargo", "build", "--quiet", "--bin", "kapsel-testdb", "--profile", profile]
+    subprocess.run(command, cwd=root, env=dict(os.environ, CARGO_TARGET_DIR=str(folder)), check=True)
+    return str(folder / ("debug" if profile == "dev" else profile) / "kapsel-testdb")
 
 
 def adopt_orphans():
@@ -171,7 +181,7 @@ class Bench:
     """A scratch folder with a runtime folder, and a server: the one that is given, else a managed one in memory (where there is
     /dev/shm). All of it goes at the end."""
 
-    def __init__(self, binary, namespace="bench", project=root, server=None):
+    def __init__(self, binary, namespace="bench", project=root, server=None, **env):
         self.binary, self.project = str(pathlib.Path(binary).resolve()), pathlib.Path(project)
         self.server = server
         self.scratch = scratch_folder(memory_folder())
@@ -188,19 +198,28 @@ class Bench:
         self.env |= {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN") if name in os.environ}
         if server:
             self.env["DATABASE_URL"] = server.url
+        self.env |= env
 
     def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def start(self):
         if self.server:
             self.url, self.data, self.postmaster = self.server.url, self.server.data, self.server.postmaster
-            return self
+            return
         self.url = json.loads(self.kapsel("prepare", "--format", "json").stdout)["DATABASE_URL"]
         self.data = next(self.state.glob("pg*/data"))
         self.postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
-        return self
 
     def __exit__(self, *_):
         for pid in self.keepers():
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         self.kapsel("wait", "--timeout", "60", check=False)
         if not self.server:
             self.kapsel("server", "stop", check=False)
@@ -245,12 +264,9 @@ class Bench:
     def template(self):
         return self.sql("SELECT datname FROM pg_database WHERE datistemplate AND datname NOT IN ('template0', 'template1')")
 
-    def clone(self, name):
+    def clone(self, name, template=None):
         """As the keeper makes clones."""
-        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{self.template()}" STRATEGY FILE_COPY')
-
-    def databases(self):
-        return int(self.sql("SELECT count(*) FROM pg_database"))
+        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template or self.template()}" STRATEGY FILE_COPY')
 
     def server_cpu(self):
         """CPU seconds of the server since its start, exited backends included."""
@@ -285,7 +301,7 @@ def output_of(*command):
 def machine():
     """What figures depend on."""
     return {
-        "date": datetime.date.today().isoformat(), "commit": output_of("git", "-C", str(root), "rev-parse", "--short", "HEAD"),
+        "date": datetime.date.today().isoformat(), "commit": output_of("git", "-C", str(root), "describe", "--always", "--dirty"),
         "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(), "load": round(os.getloadavg()[0], 1), "rust": output_of("rustc", "--version"),
         "nextest": output_of("cargo", "nextest", "--version").split("\n")[0],
@@ -294,7 +310,7 @@ def machine():
 
 
 def on_what(facts):
-    return (f"{facts['date']}, at commit {facts['commit']}. {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, load at the end "
+    return (f"{facts['date']}, at commit {facts['commit']}. {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, load before "
             f"{facts['load']}; {facts['postgres']}, {facts['nextest']}, {facts['rust']}")
 
 

@@ -4,11 +4,12 @@ from harness import *
 
 
 class Watch(threading.Thread):
-    """Looks at the server's connections and everybody's private memory."""
+    """Looks at the server's connections, and at the private memory of the server, the tests, their setup and the keeper: not at that of
+    cargo and nextest, which is most of all and has nothing to do with the contender."""
 
-    def __init__(self, postmaster):
+    def __init__(self, postmaster, programs):
         super().__init__(daemon=True)
-        self.postmaster, self.over = postmaster, threading.Event()
+        self.postmaster, self.programs, self.over = postmaster, programs, threading.Event()
         self.connections = self.server_kb = self.client_kb = 0
 
     def run(self):
@@ -16,7 +17,14 @@ class Watch(threading.Thread):
             backends = children(self.postmaster)
             self.connections = max(self.connections, sum(map(is_session, backends)))
             self.server_kb = max(self.server_kb, sum(map(private_kb, [self.postmaster, *backends])))
-            self.client_kb = max(self.client_kb, sum(private_kb(pid) for pid in descendants(os.getpid(), but=self.postmaster)))
+            ours = filter(self.counts, descendants(os.getpid(), but=self.postmaster))
+            self.client_kb = max(self.client_kb, sum(map(private_kb, ours)))
+
+    def counts(self, pid):
+        try:
+            return os.readlink(f"/proc/{pid}/exe").startswith(self.programs)
+        except OSError:
+            return False
 
     def end(self):
         self.over.set()
@@ -48,24 +56,29 @@ class Course:
 
     def __init__(self, workload, bench, migrations, body=1):
         self.workload, self.bench, self.migrations, self.body = workload, bench, migrations, body
-        # What the setup script of `bare` would do, if it had one: the database is there.
         bench.env |= {"KAPSEL_TESTDB_TEMPLATE_MIGRATIONS": str(workload.migrations(migrations))}
         bench.kapsel("prepare")
-        bench.clone("bare")
+        self.template = bench.template()
 
     def databases(self):
         names = self.bench.sql("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname !~ '_template_'")
         return set(names.split())
 
     def sample(self, contender, threads):
-        bench, before = self.bench, self.databases()
+        bench = self.bench
+        if contender.name == "bare":
+            # What its last round rolled back is not this one's to read past.
+            bench.sql('DROP DATABASE IF EXISTS "bare"')
+            bench.clone("bare", self.template)
+            bench.sql("SELECT 1", "bare")
+        before = self.databases()
         # What the one before left to write is not this one's.
         bench.sql("CHECKPOINT")
         cpu, complained = bench.server_cpu(), len(bench.server.complaints())
         env = bench.env | self.workload.environment(contender, self.migrations, self.body)
         env |= {"BARE_URL": bench.database_url("bare"), "SCRATCH": str(bench.scratch), "PG_BIN": str(server_programs())}
-        env["PATH"] = f"{self.workload.binaries}:{pathlib.Path(bench.binary).parent}:{os.environ['PATH']}"
-        watch = Watch(bench.postmaster)
+        env["PATH"] = f"{pathlib.Path(bench.binary).parent}:{self.workload.binaries}:{os.environ['PATH']}"
+        watch = Watch(bench.postmaster, (str(self.workload.binaries.resolve()), bench.binary))
         watch.start()
         begun = time.perf_counter()
         process = subprocess.Popen(
@@ -92,7 +105,7 @@ class Course:
             "client_cpu": usage.ru_utime + usage.ru_stime + orphans, "server_cpu": bench.server_cpu() - cpu,
             "failed": self.workload.shape.tests - passed, "left": len(left), "refused": refusals(complaints),
         } | watch.end()
-        result["left_after_sweep"] = self.clean_up(contender, before)
+        result |= self.clean_up(contender, before)
         if result["failed"]:
             result |= {"nextest": text[-3000:], "server_said": collections.Counter(complaints).most_common(5)}
             print(result["server_said"], file=sys.stderr)
@@ -100,13 +113,15 @@ class Course:
         return result
 
     def clean_up(self, contender, before):
-        """What the next sample should not find; how much of it our own sweep left."""
+        """What the next sample should not find: how long it takes to drop it, and how much of it our own sweep left."""
+        begun = time.perf_counter()
         if contender.ours:
             self.bench.kapsel("sweep", "--no-wait")
         left = self.databases() - before
-        for name in left:
-            self.bench.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        return len(left)
+        drops = "".join(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE);\n' for name in left)
+        psql = [real_psql(), "-XAtq", "-v", "ON_ERROR_STOP=1", self.bench.url]
+        subprocess.run(psql, input=drops, text=True, check=True, capture_output=True)
+        return {"left_after_sweep": len(left), "dropping": time.perf_counter() - begun}
 
 
 def brief(result):

@@ -11,6 +11,8 @@ pub async fn test(wants: Wants) -> Outcome {
         Wants::Own => {
             let db = TestDb::lease().await?;
             work(&mut *db.pool().acquire().await?).await?;
+            // With the look for leaks: what `#[kapsel_testdb::test]` does.
+            db.release().await;
         }
         Wants::Shared => work(&mut *TestDb::begin().await?).await?,
     }

@@ -6,7 +6,7 @@
 //!
 //! Its best form: one administrative connection per process, the migrator finds nothing to do, no second clone for a test that wants
 //! one of its own (the process's clone is), the lock is given back before the test connects, and the cleanup looks for what is older than
-//! 30 s and has no session, in one statement (what is left at the end is dropped off the clock).
+//! ten minutes and has no session, in one statement. It never finds anything here: what is left at the end is dropped off the clock.
 //!
 //! `naive-shared` is the same by somebody who saw that three quarters of the tests need no clone: these share one database, and roll
 //! back.
@@ -22,7 +22,7 @@ use crate::{Outcome, Wants};
 const LOCK: i64 = 7_272_740;
 
 const ORPHANS: &str = r"SELECT datname FROM pg_database d
-    WHERE datname ~ '^naive_test_\d+_' AND split_part(datname, '_', 3)::bigint < extract(epoch FROM now()) - 30
+    WHERE datname ~ '^naive_test_\d+_' AND split_part(datname, '_', 3)::bigint < extract(epoch FROM now()) - 600
       AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)";
 
 /// `wants` is what the process has a database for: in `naive`, always a clone.
