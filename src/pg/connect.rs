@@ -28,6 +28,12 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// One attempt: whoever asks decides whether to go on.
+    pub const ONCE: Self = Self {
+        absent: Duration::ZERO,
+        busy: Duration::ZERO,
+    };
+
     /// For a server that is known to run.
     pub const RUNNING: Self = Self {
         absent: Duration::from_secs(2),

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -317,7 +318,7 @@ impl Keeper {
             failed,
             demand: self.demand,
             shared: self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
-            threads: self.file.threads,
+            threads: at_once(self.file.threads),
             free: HANDS.saturating_sub(self.busy.len()),
         }
     }
@@ -424,6 +425,13 @@ impl Keeper {
         };
         end.run(patience).await
     }
+}
+
+/// How many of the tests use a database at the same time: where there are many more threads than cores, most wait for a core, and
+/// clones that are made for them take it from the others.
+fn at_once(threads: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(threads, NonZero::get);
+    threads.min(2 * cores)
 }
 
 /// Whether the server refused this very statement, so that the next attempt would fail as well.

@@ -14,11 +14,6 @@ use crate::pg::error::backoff;
 use crate::pg::tls::Tls;
 use crate::pg::{Address, PgError};
 
-/// One attempt: whoever asks decides whether to go on.
-const ONCE: Patience = Patience {
-    absent: Duration::ZERO,
-    busy: Duration::ZERO,
-};
 /// How often the engine is asked, while the server does not answer, whether the container still runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
@@ -201,7 +196,7 @@ impl Service {
 /// # Errors
 /// Nobody, or it does not let us in.
 pub async fn postmaster(address: &Address, database: &str) -> Result<Postmaster, PgError> {
-    let mut admin = Admin::connect(address, database, "compose", ONCE).await?;
+    let mut admin = Admin::connect(address, database, "compose", Patience::ONCE).await?;
     let found = admin.postmaster().await;
     admin.close().await;
     found

@@ -127,11 +127,7 @@ async fn is_used(local: &Local) -> bool {
 
 /// Clients of the server besides us.
 async fn sessions(local: &Local) -> Option<i64> {
-    let patience = Patience {
-        absent: Duration::ZERO,
-        busy: Duration::ZERO,
-    };
-    let mut admin = Admin::connect(&local.address(), SUPERUSER, "idle stop", patience)
+    let mut admin = Admin::connect(&local.address(), SUPERUSER, "idle stop", Patience::ONCE)
         .await
         .ok()?;
     let count = admin.count_connections().await;
