@@ -298,10 +298,17 @@ def output_of(*command):
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
+def commit():
+    """What is measured; what the documents say does not change it."""
+    git = ["git", "-C", str(root)]
+    changed = output_of(*git, "status", "--porcelain", "--", ":!docs", ":!bench/results", ":!*.md")
+    return output_of(*git, "rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
 def machine():
     """What figures depend on."""
     return {
-        "date": datetime.date.today().isoformat(), "commit": output_of("git", "-C", str(root), "describe", "--always", "--dirty"),
+        "date": datetime.date.today().isoformat(), "commit": commit(),
         "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(), "load": round(os.getloadavg()[0], 1), "rust": output_of("rustc", "--version"),
         "nextest": output_of("cargo", "nextest", "--version").split("\n")[0],
