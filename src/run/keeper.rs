@@ -48,6 +48,8 @@ struct Keeper {
     file: RunFile,
     lock: Admin,
     templates: usize,
+    /// Tests that use a database at the same time.
+    at_once: usize,
     idle: Vec<Admin>,
     busy: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     jobs: Vec<Job>,
@@ -95,12 +97,14 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
     let runtime = Runtime::open()?;
     let mut lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
     let budget = Budget::measure(&mut lock, &file).await;
+    let at_once = at_once(file.threads);
     let mut keeper = Keeper {
         runtime,
         dir,
         file,
         lock,
         templates: order.templates,
+        at_once,
         idle: Vec::new(),
         busy: FuturesUnordered::new(),
         jobs: Vec::new(),
@@ -318,7 +322,7 @@ impl Keeper {
             failed,
             demand: self.demand,
             shared: self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
-            threads: at_once(self.file.threads),
+            threads: self.at_once,
             free: HANDS.saturating_sub(self.busy.len()),
         }
     }
