@@ -125,7 +125,19 @@ def memory_folder():
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-class Server:
+class Started:
+    """What `start` began goes away with `__exit__`, also where it came only half-way."""
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+
+class Server(Started):
     """A PostgreSQL server with 100 connections on a unix socket: `memory` is not durable and on tmpfs, `durable` has the defaults and
     is on disk; `folder` is where its data goes instead."""
 
@@ -136,14 +148,6 @@ class Server:
         self.scratch = scratch_folder(folder or (memory_folder() if kind == "memory" else DISK))
         self.data, self.log = self.scratch / "data", self.scratch / "log"
         self.url = f"postgres:///postgres?host={self.scratch}&user=postgres"
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def start(self):
         # PostgreSQL refuses to run as root.
@@ -177,7 +181,7 @@ def refusals(complaints):
     return sum(bool(re.search("too many clients|remaining connection slots", line)) for line in complaints)
 
 
-class Bench:
+class Bench(Started):
     """A scratch folder with a runtime folder, and a server: the one that is given, else a managed one in memory (where there is
     /dev/shm). All of it goes at the end."""
 
@@ -199,14 +203,6 @@ class Bench:
         if server:
             self.env["DATABASE_URL"] = server.url
         self.env |= env
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def start(self):
         if self.server:
