@@ -23,6 +23,12 @@ def real_psql():
     return str(beside) if beside.exists() else "psql"
 
 
+def psql_script(url, text):
+    """Statements that cannot be in one transaction, on one session."""
+    command = [real_psql(), "-XAtq", "-v", "ON_ERROR_STOP=1", url]
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+
+
 def build(*arguments, folder="bench"):
     """Builds with cargo, quietly; release builds throughout."""
     command = ["cargo", *arguments, "--release", "--quiet"]

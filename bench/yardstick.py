@@ -119,8 +119,7 @@ class Course:
             self.bench.kapsel("sweep", "--no-wait")
         left = self.databases() - before
         drops = "".join(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE);\n' for name in left)
-        psql = [real_psql(), "-XAtq", "-v", "ON_ERROR_STOP=1", self.bench.url]
-        subprocess.run(psql, input=drops, text=True, check=True, capture_output=True)
+        psql_script(self.bench.url, drops)
         return {"left_after_sweep": len(left), "dropping": time.perf_counter() - begun}
 
 
