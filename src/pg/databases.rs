@@ -196,7 +196,8 @@ impl Admin {
     /// Drops a database; a template is unsealed first. With `force` its sessions are ended: only for a run's own released or
     /// abandoned databases, or behind the fence. A database that is gone already is fine.
     ///
-    /// Sessions that are just ending are waited for: a DROP that finds one sleeps for 100 ms before it looks again.
+    /// A DROP that finds a session sleeps for 100 ms before it looks again, even where it has ended that session itself. So
+    /// sessions that are just ending are waited for, and with `force` the others are ended before it looks.
     ///
     /// # Errors
     /// A failed statement: 55006 where somebody is connected.
@@ -210,9 +211,12 @@ impl Admin {
             let sql = format!("ALTER DATABASE {} IS_TEMPLATE false", name.quoted());
             self.run(sql, || format!("unseal `{name}`")).await?;
         }
-        for pause in LEAVING {
+        for (look, pause) in LEAVING.into_iter().enumerate() {
             if self.sessions_on(name).await? == 0 {
                 break;
+            }
+            if force && look > 0 {
+                self.end_sessions(name).await?;
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
