@@ -187,6 +187,12 @@ def refusals(complaints):
     return sum(bool(re.search("too many clients|remaining connection slots", line)) for line in complaints)
 
 
+def as_nextest(exported, threads, run_id=None):
+    """The variables with which nextest starts a setup script; what that one exports goes to a file, made here."""
+    exported.write_text("")
+    return dict(NEXTEST_ENV=str(exported), NEXTEST_RUN_ID=run_id or str(uuid.uuid4()), NEXTEST_TEST_THREADS=str(threads))
+
+
 class Bench(Started):
     """A scratch folder with a runtime folder, and a server: the one that is given, else a managed one in memory (where there is
     /dev/shm). All of it goes at the end."""
@@ -237,9 +243,7 @@ class Bench(Started):
     def open_run(self, threads, run_id=None, binary=None):
         """What nextest does; the keeper watches this process. Returns the run directory."""
         exported = self.scratch / f"env-{uuid.uuid4()}"
-        exported.write_text("")
-        run_id = run_id or str(uuid.uuid4())
-        self.kapsel("prepare", binary=binary, NEXTEST_ENV=str(exported), NEXTEST_RUN_ID=run_id, NEXTEST_TEST_THREADS=str(threads))
+        self.kapsel("prepare", binary=binary, **as_nextest(exported, threads, run_id))
         lines = dict(line.split("=", 1) for line in exported.read_text().splitlines())
         exported.unlink()
         return pathlib.Path(lines["KAPSEL_TESTDB_RUN_DIR"])
