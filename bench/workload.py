@@ -124,6 +124,14 @@ def write_migrations(folder, number):
         write(folder / name, text)
 
 
+def with_migrations(folder, number):
+    """Variables that lead to so many of them, written into the folder; without a number to the demo's own."""
+    if not number:
+        return {}
+    write_migrations(folder, number)
+    return {"KAPSEL_TESTDB_TEMPLATE_MIGRATIONS": str(folder)}
+
+
 def test_file(tests, shape):
     """One binary's tests: `(number, kind)`."""
     names = [(f"{kind}_{number:05}", kind) for number, kind in tests]
