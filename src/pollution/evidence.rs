@@ -63,7 +63,7 @@ pub(super) async fn evidence(
     if idle {
         return Ok(None);
     }
-    let address = file.admin.as_ref().unwrap_or(&file.server);
+    let address = file.admin_address();
     let mut session = Session::open(address, shared).await?;
     let scope = if reliable {
         let mut suspects = suspects(&mut session).await?;

@@ -122,7 +122,7 @@ impl<'a> Shared<'a> {
 
     /// A session on a clone that nobody has used, and its name where it was made for this.
     async fn unused_clone(&self, admin: &mut Admin) -> Result<(Session, Option<DbName>), PgError> {
-        let address = self.file.admin.as_ref().unwrap_or(&self.file.server);
+        let address = self.file.admin_address();
         for name in &self.unused {
             match Session::open(address, name).await {
                 // The entry outlived its database.

@@ -52,7 +52,7 @@ pub async fn admin(file: &RunFile, purpose: &str, patience: Patience) -> Result<
 /// # Errors
 /// No connection.
 pub async fn connect(file: &RunFile, purpose: &str, patience: Patience) -> Result<Admin, PgError> {
-    let address = file.admin.as_ref().unwrap_or(&file.server);
+    let address = file.admin_address();
     Admin::connect(address, &file.maintenance_database, purpose, patience).await
 }
 
@@ -86,7 +86,7 @@ pub async fn create_new(admin: &mut Admin, file: &RunFile, kind: Kind) -> Result
 /// # Errors
 /// No connection.
 pub async fn warm(file: &RunFile, name: &DbName) -> Result<(), PgError> {
-    let address = file.admin.as_ref().unwrap_or(&file.server);
+    let address = file.admin_address();
     connect_once(address, &name.to_string()).await
 }
 

@@ -100,3 +100,10 @@ pub struct RunFile {
     #[serde(default)]
     pub pollution: Pollution,
 }
+
+impl RunFile {
+    /// Where administrative work goes.
+    pub fn admin_address(&self) -> &Address {
+        self.admin.as_ref().unwrap_or(&self.server)
+    }
+}

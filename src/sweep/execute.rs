@@ -122,7 +122,7 @@ async fn sweep_with(
     let sweeper = Sweeper {
         runtime,
         admin: &mut admin,
-        address: file.admin.as_ref().unwrap_or(&file.server),
+        address: file.admin_address(),
         namespace: &file.namespace,
         keep: file.keep,
         options,
@@ -169,7 +169,7 @@ impl Sweeper<'_> {
         let ours = |run: &RunId| match RunDir::peek(&self.runtime.run_path(run)) {
             None => true,
             Some(file) => {
-                let address = file.admin.as_ref().unwrap_or(&file.server);
+                let address = file.admin_address();
                 file.namespace == *self.namespace
                     && (address.is_same_server(self.address)
                         || databases.iter().any(|row| row.name.run() == Some(run)))

@@ -11,7 +11,6 @@ use super::plan::Migrations;
 use super::{TestDbError, report};
 use crate::config::{ConfigError, Migrate};
 use crate::name::{DbName, Kind};
-use crate::pg::Address;
 use crate::pg::admin::Admin;
 use crate::pg::lock::LockKey;
 use crate::platform::is_same_folder;
@@ -168,11 +167,10 @@ impl Other {
         let facts = admin.facts(&basis.base).await?;
         let plan = Plan::of(self.source.clone(), &file.namespace, basis, &facts);
         self.tell_stale(run.as_ref(), &plan.chain.inputs);
-        let address: &Address = file.admin.as_ref().unwrap_or(&file.server);
         let site = Site {
             namespace: &file.namespace,
             basis,
-            address,
+            address: file.admin_address(),
             facts: &facts,
         };
         template::ensure(admin, site, &plan, &file.run, &Quiet).await

@@ -28,7 +28,7 @@ pub fn start(
     application: String,
 ) -> Option<JoinHandle<()>> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
-    let address = file.admin.clone().unwrap_or_else(|| file.server.clone());
+    let address = file.admin_address().clone();
     Some(runtime.spawn(watch(Arc::downgrade(sandbox), address, application)))
 }
 
