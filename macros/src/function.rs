@@ -11,7 +11,7 @@ pub struct Function {
     types: Vec<Type>,
 }
 
-const PARAMETERS: &str = "expected one parameter, of type `PgPool` or `PoolConnection<Postgres>`, or two, of types `PgPoolOptions` and `PgConnectOptions`";
+const PARAMETERS: &str = "expected one parameter, of type `PgPool`, `PoolConnection<Postgres>` or `DatabaseConfig`, or an array of one of them; or two, of types `PgPoolOptions` and `PgConnectOptions`";
 
 impl Function {
     pub fn new(item: ItemFn) -> Result<Self, Error> {

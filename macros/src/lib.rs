@@ -32,7 +32,7 @@ use function::Function;
 /// async fn that_closes_its_pools(pool: sqlx::PgPool) {}
 ///
 /// #[kapsel_testdb::test]                          // a sync test; also on a connection, or options for a pool of its own
-/// fn sync(pool: sqlx::PgPoolOptions, connect: sqlx::PgConnectOptions) {}
+/// fn sync(pool: sqlx::postgres::PgPoolOptions, connect: sqlx::postgres::PgConnectOptions) {}
 ///
 /// #[kapsel_testdb::test(databases = 2)]           // several; the number is only a check and may be left out
 /// async fn on_two([one, other]: [sqlx::PgPool; 2]) {}

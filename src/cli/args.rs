@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected (doctor: something will fail), 2 usage (kept: no such test, or several), 3 configuration, 4 server, 5 template or migration, \
-6 run directory, 7 export, 8 something could not be removed, 9 a database is not as its template";
+6 run directory, 7 export, 8 something could not be removed or stopped, or is in use (wait: a run is still alive), 9 a database is not as its template";
 
 #[derive(Debug, clap::Args)]
 pub struct Global {
@@ -274,7 +274,7 @@ pub struct KeptDrop {
 
 #[derive(Debug, clap::Args)]
 pub struct Prepare {
-    /// Print variables that lead to the database
+    /// Print DATABASE_URL, without a password: of the persistent database, else of the maintenance database (only by hand)
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Do without the background process: tests make and drop their databases by themselves

@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::template::{Event, Observer};
 
-/// What there is to say where nothing may be started.
-pub const NOT_RUNNING: &str = "the managed server does not run; `kapsel-testdb prepare` starts it";
+/// The JSON of a report on a server that does not run.
+pub const NO_SERVER: &str = "{\"schema\": 1, \"server\": null}\n";
 
 /// Prints for people and for programs.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn start_log(verbose: u8) {
 }
 
 impl Printer {
-    /// A printer that says only errors where `quiet`, and details where `verbose`.
+    /// A printer that says only what went wrong where `quiet`, and details where `verbose`.
     pub fn new(quiet: bool, verbose: u8) -> Self {
         Self {
             quiet,
@@ -62,6 +62,11 @@ impl Printer {
         if self.verbose {
             self.line(text);
         }
+    }
+
+    /// A line on what was not done or went wrong: said even where `quiet`.
+    pub fn problem(&self, text: &str) {
+        self.above_the_bar(text);
     }
 
     /// Something that is not as it should be, but does not stop us.

@@ -15,7 +15,10 @@ pub fn tell(
     let mut fails = false;
     for untold in Report::untold(runtime, namespace, run) {
         if let Some((report, path)) = untold.take() {
-            printer.warn(&format!("{report}\nthis stays in {}", path.display()));
+            printer.problem(&format!(
+                "warning: {report}\nthis stays in {}",
+                path.display()
+            ));
             fails |= report.fails;
         }
     }

@@ -7,7 +7,7 @@ mod status;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::args::Server as Command;
 use super::error::NOT_REMOVED;
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::pg::Address;
 use crate::run_dir::Runtime;
 use crate::server::compose::{self, Running};
-use crate::server::local::{Local, LocalError};
+use crate::server::local::Local;
 use crate::server::{Server, ServerKind};
 
 /// Whose server it is.
@@ -51,14 +51,6 @@ pub async fn run(config: &Config, command: Command, printer: &Printer) -> Result
             }
         }
         (Command::Logs { lines }, Subject::Local(local)) => logs(&local, lines, printer),
-    }
-}
-
-/// Why there is nothing to open: it does not run, and this is no occasion to start it.
-pub fn not_running(config: &Config) -> anyhow::Error {
-    match ServerKind::of(&config.server) {
-        ServerKind::Compose => anyhow!(service::NOT_RUNNING),
-        ServerKind::Adopted | ServerKind::Local => LocalError::NotRunning.into(),
     }
 }
 
@@ -98,7 +90,7 @@ fn is_in_use(address: &Address, printer: &Printer) -> Result<bool> {
         return Ok(false);
     }
     let runs: Vec<String> = alive.iter().map(|file| file.run.to_string()).collect();
-    printer.line(&format!(
+    printer.problem(&format!(
         "not stopped: these runs are alive on it: {}; wait for them (`kapsel-testdb wait`), or say --force",
         runs.join(", ")
     ));

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::output::{NOT_RUNNING, Printer};
+use super::output::{NO_SERVER, Printer};
 use crate::config::Config;
 use crate::connections::{self, Limit};
 use crate::name::{DbName, Kind, RunId};
@@ -79,9 +79,9 @@ struct RunStatus {
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
     let Some(status) = look(config).await? else {
-        printer.line(NOT_RUNNING);
+        printer.line(ServerKind::of(&config.server).not_running());
         if json {
-            printer.data("{\"schema\": 1, \"server\": null}\n");
+            printer.data(NO_SERVER);
         }
         return Ok(ExitCode::SUCCESS);
     };

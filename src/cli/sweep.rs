@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use super::args::Sweep;
 use super::error::NOT_REMOVED;
-use super::output::{NOT_RUNNING, Printer};
+use super::output::{NO_SERVER, Printer};
 use crate::config::Config;
+use crate::server::ServerKind;
 use crate::sweep::{Options, Report, sweep};
 
 pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<ExitCode> {
@@ -17,7 +18,10 @@ pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<Exit
         watch: full.watch.filter(|_| !args.no_wait),
     };
     let Some(report) = sweep(config, options).await? else {
-        printer.line(NOT_RUNNING);
+        printer.line(ServerKind::of(&config.server).not_running());
+        if args.json {
+            printer.data(NO_SERVER);
+        }
         return Ok(ExitCode::SUCCESS);
     };
     if args.json {
@@ -56,7 +60,7 @@ fn say(report: &Report, printer: &Printer) {
         ));
     }
     for skipped in &report.skipped {
-        printer.line(&format!("left {}: {}", skipped.name, skipped.reason));
+        printer.problem(&format!("left {}: {}", skipped.name, skipped.reason));
     }
     printer.line(&report.to_string());
 }

@@ -30,7 +30,7 @@ pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Resul
         }
         if begun.elapsed() >= timeout {
             for run in alive {
-                printer.line(&format!(
+                printer.problem(&format!(
                     "run {run} is still alive after {} s",
                     timeout.as_secs()
                 ));

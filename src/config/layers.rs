@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     key(
         "namespace",
         "the folder's name",
-        "prefix of the databases' names: 1 to 16 of a-z and 0-9",
+        "prefix of the databases' names: 1 to 16 of a-z and 0-9, beginning with a letter",
     ),
     key(
         "server.mode",
@@ -263,7 +263,7 @@ impl Layer {
         var: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let named = var(env::CONFIG).map(PathBuf::from);
-        let path = named.clone().unwrap_or_else(|| root.join(FILE));
+        let path = root.join(named.as_deref().unwrap_or(Path::new(FILE)));
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {

@@ -8,6 +8,7 @@ mod resolve;
 mod root;
 mod sqlx_toml;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,7 +61,7 @@ pub enum ConfigError {
         /// Where it was written.
         origin: Origin,
         /// What would do.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// The URL is wrong.
     #[error("{source} (from {origin})")]

@@ -1,5 +1,6 @@
 //! Turns the layers into one [`Config`], checking types and ranges with the place where each value was written.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -196,13 +197,13 @@ impl Resolver<'_> {
         })
     }
 
-    fn wrong(&self, name: &str, expected: &'static str) -> ConfigError {
+    fn wrong(&self, name: &str, expected: impl Into<Cow<'static, str>>) -> ConfigError {
         let (value, origin) = &self.values[name];
         ConfigError::Value {
             key: name.to_owned(),
             value: show(name, value),
             origin: origin.clone(),
-            expected,
+            expected: expected.into(),
         }
     }
 
@@ -250,14 +251,15 @@ impl Resolver<'_> {
         default: u64,
         range: std::ops::RangeInclusive<u64>,
     ) -> Result<u64, ConfigError> {
-        match self.values.get(name) {
-            None => Ok(default),
-            Some((Value::Integer(n), _)) => u64::try_from(*n)
-                .ok()
-                .filter(|n| range.contains(n))
-                .ok_or_else(|| self.wrong(name, "a whole number within its range")),
-            Some(_) => Err(self.wrong(name, "a whole number")),
-        }
+        let number = match self.values.get(name) {
+            None => return Ok(default),
+            Some((Value::Integer(n), _)) => u64::try_from(*n).ok(),
+            Some(_) => None,
+        };
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        number
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| self.wrong(name, expected()))
     }
 
     fn seconds(&self, name: &str, default: u64) -> Result<Duration, ConfigError> {

@@ -163,9 +163,10 @@ impl Admin {
     ///
     /// # Errors
     /// A failed statement.
-    pub async fn create_plain_database(&mut self, name: &str) -> Result<(), PgError> {
-        let sql = format!("CREATE DATABASE {}", identifier(name));
-        self.run(sql, || format!("create the database `{name}`"))
+    pub async fn create_plain_database(&mut self, name: &str, base: &str) -> Result<(), PgError> {
+        let (quoted, template) = (identifier(name), identifier(base));
+        let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template}");
+        self.run(sql, || format!("create `{name}` from `{base}`"))
             .await
     }
 

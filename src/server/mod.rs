@@ -29,6 +29,9 @@ pub enum ServerError {
     /// The service of a compose file cannot be had.
     #[error(transparent)]
     Compose(#[from] compose::ComposeError),
+    /// It is not there to be used, and this is no occasion to start it.
+    #[error("{}", .0.not_running())]
+    NotRunning(ServerKind),
     /// It is on another machine.
     #[error(
         "PostgreSQL at `{0}` is not on this machine; if databases may be created and dropped there, set KAPSEL_TESTDB_ALLOW_REMOTE=1, \
@@ -91,6 +94,16 @@ impl ServerKind {
             (ServerMode::Compose, _) => Self::Compose,
             (_, Some(_)) => Self::Adopted,
             (_, None) => Self::Local,
+        }
+    }
+
+    /// What there is to say where it does not run and may not be started.
+    pub fn not_running(self) -> &'static str {
+        match self {
+            Self::Compose => {
+                "the compose service does not run; `kapsel-testdb server start` brings it up"
+            }
+            _ => "the managed server does not run; `kapsel-testdb server start` starts it",
         }
     }
 

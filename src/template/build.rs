@@ -234,14 +234,7 @@ impl Builder<'_> {
 
     async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
         let mut connection = self.connect(building).await?;
-        for extension in &self.site.basis.extensions {
-            let sql = format!(
-                "CREATE EXTENSION IF NOT EXISTS {} CASCADE",
-                sql::identifier(extension)
-            );
-            let ran = connect::run_script(&mut connection, &sql).await;
-            ran.map_err(|(_, error)| failed("template.extensions", "", &sql, &error))?;
-        }
+        create_extensions(&mut connection, &self.site.basis.extensions).await?;
         let notes = self.plan.source.notes.as_ref();
         if let Some(notes) = notes {
             let prepared = prepare_notes(&mut connection, notes).await;
@@ -341,6 +334,22 @@ async fn failing_statement(connection: &mut PgConnection, migration: &Migration)
 /// The server parses a script as a whole: a syntax error in any statement comes before the first one runs.
 fn is_syntax(error: &sqlx::Error) -> bool {
     code_of(error).as_deref() == Some(code::SYNTAX_ERROR)
+}
+
+/// Creates the extensions that are missing.
+pub(super) async fn create_extensions(
+    connection: &mut PgConnection,
+    extensions: &[String],
+) -> Result<(), TemplateError> {
+    for extension in extensions {
+        let sql = format!(
+            "CREATE EXTENSION IF NOT EXISTS {} CASCADE",
+            sql::identifier(extension)
+        );
+        let ran = connect::run_script(connection, &sql).await;
+        ran.map_err(|(_, error)| failed("template.extensions", "", &sql, &error))?;
+    }
+    Ok(())
 }
 
 fn failed(file: &str, statement: &str, sql: &str, error: &sqlx::Error) -> TemplateError {

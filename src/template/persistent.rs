@@ -5,6 +5,7 @@ use sqlx::Connection;
 use sqlx::migrate::MigrateError;
 
 use super::TemplateError;
+use super::build::create_extensions;
 use super::source::{Notes, Source};
 use crate::config::Config;
 use crate::driver::own;
@@ -14,7 +15,8 @@ use crate::pg::connect::Patience;
 use crate::pg::error::Doing;
 use crate::server::Server;
 
-/// Creates the database where it is missing and runs the migrations that it lacks; tells how many.
+/// Creates the database where it is missing, from what templates are made from, and the extensions and runs the migrations that it
+/// lacks; tells how many migrations.
 ///
 /// # Errors
 /// A migration failed, or one that was applied has been edited since.
@@ -26,11 +28,13 @@ pub async fn keep_current(
 ) -> Result<usize, TemplateError> {
     let source = Source::migrations(config).await?;
     if !admin.database_exists(name).await? {
-        admin.create_plain_database(name).await?;
+        let base = &config.template.base;
+        admin.create_plain_database(name, base).await?;
     }
     let address = &server.admin_address;
     let mut connection =
         connect::connect(address, &address.options(name), Patience::RUNNING).await?;
+    create_extensions(&mut connection, &config.template.extensions).await?;
     let notes = source.notes.clone().unwrap_or_default();
     let before = applied(&mut connection, &notes).await;
     let migrator = own::migrator(source.migrations.clone(), &notes);

@@ -6,7 +6,7 @@ use crate::pg::{PgError, tls};
 use crate::run::RunError;
 use crate::run_dir::RunDirError;
 
-/// Why a test got no database. Every message names the thing and the remedy.
+/// Why a test got no database. The message names the thing, and the remedy where there is one.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

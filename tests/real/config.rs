@@ -27,7 +27,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
         ),
         (
             "[pool]\nmax_connections = 0\n",
-            &["`pool.max_connections = 0`", "range"],
+            &["`pool.max_connections = 0`", "from 1 to 10000"],
         ),
         (
             "[keep]\nfailed = \"yes\"\n",
@@ -224,6 +224,21 @@ fn the_root_is_found_from_a_folder_below_it() {
     assert_eq!(json["root"], root);
     let from_elsewhere = project.run(&format!("config --json --root {root}"));
     assert_eq!(from_elsewhere.json()["keys"]["keep.max"]["value"], "3");
+}
+
+#[test]
+fn a_named_file_is_looked_for_from_the_root() {
+    let project = Project::new("app");
+    project.write("Cargo.lock", "");
+    project.write("ci/kapsel.toml", "[keep]\nmax = 3\n");
+    let tool = project
+        .tool("config --json")
+        .env("KAPSEL_TESTDB_CONFIG", "ci/kapsel.toml");
+    let mut command = tool.into_command();
+    let below = project.root().join("ci");
+    let output = command.current_dir(below).output().expect("it runs");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["keys"]["keep.max"]["value"], "3");
 }
 
 #[test]

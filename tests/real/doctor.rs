@@ -231,14 +231,14 @@ fn every_way_to_clone_is_measured_and_nothing_stays() {
     let project = project(&server);
     let outcome = project.run("doctor --measure --json");
     let measured = outcome.code(0).json()["measured"].clone();
-    let (known, auto) = strategies(&server);
+    let (known, taken) = strategies(&server);
     let timings = measured["strategies"].as_array().expect("timings");
     let found: Vec<_> = timings
         .iter()
         .filter_map(|t| t["strategy"].as_str())
         .collect();
     assert_eq!(found, known);
-    assert_eq!(measured["auto"], auto);
+    assert_eq!(measured["taken"], taken);
     for timing in timings {
         for key in ["create_ms", "first_connect_ms", "connect_ms", "drop_ms"] {
             assert!(timing[key].as_f64().is_some_and(|ms| ms > 0.0), "{timing}");
@@ -248,7 +248,7 @@ fn every_way_to_clone_is_measured_and_nothing_stays() {
     assert!(project.run_dirs().is_empty());
     let outcome = project.run("doctor --measure");
     assert!(
-        outcome.code(0).stdout.contains("`auto` takes"),
+        outcome.code(0).stdout.contains("clones are made by `"),
         "{outcome:#?}"
     );
 }

@@ -182,7 +182,9 @@ fn nothing_is_started_to_look_at_nothing() {
     }
     let json = project.run("kept list --json").code(0).json();
     assert_eq!(json["kept"], serde_json::json!([]));
-    for command in ["kept psql pays", "kept dump pays"] {
+    let json = project.run("sweep --json").code(0).json();
+    assert!(json["server"].is_null());
+    for command in ["kept psql pays", "kept dump pays", "kept diff pays"] {
         project.run(command).code(4).says(&["does not run"]);
     }
     assert!(

@@ -66,10 +66,12 @@ fn under_a_live_run_it_is_neither_stopped_nor_restarted() {
     project.migration("0001_users", "CREATE TABLE users (id int);");
     let run = DeadRun::leave(&project, "live");
     let _lock = run.join();
-    for command in ["server stop", "server restart"] {
+    for command in ["server stop", "server restart", "server stop --quiet"] {
         let outcome = project.run(command);
         outcome.code(8).says(&["not stopped", &run.run, "--force"]);
     }
+    let outcome = project.run("wait --timeout 0 --quiet");
+    outcome.code(8).says(&[&run.run, "is still alive"]);
     project
         .run("server stop --force")
         .code(0)

@@ -35,6 +35,26 @@ fn it_is_created_and_then_kept_current() {
 }
 
 #[test]
+fn it_has_what_templates_begin_with() {
+    let server = Server::start();
+    server.execute("CREATE DATABASE base IS_TEMPLATE true");
+    server.execute_in("base", "CREATE TABLE of_base (id int)");
+    let project = project(&server);
+    project.config(
+        "[persistent]\ndatabase = \"app_dev\"\n[template]\nbase = \"base\"\nextensions = [\"citext\"]\n",
+    );
+    project.migration("0003_names", "CREATE TABLE names (name citext);");
+    project.run("prepare").code(0);
+    let there = "SELECT coalesce(to_regclass('of_base')::text, 'none')";
+    assert_eq!(server.column_in("app_dev", there), ["of_base"]);
+    // One that an older configuration made has no extensions yet.
+    server.execute_in("app_dev", "DROP EXTENSION citext CASCADE");
+    project.run("prepare").code(0);
+    let extension = "SELECT extname::text FROM pg_extension WHERE extname = 'citext'";
+    assert_eq!(server.column_in("app_dev", extension), ["citext"]);
+}
+
+#[test]
 fn an_edited_migration_leaves_it_untouched() {
     let server = Server::start();
     let project = project(&server);

@@ -1,4 +1,4 @@
-//! Measures on this very server what `auto` otherwise goes by: each way to clone, the first and a later connect, the drop.
+//! Measures on this very server what we otherwise take as known: each way to clone, the first and a later connect, the drop.
 //!
 //! The clones are a run's, which lives as long as this process: after a crash a sweep removes them.
 
@@ -26,8 +26,8 @@ const ENOUGH: Duration = Duration::from_secs(10);
 pub struct Measured {
     /// One for each strategy that the server knows.
     strategies: Vec<Timing>,
-    /// What `auto` takes.
-    auto: Strategy,
+    /// What clones are made with.
+    taken: Strategy,
     /// What cost least here, from creation to drop.
     fastest: Strategy,
 }
@@ -71,7 +71,7 @@ pub async fn measure(config: &Config, printer: &Printer) -> Result<Measured, Run
             }
         }
     }
-    let auto = template::strategy(&run.server.facts);
+    let taken = template::strategy(&run.server.facts);
     end(run).await?;
     if let Some(error) = failed {
         return Err(error.into());
@@ -80,8 +80,8 @@ pub async fn measure(config: &Config, printer: &Printer) -> Result<Measured, Run
         .iter()
         .min_by(|a, b| a.total().total_cmp(&b.total()));
     Ok(Measured {
-        fastest: fastest.map_or(auto, |timing| timing.strategy),
-        auto,
+        fastest: fastest.map_or(taken, |timing| timing.strategy),
+        taken,
         strategies: timings,
     })
 }
@@ -172,12 +172,12 @@ impl fmt::Display for Measured {
                 t.rounds
             )?;
         }
-        match self.auto == self.fastest {
-            true => writeln!(f, "`auto` takes {}, which cost least here", self.auto),
+        let (taken, fastest) = (self.taken, self.fastest);
+        match taken == fastest {
+            true => writeln!(f, "clones are made by `{taken}`, which cost least here"),
             false => writeln!(
                 f,
-                "`auto` takes {}; {} cost least here",
-                self.auto, self.fastest
+                "clones are made by `{taken}`; `{fastest}` cost least here"
             ),
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_what_auto_takes_and_what_was_best() {
+    fn the_table_says_what_is_taken_and_what_was_best() {
         let timing = |strategy, create_ms| Timing {
             strategy,
             rounds: 5,
@@ -208,14 +208,14 @@ mod tests {
                 timing(Strategy::Default, 56.0),
                 timing(Strategy::FileCopy, 1000.0),
             ],
-            auto: Strategy::Default,
+            taken: Strategy::Default,
             fastest: Strategy::Default,
         };
         insta::assert_snapshot!(measured.to_string(), @r"
         clones by      create  first connect   connect     drop   medians in ms
         default          56.0            6.0       3.0      9.0   of 5
         file_copy      1000.0            6.0       3.0      9.0   of 5
-        `auto` takes default, which cost least here
+        clones are made by `default`, which cost least here
         ");
     }
 }

@@ -9,6 +9,8 @@ use super::report::{Check, Level};
 
 const NAME: &str = "nextest";
 const INIT: &str = "kapsel-testdb init";
+/// The first that reads `[scripts.setup]`.
+const READS_SETUP: (u32, u32, u32) = (0, 9, 98);
 /// The first that tells a setup script how many tests run at once.
 const KNOWS_THREADS: (u32, u32, u32) = (0, 9, 130);
 
@@ -50,6 +52,12 @@ fn installed() -> Check {
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.split_whitespace().nth(1).unwrap_or("of no version");
+    if numbers(version) < READS_SETUP {
+        let says = format!(
+            "{version} does not read the `[scripts.setup]` that `kapsel-testdb init` writes (0.9.98 does)"
+        );
+        return Check::new(Level::Fails, NAME, says).mend("cargo install cargo-nextest --locked");
+    }
     if numbers(version) < KNOWS_THREADS {
         let says = format!("{version} does not tell how many tests run at once (0.9.130 does)");
         return Check::new(Level::Note, NAME, says).mend("cargo install cargo-nextest --locked");
@@ -240,6 +248,8 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_number() {
+        assert!(numbers("0.9.59") < READS_SETUP);
+        assert!(numbers("0.9.98") >= READS_SETUP);
         assert!(numbers("0.9.98") < KNOWS_THREADS);
         assert!(numbers("0.9.143") > KNOWS_THREADS);
     }

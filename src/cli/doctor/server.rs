@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::report::{Check, Level};
-use crate::cli::output::{NOT_RUNNING, Printer};
+use crate::cli::output::Printer;
 use crate::cli::prepare::test_threads;
 use crate::config::Config;
 use crate::connections::{self, Limit};
@@ -35,7 +35,11 @@ pub async fn look(
     let (server, mut admin) = match found {
         Ok(Some(found)) => found,
         Ok(None) => {
-            checks.push(Check::new(Level::Note, "server", NOT_RUNNING));
+            checks.push(Check::new(
+                Level::Note,
+                "server",
+                ServerKind::of(&config.server).not_running(),
+            ));
             return false;
         }
         Err(error) => {

@@ -27,7 +27,7 @@ pub fn look(config: &Config) -> Vec<Check> {
 
 fn file(config: &Config) -> Check {
     let named = std::env::var_os(env::CONFIG).map(std::path::PathBuf::from);
-    let path = named.unwrap_or_else(|| config.root.join(FILE));
+    let path = config.root.join(named.unwrap_or_else(|| FILE.into()));
     let says = match path.is_file() {
         true => format!("`{}`, namespace `{}`", path.display(), config.namespace),
         false => format!(

@@ -9,14 +9,14 @@ use super::find::{Wanted, look};
 use crate::cli::args::KeptDiff;
 use crate::cli::error::DIFFERENT;
 use crate::cli::output::Printer;
-use crate::cli::server;
 use crate::compare::Reference;
 use crate::config::Config;
 use crate::name::DbName;
+use crate::server::{ServerError, ServerKind};
 
 pub async fn run(config: &Config, args: &KeptDiff, printer: &Printer) -> Result<ExitCode> {
     let Some((server, admin, kept)) = look(config).await? else {
-        return Err(server::not_running(config));
+        return Err(ServerError::NotRunning(ServerKind::of(&config.server)).into());
     };
     let wanted = Wanted {
         namespace: &config.namespace,

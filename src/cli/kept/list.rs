@@ -7,11 +7,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::find::{KeptDatabase, look};
-use crate::cli::output::{NOT_RUNNING, Printer};
+use crate::cli::output::Printer;
 use crate::config::Config;
 use crate::name::{DbName, RunId};
 use crate::pg::admin::Admin;
 use crate::pg::error::code;
+use crate::server::ServerKind;
 
 /// What `--json` prints. `schema` changes when a field changes its meaning or goes.
 #[derive(Debug, Serialize)]
@@ -48,7 +49,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
         kept: Vec::new(),
     };
     match look(config).await? {
-        None => printer.line(NOT_RUNNING),
+        None => printer.line(ServerKind::of(&config.server).not_running()),
         Some((_, mut admin, kept)) => {
             for one in kept {
                 list.kept.extend(entry(&mut admin, one).await?);

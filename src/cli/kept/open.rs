@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 
 use super::find::{Wanted, look};
 use crate::cli::args::{KeptDump, KeptPsql, KeptTest};
-use crate::cli::{libpq, server};
+use crate::cli::libpq;
 use crate::config::Config;
 use crate::name::DbName;
 use crate::server::local::Local;
-use crate::server::{Server, ServerKind, binaries};
+use crate::server::{Server, ServerError, ServerKind, binaries};
 
 pub async fn psql(config: &Config, args: &KeptPsql) -> Result<ExitCode> {
     let (server, name) = find(config, &args.test).await?;
@@ -52,7 +52,7 @@ fn become_client(
 
 async fn find(config: &Config, test: &KeptTest) -> Result<(Server, DbName)> {
     let Some((server, admin, kept)) = look(config).await? else {
-        return Err(server::not_running(config));
+        return Err(ServerError::NotRunning(ServerKind::of(&config.server)).into());
     };
     admin.close().await;
     let wanted = Wanted {

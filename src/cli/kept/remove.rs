@@ -7,14 +7,15 @@ use anyhow::Result;
 use super::find::{KeptDatabase, Wanted, look};
 use crate::cli::args::KeptDrop;
 use crate::cli::error::NOT_REMOVED;
-use crate::cli::output::{NOT_RUNNING, Printer};
+use crate::cli::output::Printer;
 use crate::config::Config;
 use crate::pg::databases::DatabaseRow;
+use crate::server::ServerKind;
 use crate::sweep;
 
 pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin, kept)) = look(config).await? else {
-        printer.line(NOT_RUNNING);
+        printer.line(ServerKind::of(&config.server).not_running());
         return Ok(ExitCode::SUCCESS);
     };
     let rows = chosen(config, args, &kept)?;
@@ -32,12 +33,12 @@ pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<
     }
     for row in &in_use {
         let (name, sessions) = (&row.name, row.sessions);
-        printer.line(&format!(
+        printer.problem(&format!(
             "left {name}: sessions are connected ({sessions}); end them, or say --force"
         ));
     }
     for skipped in &skipped {
-        printer.line(&format!("left {}: {}", skipped.name, skipped.reason));
+        printer.problem(&format!("left {}: {}", skipped.name, skipped.reason));
     }
     Ok(if in_use.is_empty() && skipped.is_empty() {
         ExitCode::SUCCESS

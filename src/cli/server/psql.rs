@@ -5,22 +5,24 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{Subject, not_running};
+use super::Subject;
 use crate::cli::libpq;
 use crate::config::Config;
-use crate::server::binaries;
+use crate::server::{ServerError, ServerKind, binaries};
 
 pub fn run(config: &Config, subject: &Subject<'_>, arguments: &[OsString]) -> Result<ExitCode> {
     let settings = &config.server;
     let (program, address, database) = match subject {
-        Subject::Local(local) if !local.runs() => return Err(not_running(config)),
+        Subject::Local(local) if !local.runs() => {
+            return Err(ServerError::NotRunning(ServerKind::Local).into());
+        }
         Subject::Local(local) => {
             let bin_dir = Some(local.binaries().dir.as_path());
             (binaries::client("psql", bin_dir), local.address(), None)
         }
         Subject::Service(running) => {
             let Some(running) = running.as_ref() else {
-                return Err(not_running(config));
+                return Err(ServerError::NotRunning(ServerKind::Compose).into());
             };
             let program = binaries::client("psql", settings.bin_dir.as_deref());
             (program, running.address.clone(), None)

@@ -8,11 +8,8 @@ use super::{Command, is_in_use};
 use crate::cli::error::NOT_REMOVED;
 use crate::cli::output::Printer;
 use crate::config::Config;
-use crate::server::Server;
 use crate::server::compose::{self, Running};
-
-/// What is said where it does not run.
-pub const NOT_RUNNING: &str = "the service does not run; `kapsel-testdb server start` brings it up";
+use crate::server::{Server, ServerKind};
 
 pub async fn run(
     config: &Config,
@@ -37,7 +34,7 @@ pub async fn run(
             Ok(ExitCode::SUCCESS)
         }
         (_, _) => {
-            printer.line(NOT_RUNNING);
+            printer.line(ServerKind::Compose.not_running());
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -65,7 +62,7 @@ async fn stop(
         return Ok(ExitCode::from(NOT_REMOVED));
     }
     if !force && !running.brought_up {
-        printer.line(&format!(
+        printer.problem(&format!(
             "not stopped: the service `{}` ran already, and kapsel-testdb did not bring it up; stop it with `{}`, or say --force",
             running.name(),
             running.stop_command()

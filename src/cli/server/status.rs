@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Subject, service};
-use crate::cli::output::{NOT_RUNNING, Printer};
+use super::Subject;
+use crate::cli::output::Printer;
 use crate::config::Config;
 use crate::pg::Address;
 use crate::server::local::Local;
@@ -58,13 +58,11 @@ pub async fn run(
         printer.data(&format!("{:#}\n", serde_json::to_value(&status)?));
         return Ok(ExitCode::SUCCESS);
     }
+    let kind = ServerKind::of(&config.server);
     if !status.running {
-        printer.line(match subject {
-            Subject::Service(_) => service::NOT_RUNNING,
-            _ => NOT_RUNNING,
-        });
+        printer.line(kind.not_running());
     }
-    printer.data(&text(&status, ServerKind::of(&config.server)));
+    printer.data(&text(&status, kind));
     if status.is_older_than_binaries() {
         printer.line("it is older than the binaries that are installed now; `kapsel-testdb server restart` takes them");
     }

@@ -102,7 +102,7 @@ pub enum ComposeError {
     },
     /// The container ended.
     #[error(
-        "the container of the service `{service}` does not go on running; its log ends: {logs}"
+        "the container of the service `{service}` does not go on running; mend it in the compose file; its log ends: {logs}"
     )]
     Ended {
         /// The service.
@@ -125,7 +125,7 @@ pub enum ComposeError {
     },
     /// It did not become ready.
     #[error(
-        "the service `{service}` at `{address}` was not ready within {} s (`server.start_timeout_secs`): {message}; its log ends: {logs}",
+        "the service `{service}` at `{address}` was not ready within {} s: {message}; raise `server.start_timeout_secs` if it only needs longer; its log ends: {logs}",
         waited.as_secs()
     )]
     NotReady {

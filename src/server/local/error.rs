@@ -51,7 +51,9 @@ pub enum LocalError {
     )]
     PathTooLong(PathBuf),
     /// initdb failed.
-    #[error("`initdb` failed ({status}): {output}")]
+    #[error(
+        "`initdb` failed ({status}): {output}; mend that, or set `server.bin_dir` to another installation"
+    )]
     InitDb {
         /// How it ended.
         status: String,
@@ -73,9 +75,6 @@ pub enum LocalError {
     /// It did not end.
     #[error("the managed server did not stop: {0}")]
     Stop(String),
-    /// It is not there to be used, and this is no occasion to start it.
-    #[error("the managed server does not run; `kapsel-testdb server start` starts it")]
-    NotRunning,
 }
 
 pub(super) trait At<T> {
