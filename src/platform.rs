@@ -2,6 +2,7 @@
 //! data goes to disk because there is no tmpfs to be found.
 
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -169,6 +170,11 @@ fn ask_id(flag: &str, name: &str) -> Option<u32> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
+/// Cores that this process may use; one, as nextest takes it, where nobody knows.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// Bytes that may still be written below a path. On a tmpfs also what the memory limit of our control group leaves: its files
 /// are memory.
 pub fn free_bytes(path: &Path) -> Option<u64> {
@@ -182,7 +188,17 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
         text.trim().parse().ok()
     };
     let left = read("memory.max").zip(read("memory.current"));
-    Some(left.map_or(free, |(most, now)| free.min(most.saturating_sub(now))))
+    let cached = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").map_or(0, |s| cache(&s));
+    Some(left.map_or(free, |(most, now)| {
+        free.min(most.saturating_sub(now.saturating_sub(cached)))
+    }))
+}
+
+/// What a control group counts as used and gives up when it is asked for more: pages of files that nobody has used lately.
+fn cache(memory_stat: &str) -> u64 {
+    let mut lines = memory_stat.lines();
+    let pages = lines.find_map(|line| line.strip_prefix("inactive_file "));
+    pages.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
 /// All bytes of the file system that a path is on.
@@ -450,5 +466,11 @@ mod tests {
     fn users_are_found_by_name() {
         assert_eq!(user_ids("root"), Some((0, 0)));
         assert_eq!(user_ids("no-such-user-here"), None);
+    }
+
+    #[test]
+    fn what_a_control_group_can_give_up_is_read() {
+        assert_eq!(cache("anon 5\ninactive_file 4096\nactive_file 7\n"), 4096);
+        assert_eq!(cache("anon 5\n"), 0);
     }
 }

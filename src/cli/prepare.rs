@@ -51,9 +51,11 @@ async fn under_nextest(
     if config.keeper && !args.no_keeper {
         spawn::spawn_keeper(&run, platform::nextest_ancestor(), config)?;
     } else {
-        // Nobody else will: the helpers only drop their own.
-        let report = sweep::sweep_local(&run.runtime, &run.file).await?;
-        printer.detail(&report.to_string());
+        // Nobody else will: the helpers only drop their own. What others left is no reason for tests to fail.
+        match sweep::sweep_local(&run.runtime, &run.file).await {
+            Ok(report) => printer.detail(&report.to_string()),
+            Err(error) => printer.warn(&format!("the sweep failed: {error}")),
+        }
         super::idle::leave_watch(config, printer);
     }
     let variables = export::for_run(&run.dir, &run.file, config.export_url);
@@ -100,12 +102,16 @@ const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One line where the server makes tests slow or fail; under nextest not at every run.
 fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
+    // What is wrong with the runtime folder was said when the run was opened.
+    let Ok(limit) = connections::limit(&run.runtime, &run.server, Some(&run.file.run)) else {
+        return;
+    };
     let wanted = Wanted {
         threads: test_threads(),
         pool: config.pool.max_connections,
         base: &config.template.base,
         managed: run.server.kind == ServerKind::Local,
-        limit: connections::limit(&run.runtime, &run.server, Some(&run.file.run)),
+        limit,
     };
     let Some(line) = in_one_line(&verify(&run.server.facts, wanted)) else {
         return;
@@ -159,5 +165,5 @@ fn summary(run: &OpenRun, begun: Instant) -> String {
 pub fn test_threads() -> usize {
     let told = std::env::var(env::NEXTEST_TEST_THREADS).ok();
     told.and_then(|t| t.parse().ok())
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(4, |n| n.get()))
+        .unwrap_or_else(platform::cores)
 }

@@ -20,6 +20,7 @@ use crate::export::{self, Variables};
 use crate::pg::admin::Admin;
 use crate::pg::connect::Patience;
 use crate::platform::{self, ProcessId};
+use crate::run::locks::Locks;
 use crate::run::teardown::{End, Ending, STRAGGLERS};
 use crate::run::{self, Identity, OpenRun, clone, spawn};
 use crate::run_dir::{RunDir, RunFile, Runtime};
@@ -40,7 +41,7 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
     let status = command(&args.command, &variables, &mut signals).await;
     let has_keeper = keeper.is_some();
     let (runtime, id) = (run.runtime.clone(), run.file.run.clone());
-    end(run, keeper, config.template.keep, printer).await;
+    end(run, keeper, config.template.keep, printer).await?;
     let polluted = pollution::tell(&runtime, &config.namespace, Some(&id), printer);
     if !has_keeper {
         super::idle::leave_watch(config, printer);
@@ -97,11 +98,30 @@ async fn command(
     }
 }
 
-/// Ends the run: tells the keeper to, or does it here.
-async fn end(run: OpenRun, keeper: Option<Child>, templates: usize, printer: &Printer) {
-    let ended = match keeper {
-        Some(keeper) => end_by_keeper(run, keeper, templates).await,
-        None => end_here(run.runtime, run.dir, run.file, run.admin, templates).await,
+/// Ends the run: tells the keeper to, or does it here. A signal from now on means us, not the command.
+async fn end(
+    run: OpenRun,
+    keeper: Option<Child>,
+    templates: usize,
+    printer: &Printer,
+) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let interrupted = match keeper {
+        Some(_) => "interrupted: the keeper ends the run by itself",
+        None => "interrupted: the run's end is left to the next sweep",
+    };
+    let ended = async {
+        match keeper {
+            Some(keeper) => end_by_keeper(run, keeper, templates).await,
+            None => end_here(run.runtime, run.dir, run.file, run.admin, templates).await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        _ = signals.next() => {
+            printer.warn(interrupted);
+            return Ok(());
+        }
     };
     match ended {
         Ok(true) => {}
@@ -110,6 +130,7 @@ async fn end(run: OpenRun, keeper: Option<Child>, templates: usize, printer: &Pr
         }
         Err(error) => printer.warn(&format!("the run's end is left to the next sweep: {error}")),
     }
+    Ok(())
 }
 
 async fn end_here(
@@ -123,7 +144,7 @@ async fn end_here(
         runtime,
         dir,
         file,
-        admin,
+        locks: Locks::on(admin),
         templates,
         hurry: None,
     };

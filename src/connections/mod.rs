@@ -21,12 +21,25 @@ use crate::run_dir::{Connections, RunDirError, Runtime};
 use crate::server::Server;
 
 /// What a server has to divide now. `opened` is a run that is about to get a keeper.
-pub fn limit(runtime: &Runtime, server: &Server, opened: Option<&RunId>) -> Limit {
+///
+/// # Errors
+/// The operating system refused.
+pub fn limit(
+    runtime: &Runtime,
+    server: &Server,
+    opened: Option<&RunId>,
+) -> Result<Limit, RunDirError> {
     let here: BTreeSet<RunId> = runtime.runs().into_iter().collect();
-    let kept =
-        |run: &&RunId| opened == Some(run) || runtime.run_path(run).join("keeper.pid").exists();
-    let keepers = u32::try_from(here.iter().filter(kept).count()).unwrap_or(u32::MAX);
-    Limit::new(&server.facts.sessions, &here, keepers)
+    let alive = runtime.alive()?.into_iter();
+    let has_keeper = |run: &RunId| runtime.run_path(run).join("keeper.pid").exists();
+    let kept: BTreeSet<RunId> = alive
+        .filter(|file| file.admin_address().is_same_server(&server.admin_address))
+        .map(|file| file.run)
+        .filter(has_keeper)
+        .chain(opened.cloned())
+        .collect();
+    let keepers = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+    Ok(Limit::new(&server.facts.sessions, &here, keepers))
 }
 
 /// The ledger of a server, told what that server has to divide now.
@@ -38,7 +51,7 @@ pub fn update(
     server: &Server,
     opened: Option<&RunId>,
 ) -> Result<(Ledger, Limit), RunDirError> {
-    let limit = limit(runtime, server, opened);
+    let limit = limit(runtime, server, opened)?;
     let ledger = Ledger::open(runtime, &server.admin_address)?;
     ledger.set_limit(&limit)?;
     Ok((ledger, limit))

@@ -10,9 +10,9 @@ pub mod budget;
 pub mod clone;
 #[cfg(feature = "cli")]
 pub mod keeper;
-#[cfg(feature = "cli")]
-pub mod keeper_plan;
 pub mod kept;
+#[cfg(feature = "cli")]
+pub mod locks;
 #[cfg(feature = "cli")]
 pub mod spawn;
 #[cfg(feature = "cli")]
@@ -50,7 +50,7 @@ pub enum RunError {
     )]
     SharedClone(std::time::Duration),
     /// The keeper could not be started.
-    #[error("failed to start the keeper: {0}")]
+    #[error("failed to start the keeper: {0}; `--no-keeper` or `run.keeper = false` does without")]
     Keeper(std::io::Error),
 }
 
@@ -87,7 +87,7 @@ pub struct OpenRun {
 /// Opens a run: server, run directory, locks, template, `run.json`.
 ///
 /// # Errors
-/// [`RunError`]; the run directory of a failed opening is removed.
+/// [`RunError`]; the run directory of a failed opening is removed, or left to the sweep.
 pub async fn open(
     config: &Config,
     identity: Identity<'_>,

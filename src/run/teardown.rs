@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 
+use super::locks::{Locks, VERIFY};
 use super::{RunError, clone, kept};
 use crate::name::DbName;
 use crate::pg::admin::Admin;
@@ -44,8 +45,8 @@ pub struct Ending {
     pub dir: RunDir,
     /// What `run.json` says.
     pub file: RunFile,
-    /// The session that holds the run lock and the template's lock shared.
-    pub admin: Admin,
+    /// The run lock and the template's lock, shared.
+    pub locks: Locks,
     /// How many templates stay.
     pub templates: usize,
     /// Shortens the wait for test processes to [`STRAGGLERS`].
@@ -62,14 +63,16 @@ impl Ending {
             runtime,
             dir,
             file,
-            admin,
+            mut locks,
             templates,
             hurry,
         } = self;
-        let Some(dead) = last_on_this_host(dir, patience, hurry).await else {
-            return Ok(End::LeftToSweep);
+        let last = last_on_this_host(dir, patience, hurry, &mut locks, &file);
+        let dead = match last.await {
+            Ok(dead) => dead,
+            Err(end) => return Ok(end),
         };
-        let Some(mut admin) = last_on_the_server(admin, &file).await? else {
+        let Some(mut admin) = last_on_the_server(locks.into_admin(), &file).await? else {
             return Ok(End::LeftToSweep);
         };
         if let Some(shared) = pollution::Shared::of_ending(&dead, &file) {
@@ -103,18 +106,27 @@ impl Ending {
     }
 }
 
-/// Wins the run directory's lock exclusive, or gives up after `patience`.
+/// Wins the run directory's lock exclusive, or gives up after `patience`. Whoever still lives relies on the run lock meanwhile.
 async fn last_on_this_host(
     mut dir: RunDir,
     mut patience: Duration,
     mut hurry: Option<Signal>,
-) -> Option<DeadRunDir> {
+    locks: &mut Locks,
+    file: &RunFile,
+) -> Result<DeadRunDir, End> {
     let begun = Instant::now();
+    let mut verified = begun;
     for attempt in 0.. {
         match dir.end() {
-            Ok(dead) => return Some(dead),
-            Err(_) if begun.elapsed() >= patience => return None,
+            Ok(dead) => return Ok(dead),
+            Err(_) if begun.elapsed() >= patience => break,
             Err(back) => dir = back,
+        }
+        if verified.elapsed() > VERIFY {
+            if !locks.verify().await && !locks.take_back(&dir, file).await {
+                return Err(End::FencedOff);
+            }
+            verified = Instant::now();
         }
         tokio::select! {
             () = tokio::time::sleep(backoff(attempt)) => {}
@@ -124,7 +136,7 @@ async fn last_on_this_host(
             }
         }
     }
-    None
+    Err(End::LeftToSweep)
 }
 
 async fn told(hurry: &mut Option<Signal>) {

@@ -40,6 +40,11 @@ pub async fn collect_templates(
         if !admin.try_lock(key).await? {
             continue;
         }
+        // A run that has begun meanwhile says so here before it lets go of the lock for its keeper to take it.
+        if runtime.templates_in_use()?.contains(&row.name) {
+            admin.unlock(key).await?;
+            continue;
+        }
         match admin.drop_database(&row.name, row.is_template, false).await {
             Ok(()) => dropped.push(row.name),
             Err(error) if error.code().is_some() => tracing::warn!("{error}"),

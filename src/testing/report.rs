@@ -41,7 +41,7 @@ pub fn not_kept(name: &DbName, error: &dyn Display) {
 /// A database could not be given back.
 pub fn left_to_sweep(error: &dyn Display) {
     eprintln!(
-        "kapsel-testdb: left something behind ({error}); `kapsel-testdb sweep` will remove it"
+        "kapsel-testdb: left something behind ({error}); `kapsel-testdb sweep` removes it, and keeps what a test failed with"
     );
 }
 

@@ -15,6 +15,7 @@ use crate::connections::{Ledger, Place};
 use crate::env;
 use crate::name::{DbName, Kind};
 use crate::pg::admin::Admin;
+use crate::platform;
 use crate::run::{self, Identity, clone, kept};
 use crate::run_dir::{Claim, Claimant, Connections, Folder, RunDir, RunDirError, RunFile, Runtime};
 use crate::template::Quiet;
@@ -196,7 +197,7 @@ impl Session {
         // This may be waiting for a long time.
         self.watch_keeper();
         let runtime = self.path.ancestors().nth(2).unwrap_or(&self.path);
-        let server = self.file.admin.as_ref().unwrap_or(&self.file.server);
+        let server = self.file.admin_address();
         let ledger = Ledger::open(&Runtime::open_at(runtime)?, server)?;
         Hold::take(&ledger, missing, connections).await
     }
@@ -308,7 +309,8 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Ends a run of our own: drops what it still has, frees the locks, removes the directory, unless something is left to sweep. An exported run is the keeper's.
+    /// Ends a run of our own: drops what it still has but what a test failed with, frees the locks, removes the directory, unless
+    /// something is left to sweep. An exported run is the keeper's.
     fn drop(&mut self) {
         let Some(Inner { dir, admin, own }) = self.inner.take() else {
             return;
@@ -316,21 +318,29 @@ impl Drop for Session {
         let Some(own) = own else { return };
         let run = self.file.run.clone();
         let namespace = self.file.namespace.clone();
+        // What could not be preserved.
+        let failed = dir.list(Folder::Failed);
         let ended = background::run_blocking(async move {
-            if let Some(mut admin) = admin.lock().await.take() {
-                let rows = admin.databases(&namespace).await?;
-                let ours = rows.iter().filter(|row| row.name.run() == Some(&run));
-                for row in ours.filter(|row| row.name.kind() != Kind::Kept) {
+            let Some(mut admin) = admin.lock().await.take() else {
+                return Ok(Some("its session with the server was lost"));
+            };
+            let rows = admin.databases(&namespace).await?;
+            let ours = rows.iter().filter(|row| row.name.run() == Some(&run));
+            for row in ours.filter(|row| row.name.kind() != Kind::Kept) {
+                if !failed.contains(&row.name) {
                     admin
                         .drop_database(&row.name, row.is_template, true)
                         .await?;
                 }
-                admin.close().await;
             }
-            Ok(())
+            admin.close().await;
+            let unkept = (!failed.is_empty()).then_some("it could not be kept");
+            Ok(unkept)
         });
         match ended {
-            Ok(()) => run::close(&own.runtime, dir),
+            Ok(None) => run::close(&own.runtime, dir),
+            // The sweep goes by the directory.
+            Ok(Some(why)) => report::left_to_sweep(&why),
             Err(error) => report::left_to_sweep(&error),
         }
     }
@@ -352,7 +362,7 @@ async fn in_line(
     config: &Config,
     connections: Option<u32>,
 ) -> Result<Place, TestDbError> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = platform::cores();
     tokens::wait(ledger, |limit, in_line| {
         let share = limit.share(cores.max(in_line), config.pool.max_connections);
         1 + connections.unwrap_or(share)

@@ -96,6 +96,9 @@ impl Hold {
         }
         drop(first);
         let place = ledger.enter(|_, _| tokens)?;
+        if !ledger.is_granted(&place.holder) {
+            ledger.bury_the_dead()?;
+        }
         if ledger.is_granted(&place.holder) {
             return Ok(Self::new(Some(place), connections, connections));
         }
@@ -179,13 +182,16 @@ pub async fn wait(
 }
 
 /// While the process has, with `more`, more connections than tokens: closes the idle ones of the pool that was used least recently.
+/// Each pool is asked once: what it then still calls idle is promised to somebody who waits for it, or is being closed.
 async fn close_idle(more: u32) {
-    while let Some(pool) = least_used(more) {
+    let mut asked = Vec::new();
+    while let Some((id, pool)) = least_used(more, &asked) {
+        asked.push(id);
         pool.close_idle().await;
     }
 }
 
-fn least_used(more: u32) -> Option<Arc<dyn SharedPool>> {
+fn least_used(more: u32, asked: &[u64]) -> Option<(u64, Arc<dyn SharedPool>)> {
     let leases = leases();
     let pools = || {
         leases
@@ -200,9 +206,9 @@ fn least_used(more: u32) -> Option<Arc<dyn SharedPool>> {
     if open + more <= tokens {
         return None;
     }
-    let idle = pools().filter(|(_, pool)| pool.num_idle() > 0);
+    let idle = pools().filter(|(lease, pool)| pool.num_idle() > 0 && !asked.contains(&lease.id));
     let least = idle.min_by_key(|(lease, _)| lease.used.0.load(Ordering::Relaxed));
-    least.map(|(_, pool)| pool.clone())
+    least.map(|(lease, pool)| (lease.id, pool.clone()))
 }
 
 /// Microseconds since the process asked first.
@@ -213,4 +219,73 @@ fn now() -> u64 {
 
 fn leases() -> std::sync::MutexGuard<'static, Vec<Lease>> {
     LEASES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Taken;
+    use crate::name::{RunId, RunKey};
+    use crate::pg::Address;
+    use crate::run_dir::Runtime;
+
+    /// A pool whose idle connection is promised to somebody: it cannot be taken out.
+    #[derive(Debug)]
+    struct Promised(AtomicU64);
+
+    impl SharedPool for Promised {
+        fn size(&self) -> u32 {
+            1
+        }
+
+        fn num_idle(&self) -> usize {
+            1
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn close_idle(&self) -> BoxFuture<'_, ()> {
+            assert!(self.0.fetch_add(1, Ordering::Relaxed) < 100, "in circles");
+            Box::pin(async {})
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+
+        fn try_take(&self) -> Option<Box<dyn Taken>> {
+            None
+        }
+
+        fn take(&self) -> BoxFuture<'_, Result<Box<dyn Taken>, sqlx::Error>> {
+            Box::pin(async { Err(sqlx::Error::PoolClosed) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_closed_is_not_asked_for_ever() {
+        let hold = Hold::new(None, 0, 1);
+        hold.share(Promised(AtomicU64::new(0)));
+        close_idle(0).await;
+    }
+
+    #[tokio::test]
+    async fn the_dead_keep_nothing_from_a_later_lease() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let runtime = Runtime::open_at(&folder.path().join("rt")).expect("private");
+        let (server, _) = Address::parse("postgres://localhost/").expect("valid");
+        let ledger = Ledger::open(&runtime, &server).expect("a ledger");
+        let limit = Limit {
+            tokens: 12,
+            ..Limit::unknown()
+        };
+        ledger.set_limit(&limit).expect("noted");
+        let dead = RunId::new(std::time::UNIX_EPOCH, &RunKey::new(&["dead"]));
+        assert!(ledger.reserve(&dead, 6).expect("reserved"));
+        let first = Hold::take(&ledger, 4, 4).await.expect("its tokens");
+        let later = Hold::take(&ledger, 4, 4).await.expect("what is free");
+        assert_eq!((first.tokens, later.tokens), (4, 4));
+    }
 }

@@ -11,9 +11,9 @@
 //!
 //! | model | what it is about | implemented in |
 //! |---|---|---|
-//! | [`lease`] | entries, claim by flock and rename, release, recycling, fallback clones | `src/run_dir/`, `src/testing/session.rs`, `src/run/clone.rs`, `src/run/keeper.rs` |
+//! | [`lease`] | entries, claim by flock and rename, release, recycling, fallback clones | `src/run_dir/`, `src/testing/session.rs`, `src/run/clone.rs`, `src/run/keeper/` |
 //! | [`here`] | run directory and fence: handover, teardown, sweep on the same host | `src/run_dir/`, `src/run/{mod,spawn,keeper,teardown}.rs`, `src/sweep/execute.rs` |
-//! | [`afar`] | the fence without a run directory: looks, cuts, restarts, suspended keepers | `src/sweep/{plan,execute}.rs`, `src/run/keeper.rs`, `src/testing/session.rs` |
+//! | [`afar`] | the fence without a run directory: looks, cuts, restarts, suspended keepers | `src/sweep/{plan,execute}.rs`, `src/run/keeper/`, `src/testing/session.rs` |
 //! | [`template`] | one build, published whole; collection of templates in use by nobody | `src/template/{mod,build}.rs`, `src/sweep/templates.rs` |
 //!
 //! Names of databases are in `src/name.rs`, advisory locks in `src/pg/lock.rs`, statements in `src/pg/`. Where a model has

@@ -49,6 +49,7 @@ fn child() {
             "abort" => abort_with_a_lease().await,
             "exit" => exit_with_a_lease().await,
             "touch" => touch().await,
+            "paused" => paused().await,
             "hold" => hold().await,
             "many" => many().await,
             "crowd" => crowd().await,
@@ -166,6 +167,21 @@ async fn touch() {
         .await
         .expect("an answer");
     assert_eq!(answer, 1);
+}
+
+/// Stops tokio's clock, which then jumps to the next timer whenever the test waits for the server.
+async fn paused() {
+    let db = TestDb::lease().await.expect("a lease");
+    let mut connection = db.pool().acquire().await.expect("a connection");
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    sqlx::query("SELECT pg_sleep(0.2)")
+        .execute(&mut *connection)
+        .await
+        .expect("an answer");
+    let passed = begun.elapsed();
+    tokio::time::resume();
+    assert!(passed.as_secs() < 60, "{passed:?}");
 }
 
 /// Holds a lease until standard input ends, then uses it once more.

@@ -76,6 +76,46 @@ fn run_passes_signals_on_and_reports_them_as_a_shell_does() {
 }
 
 #[test]
+fn run_can_be_interrupted_while_the_run_ends() {
+    let server = Server::start();
+    let project = project(&server);
+    let stopped = project.beside("stopped");
+    // A keeper that does not get on.
+    let script = r#"until pid=$(cat "$KAPSEL_TESTDB_RUN_DIR/keeper.pid" 2>/dev/null); do sleep 0.01; done
+        kill -STOP "$pid"; echo "$pid $$" > "$0.new"; mv "$0.new" "$0""#;
+    let tool = project.tool("run --").args(["sh", "-c", script]);
+    let mut child = tool.args([&stopped]).spawn();
+    let [keeper, command]: [u32; 2] = poll_until("the keeper is stopped", PATIENCE, || {
+        let text = std::fs::read_to_string(&stopped).map_err(|e| e.to_string())?;
+        let pids: Vec<u32> = text.split_whitespace().flat_map(str::parse).collect();
+        pids.try_into().map_err(|_| text)
+    });
+    poll_until("the command is over", PATIENCE, || {
+        match platform::exists(command) {
+            false => Ok(()),
+            true => Err("not yet".to_owned()),
+        }
+    });
+    // One that comes too early was for the command.
+    poll_until("it has ended", PATIENCE, || {
+        match child.try_wait().expect("a child") {
+            Some(_) => Ok(()),
+            None => {
+                platform::signal(child.id(), Signal::TERM).expect("told");
+                Err("it waits".to_owned())
+            }
+        }
+    });
+    let outcome = Outcome::of(child);
+    outcome
+        .code(0)
+        .says(&["interrupted", "the keeper ends the run"]);
+    platform::signal(keeper, Signal::CONT).expect("told");
+    project.run("wait").code(0);
+    nothing_is_left(&project, &server);
+}
+
+#[test]
 fn a_killed_run_leaves_nothing_that_the_keeper_or_a_sweep_does_not_remove() {
     let server = Server::start();
     let project = project(&server);

@@ -1,7 +1,7 @@
 //! The connection budget: many processes with pools on small servers, none of which is ever refused.
 
 use crate::child::{self, CONNECTIONS, Holder};
-use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
+use crate::support::{DeadRun, FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
 
 /// Nobody was refused: the budget held, and nothing was left to luck or to a second attempt.
 #[track_caller]
@@ -234,4 +234,23 @@ fn status_says_what_tests_may_have_and_how_that_comes_about() {
     );
     nextest.end();
     assert_eq!(budget(&project, "reserved_by_runs"), 0);
+}
+
+#[test]
+fn keepers_that_are_dead_or_another_servers_take_nothing() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let dead = DeadRun::leave(&project, "dead");
+    std::fs::write(dead.dir.join("keeper.pid"), "1\n").expect("a file");
+    let elsewhere = Server::start();
+    let mut other = Project::named("other", &elsewhere);
+    other.share_host_with(&project);
+    let nextest = FakeNextest::start(&other, "r");
+    nextest.keeper_pid();
+    let keepers = |project: &Project| {
+        let status = project.run("status --json").code(0).json();
+        status["server"]["budget"]["keepers"].as_u64()
+    };
+    assert_eq!((keepers(&project), keepers(&other)), (Some(0), Some(4)));
+    nextest.end();
 }

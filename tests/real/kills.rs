@@ -86,6 +86,63 @@ fn tests_go_on_without_their_keeper_and_the_next_sweep_removes_what_it_left() {
 }
 
 #[test]
+fn a_silent_test_whose_keeper_was_killed_is_alive_to_other_hosts() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let holder = Holder::start(&project, &nextest.exported);
+    nextest.kill_keeper();
+    let sql = "SELECT mode FROM pg_locks JOIN pg_stat_activity USING (pid) \
+        WHERE locktype = 'advisory' AND granted AND application_name = 'kapsel-testdb test'";
+    poll_until(
+        "the test process holds the locks",
+        PATIENCE,
+        || match server.column_in("postgres", sql).as_slice() {
+            [] => Err("no lock of a test process".to_owned()),
+            _ => Ok(()),
+        },
+    );
+    server.execute(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+        holder.database
+    ));
+    server.wait_for_sessions(&holder.database, 0);
+    // Another folder of run directories: as from another host.
+    let mut there = Project::on(&server);
+    there.set("KAPSEL_TESTDB_WATCH_SECS", "1");
+    let outcome = there.run("sweep");
+    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    holder.end();
+    drop(nextest.without_keeper());
+    project.run("sweep --no-wait").code(0);
+    nothing_is_left(&project, &server);
+}
+
+#[test]
+fn what_a_process_could_not_keep_is_kept_by_the_sweep() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let holder = Holder::of(&project, child::command(&project, "", "late"));
+    let ours =
+        "SELECT pid::text FROM pg_stat_activity WHERE application_name LIKE 'kapsel-testdb %'";
+    server.execute(&ours.replace("pid::text", "pg_terminate_backend(pid)"));
+    poll_until(
+        "its administrative session is gone",
+        PATIENCE,
+        || match server.column_in("postgres", ours).as_slice() {
+            [] => Ok(()),
+            pids => Err(format!("{pids:?}")),
+        },
+    );
+    holder.end_with(101);
+    assert_eq!(server.databases_of("clone").len(), 1);
+    assert_eq!(project.run_dirs().len(), 1);
+    project.run("sweep --no-wait").code(0);
+    assert_eq!(server.databases_of("kept").len(), 1);
+    nothing_is_left(&project, &server);
+}
+
+#[test]
 fn a_killed_run_with_a_live_session_of_another_is_swept_by_the_next_prepare() {
     let server = Server::start();
     let project = Project::on(&server);

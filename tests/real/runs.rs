@@ -144,6 +144,38 @@ fn shared(dir: &Path) -> Result<String, String> {
 }
 
 #[test]
+fn a_keeper_whose_template_is_gone_tries_no_more() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    poll_until("a clone is ready", PATIENCE, || ready(&nextest.dir));
+    let (_, template) = read_run(&nextest.dir);
+    server.execute(&format!("ALTER DATABASE {template} IS_TEMPLATE false"));
+    server.execute(&format!("DROP DATABASE {template}"));
+    let holder = child::Holder::start(&project, &nextest.exported);
+    let said = || nextest.keeper_log().matches("made ahead").count();
+    poll_until("the keeper has said so", PATIENCE, || match said() {
+        0 => Err(nextest.keeper_log()),
+        _ => Ok(()),
+    });
+    child::run(&project, &nextest.exported, "once").code(0);
+    // Both hands were at it.
+    assert!(said() <= 2, "{}", nextest.keeper_log());
+    holder.end();
+    nextest.end();
+    assert!(server.databases_of("clone").is_empty());
+}
+
+#[test]
+fn a_test_may_stop_tokios_clock() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    child::run(&project, &nextest.exported, "paused").code(0);
+    nextest.end();
+}
+
+#[test]
 fn prepare_returns_though_its_keeper_lives_on() {
     let server = Server::start();
     let project = Project::on(&server);

@@ -86,7 +86,8 @@ async fn inside(
 ) -> Result<(), ServerError> {
     let facts = &server.facts;
     // What is wrong with the runtime folder is told elsewhere.
-    let limit = Runtime::open().map(|runtime| connections::limit(&runtime, server, None));
+    let runtime = Runtime::open();
+    let limit = runtime.and_then(|runtime| connections::limit(&runtime, server, None));
     let limit = limit.unwrap_or_else(|_| Limit::new(&facts.sessions, &BTreeSet::new(), 0));
     let wanted = Wanted {
         threads: test_threads(),

@@ -22,7 +22,7 @@
 //! its DROP (one round trip) no session is both opened and lost. Counters are taken to be current: before PostgreSQL 15 they may
 //! lag by up to 0.5 s.
 //! Implemented in `src/sweep/execute.rs` (`settle_quiet`, `remove_elsewhere`, `drop_quiet`), `src/sweep/plan.rs` (`still_quiet`),
-//! `src/run/keeper.rs` (`verify`, `lock_again`), `src/run/clone.rs` (`admin`: fallback) and `src/pg/lock.rs`.
+//! `src/run/locks.rs`, `src/run/clone.rs` (`admin`: fallback) and `src/pg/lock.rs`.
 
 mod members;
 mod sweeper;

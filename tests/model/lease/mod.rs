@@ -9,7 +9,7 @@
 //! where nothing is kept, by a drop: to whoever might still use it, both are the loss of the database. What is kept is no clone any more,
 //! and when it goes is not modelled.
 //! Implemented in `src/run_dir/` (entries: `offer`, `claim`, `enter_leased`, `move_leased`, `settle_abandoned`), `src/testing/session.rs`
-//! (claim, fallback, release), `src/run/clone.rs` and `src/run/kept.rs`, and `src/run/keeper.rs` (keeper).
+//! (claim, fallback, release), `src/run/clone.rs` and `src/run/kept.rs`, and `src/run/keeper/` (keeper).
 
 mod helper;
 mod keeper;

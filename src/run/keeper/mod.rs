@@ -5,9 +5,11 @@
 //! to do. What a crash leaves: the test processes' flocks keep the run alive, helpers clone and drop by themselves, and the next
 //! sweep removes the rest.
 
+mod hands;
+mod plan;
+
 use std::collections::HashSet;
 use std::fs::File;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,23 +19,22 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use self::hands::Done;
+use self::plan::{Job, View, plan};
 use super::budget::Budget;
-use super::keeper_plan::{Job, View, plan};
+use super::locks::{Locks, VERIFY};
 use super::spawn::KeeperOrder;
 use super::teardown::{End, Ending, STRAGGLERS};
-use super::{RunError, clone, kept};
-use crate::name::DbName;
+use super::{RunError, clone};
+use crate::name::{DbName, Kind};
 use crate::pg::admin::Admin;
-use crate::pg::connect::{Patience, Retry};
-use crate::pg::lock::LockKey;
+use crate::pg::connect::Patience;
 use crate::platform::{self, DirWatch, ProcessWatch};
 use crate::run_dir::{Folder, RunDir, RunFile, Runtime};
-use crate::{pollution, sweep};
+use crate::sweep;
 
 /// Sessions that work at once, besides the one that holds the locks and the spare one, which warms clones or sweeps.
 const HANDS: usize = 2;
-/// How often the locks are verified while nothing happens.
-const VERIFY: Duration = Duration::from_secs(10);
 /// What a connect takes on a busy machine.
 const CLAIMANTS_FIRST: Duration = Duration::from_millis(10);
 /// How long idle hands stay connected.
@@ -42,11 +43,12 @@ const IDLE: Duration = Duration::from_secs(2);
 const LIFE: Duration = Duration::from_secs(3600);
 /// How long the teardown waits for test processes that outlive nextest.
 const LINGER: Duration = Duration::from_secs(600);
+
 struct Keeper {
     runtime: Runtime,
     dir: RunDir,
     file: RunFile,
-    lock: Admin,
+    locks: Locks,
     templates: usize,
     /// Tests that use a database at the same time.
     at_once: usize,
@@ -57,20 +59,13 @@ struct Keeper {
     /// Databases that would not go away: left to the teardown, not tried again in a hot loop.
     stuck: HashSet<DbName>,
     failures: u32,
+    /// Whether to make databases: not after the server has refused one for a reason that stays, until it has dropped one.
+    making: bool,
     budget: Budget,
     /// The session that is not a hand's.
     spare: Arc<Semaphore>,
     /// Whether the log says already that there is too little room.
     complained: bool,
-    /// Templates besides the run's own whose locks are held.
-    templates_held: HashSet<DbName>,
-}
-
-/// A finished job, and the session that did it if it is still good.
-struct Done {
-    job: Job,
-    admin: Option<Admin>,
-    result: Result<Option<DbName>, RunError>,
 }
 
 /// Why the keeper's working life ended.
@@ -95,14 +90,14 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
     let file = dir.read()?;
     dir.set_keeper_pid(std::process::id())?;
     let runtime = Runtime::open()?;
-    let mut lock = clone::admin(&file, "keeper", Patience::RUNNING).await?;
-    let budget = Budget::measure(&mut lock, &file).await;
+    let mut admin = clone::admin(&file, "keeper", Patience::RUNNING).await?;
+    let budget = Budget::measure(&mut admin, &file).await;
     let at_once = at_once(file.threads);
     let mut keeper = Keeper {
         runtime,
         dir,
         file,
-        lock,
+        locks: Locks::on(admin),
         templates: order.templates,
         at_once,
         idle: Vec::new(),
@@ -111,10 +106,10 @@ pub async fn keep(order: &KeeperOrder) -> Result<End, RunError> {
         demand: false,
         stuck: HashSet::new(),
         failures: 0,
+        making: true,
         budget,
         spare: Arc::new(Semaphore::new(1)),
         complained: false,
-        templates_held: HashSet::new(),
     };
     let stop = keeper.work(order.watch.as_ref(), &mut told).await;
     tracing::info!(?stop, "the working life ends");
@@ -150,10 +145,13 @@ impl Keeper {
         let mut sweeping = false;
         let mut swept = false;
         loop {
-            if !self.verify().await {
-                return Stop::Fenced;
+            if !self.locks.verify().await {
+                self.idle.clear();
+                if !self.locks.take_back(&self.dir, &self.file).await {
+                    return Stop::Fenced;
+                }
             }
-            self.hold_templates().await;
+            self.locks.hold_templates(&self.dir).await;
             self.assign();
             sweeping |= self.jobs.is_empty();
             let pause = if self.busy.is_empty() && !self.idle.is_empty() {
@@ -181,92 +179,6 @@ impl Keeper {
         }
     }
 
-    /// Whether the run lock is still ours. A lost connection is made again; a lock that somebody took meanwhile fences us off.
-    async fn verify(&mut self) -> bool {
-        let Err(error) = self.lock.verify().await else {
-            return true;
-        };
-        tracing::warn!("lost the session that holds the run lock: {error}");
-        self.idle.clear();
-        match self.lock_again().await {
-            Ok(true) => {
-                tracing::warn!("took the run lock back");
-                true
-            }
-            Ok(false) => {
-                tracing::error!(
-                    "fenced off: somebody else removes the databases of run `{}`; this keeper stops and drops nothing; tests go on by themselves",
-                    self.file.run
-                );
-                false
-            }
-            Err(error) => {
-                tracing::error!(
-                    "could not take the run lock back: {error}; this keeper stops and drops nothing; tests go on by themselves"
-                );
-                false
-            }
-        }
-    }
-
-    /// Holds the locks of the templates that tests use besides the run's own, so that nobody collects one between two tests. A lock that
-    /// is not free is a collector's: who needs the template next builds it again.
-    async fn hold_templates(&mut self) {
-        for name in self.dir.templates() {
-            if self.templates_held.contains(&name) {
-                continue;
-            }
-            match self.lock.try_lock_shared(LockKey::template(&name)).await {
-                Ok(true) => drop(self.templates_held.insert(name)),
-                Ok(false) => {}
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-    }
-
-    /// A server that has just crashed or was restarted may do so again.
-    async fn lock_again(&mut self) -> Result<bool, RunError> {
-        let mut retry = Retry::within(Patience::RUNNING.busy);
-        loop {
-            match self.lock_once_again().await {
-                Err(RunError::Pg(error)) if error.is_passing() => retry.pause(error).await?,
-                result => return result,
-            }
-        }
-    }
-
-    async fn lock_once_again(&mut self) -> Result<bool, RunError> {
-        let patience = Patience {
-            absent: Patience::RUNNING.busy,
-            busy: Patience::RUNNING.busy,
-        };
-        let mut admin = clone::connect(&self.file, "keeper", patience).await?;
-        let run = LockKey::run(&self.file.namespace, &self.file.run);
-        if !admin.try_lock_shared(run).await? {
-            return Ok(false);
-        }
-        admin
-            .lock_shared(&[LockKey::template(&self.file.template)])
-            .await?;
-        // What was swept while nobody held the lock is not offered any more.
-        let there = admin.databases(&self.file.namespace).await?;
-        for name in self.dir.list(Folder::Ready) {
-            if there.iter().all(|row| row.name != name) {
-                self.dir.forget(Folder::Ready, &name);
-            }
-        }
-        if self
-            .dir
-            .shared()
-            .is_some_and(|name| there.iter().all(|row| row.name != name))
-        {
-            self.dir.set_shared(None)?;
-        }
-        self.lock = admin;
-        self.templates_held.clear();
-        Ok(true)
-    }
-
     fn view(&mut self) -> View {
         let waiting = |folder| -> Vec<DbName> {
             let mut names = self.dir.list(folder);
@@ -291,9 +203,7 @@ impl Keeper {
         let failed = waiting(Folder::Failed);
         self.demand |= !failed.is_empty()
             || !leased.is_empty()
-            || released
-                .iter()
-                .any(|name| name.kind() == crate::name::Kind::Clone);
+            || released.iter().any(|name| name.kind() == Kind::Clone);
         let ready = self.dir.list(Folder::Ready).len();
         let existing = ready + leased.len() + released.len() + failed.len() + 1;
         let preserving = self.jobs.iter().any(|j| matches!(j, Job::Preserve(_)));
@@ -311,7 +221,7 @@ impl Keeper {
         }
         View {
             ready,
-            room,
+            room: if self.making { room } else { 0 },
             creating: self.jobs.iter().filter(|j| **j == Job::Create).count(),
             released,
             dropping: self
@@ -321,7 +231,7 @@ impl Keeper {
                 .count(),
             failed,
             demand: self.demand,
-            shared: self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
+            shared: !self.making || self.dir.shared().is_some() || self.jobs.contains(&Job::Shared),
             threads: self.at_once,
             free: HANDS.saturating_sub(self.busy.len()),
         }
@@ -369,7 +279,7 @@ impl Keeper {
                         };
                     }
                 };
-                do_job(job, admin, &dir, &file, &spare).await
+                hands::work(job, admin, &dir, &file, &spare).await
             }));
         }
     }
@@ -386,10 +296,17 @@ impl Keeper {
                     tracing::warn!("{error}");
                 }
             }
-            (Ok(_), _) => self.failures = 0,
-            (Err(error), Job::Drop(name) | Job::Preserve(name)) if is_lasting(&error) => {
+            (Ok(_), job) => {
+                self.failures = 0;
+                self.making |= matches!(job, Job::Drop(_));
+            }
+            (Err(error), Job::Drop(name) | Job::Preserve(name)) if hands::is_lasting(&error) => {
                 tracing::warn!("`{name}` is left to the teardown: {error}");
                 self.stuck.insert(name);
+            }
+            (Err(error), Job::Create | Job::Shared) if hands::ends_making(&error) => {
+                tracing::warn!("no databases are made ahead until one was dropped: {error}");
+                self.making = false;
             }
             (Err(error), _) => {
                 tracing::warn!("{error}");
@@ -419,33 +336,17 @@ impl Keeper {
         while let Some(done) = self.busy.next().await {
             self.finished(done);
         }
+        self.rest().await;
         let end = Ending {
             runtime: self.runtime,
             dir: self.dir,
             file: self.file,
-            admin: self.lock,
+            locks: self.locks,
             templates: self.templates,
             hurry: Some(told),
         };
         end.run(patience).await
     }
-}
-
-/// How many of the tests use a database at the same time: where there are many more threads than cores, most wait for a core, and
-/// clones that are made for them take it from the others.
-fn at_once(threads: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(threads, NonZero::get);
-    threads.min(2 * cores)
-}
-
-/// Whether the server refused this very statement, so that the next attempt would fail as well.
-fn is_lasting(error: &RunError) -> bool {
-    let code = match error {
-        RunError::Pg(error) => error.code(),
-        _ => None,
-    };
-    // Class 53: out of resources; class 57: shut down, cancelled.
-    code.is_some_and(|code| !code.starts_with("53") && !code.starts_with("57"))
 }
 
 async fn ended(process: Option<&Option<ProcessWatch>>) {
@@ -456,80 +357,8 @@ async fn ended(process: Option<&Option<ProcessWatch>>) {
     }
 }
 
-async fn do_job(
-    job: Job,
-    admin: Option<Admin>,
-    dir: &RunDir,
-    file: &RunFile,
-    spare: &Semaphore,
-) -> Done {
-    let connected = match admin {
-        Some(admin) => Ok(admin),
-        None => clone::connect(file, "keeper", Patience::RUNNING).await,
-    };
-    let mut admin = match connected {
-        Ok(admin) => admin,
-        Err(error) => {
-            return Done {
-                job,
-                admin: None,
-                result: Err(error.into()),
-            };
-        }
-    };
-    let result = match &job {
-        Job::Shared => clone::ensure_shared(&mut admin, dir, file, None)
-            .await
-            .map(Some),
-        Job::Create => create_and_warm(&mut admin, file, spare).await.map(Some),
-        Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
-        Job::Drop(name) => {
-            if let Some(shared) = pollution::Shared::of_round(dir, file, name) {
-                judge(shared, &mut admin, dir, spare).await;
-            }
-            clone::drop_released(&mut admin, dir, file, name)
-                .await
-                .map(|()| None)
-                .map_err(RunError::from)
-        }
-    };
-    let admin = result.is_ok().then_some(admin);
-    Done { job, admin, result }
-}
-
-/// Looks at the shared clone of a round that is over, with the spare session besides the hand's.
-async fn judge(shared: pollution::Shared<'_>, admin: &mut Admin, dir: &RunDir, spare: &Semaphore) {
-    let _session = spare.acquire().await;
-    let base = dir.path().ancestors().nth(2).unwrap_or(dir.path());
-    match Runtime::open_at(base) {
-        Ok(runtime) => shared.judge(admin, &runtime).await,
-        Err(error) => tracing::warn!("{error}"),
-    }
-}
-
-/// Preserves a failed test's clone. Many tests may fail in one run: the bounds hold meanwhile.
-async fn preserve(
-    admin: &mut Admin,
-    dir: &RunDir,
-    file: &RunFile,
-    name: &DbName,
-) -> Result<Option<DbName>, RunError> {
-    let kept = kept::preserve(admin, dir.entries(), name).await?;
-    kept::bound(admin, &file.namespace, file.keep).await?;
-    Ok(kept)
-}
-
-/// Makes a clone and, where the spare session is free, connects to it once.
-async fn create_and_warm(
-    admin: &mut Admin,
-    file: &RunFile,
-    spare: &Semaphore,
-) -> Result<DbName, RunError> {
-    let name = clone::create_new(admin, file, crate::name::Kind::Clone).await?;
-    if let Ok(_session) = spare.try_acquire()
-        && let Err(error) = clone::warm(file, &name).await
-    {
-        tracing::info!("`{name}` is offered cold: {error}");
-    }
-    Ok(name)
+/// How many of the tests use a database at the same time: where there are many more threads than cores, most wait for a core, and
+/// clones that are made for them take it from the others.
+fn at_once(threads: usize) -> usize {
+    threads.min(2 * platform::cores())
 }
