@@ -187,11 +187,11 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
         let text = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?;
         text.trim().parse().ok()
     };
-    let left = read("memory.max").zip(read("memory.current"));
+    let Some((most, now)) = read("memory.max").zip(read("memory.current")) else {
+        return Some(free);
+    };
     let cached = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").map_or(0, |s| cache(&s));
-    Some(left.map_or(free, |(most, now)| {
-        free.min(most.saturating_sub(now.saturating_sub(cached)))
-    }))
+    Some(free.min(most.saturating_sub(now.saturating_sub(cached))))
 }
 
 /// What a control group counts as used and gives up when it is asked for more: pages of files that nobody has used lately.

@@ -30,9 +30,14 @@ pub fn limit(
     opened: Option<&RunId>,
 ) -> Result<Limit, RunDirError> {
     let here: BTreeSet<RunId> = runtime.runs().into_iter().collect();
-    let alive = runtime.alive()?.into_iter();
     let has_keeper = |run: &RunId| runtime.run_path(run).join("keeper.pid").exists();
+    // Whether runs are alive is asked behind the gate, one after the other: only where one may have a keeper.
+    let alive = match here.iter().any(has_keeper) {
+        true => runtime.alive()?,
+        false => Vec::new(),
+    };
     let kept: BTreeSet<RunId> = alive
+        .into_iter()
         .filter(|file| file.admin_address().is_same_server(&server.admin_address))
         .map(|file| file.run)
         .filter(has_keeper)

@@ -96,10 +96,12 @@ impl Hold {
         }
         drop(first);
         let place = ledger.enter(|_, _| tokens)?;
-        if !ledger.is_granted(&place.holder) {
+        let mut granted = ledger.is_granted(&place.holder);
+        if !granted {
             ledger.bury_the_dead()?;
+            granted = ledger.is_granted(&place.holder);
         }
-        if ledger.is_granted(&place.holder) {
+        if granted {
             return Ok(Self::new(Some(place), connections, connections));
         }
         Ok(Self::new(None, 0, connections))
