@@ -5,8 +5,8 @@ use std::future::Future;
 use super::{TestDb, TestDbError};
 use crate::driver::{Own, Version};
 
-/// The parameters of a test: `PgPool`; `PoolConnection<Postgres>`; `DatabaseConfig`; `PgPoolOptions, PgConnectOptions` (as a pair); or an array of
-/// one of them, each on a database of its own. Of whatever version of sqlx.
+/// The parameters of a test: `PgPool`; `PoolConnection<Postgres>`; `DatabaseConfig`; `PgPoolOptions, PgConnectOptions` (as a pair);
+/// or an array of one of them, each on a database of its own. Of whatever version of sqlx.
 #[diagnostic::on_unimplemented(
     message = "a test cannot take `{Self}`",
     label = "expected `PgPool`, `PoolConnection<Postgres>`, `DatabaseConfig`, `PgPoolOptions` and `PgConnectOptions`, or an array of one of them"

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::{OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -22,6 +22,14 @@ fn runtime() -> Result<&'static Runtime, TestDbError> {
     };
     let runtime = RUNTIME.get_or_init(build).as_ref();
     runtime.map_err(|e| TestDbError::Background(e.clone()))
+}
+
+/// Sleeps between two looks of a task in the test's runtime; `false`: the test has stopped tokio's clock, and the task would run in
+/// circles.
+pub async fn tick(every: Duration) -> bool {
+    let begun = Instant::now();
+    tokio::time::sleep(every).await;
+    begun.elapsed() >= every / 2
 }
 
 /// Runs a future there and waits for it here.

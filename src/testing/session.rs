@@ -326,16 +326,14 @@ impl Drop for Session {
             };
             let rows = admin.databases(&namespace).await?;
             let ours = rows.iter().filter(|row| row.name.run() == Some(&run));
-            for row in ours.filter(|row| row.name.kind() != Kind::Kept) {
-                if !failed.contains(&row.name) {
-                    admin
-                        .drop_database(&row.name, row.is_template, true)
-                        .await?;
-                }
+            let stays = |name: &DbName| name.kind() == Kind::Kept || failed.contains(name);
+            for row in ours.filter(|row| !stays(&row.name)) {
+                admin
+                    .drop_database(&row.name, row.is_template, true)
+                    .await?;
             }
             admin.close().await;
-            let unkept = (!failed.is_empty()).then_some("it could not be kept");
-            Ok(unkept)
+            Ok((!failed.is_empty()).then_some("it could not be kept"))
         });
         match ended {
             Ok(None) => run::close(&own.runtime, dir),

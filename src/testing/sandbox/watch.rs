@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::task::JoinHandle;
@@ -13,7 +13,7 @@ use crate::pg::Address;
 use crate::pg::blockers::blockers;
 use crate::pg::connect::quiet;
 use crate::run_dir::RunFile;
-use crate::testing::report;
+use crate::testing::{background, report};
 
 /// How often it looks whether the connection is in use for long.
 const TICK: Duration = Duration::from_millis(200);
@@ -35,13 +35,7 @@ pub fn start(
 async fn watch(sandbox: Weak<Sandbox>, address: Address, application: String) {
     let mut session = None;
     let mut told = BTreeSet::new();
-    loop {
-        let begun = Instant::now();
-        tokio::time::sleep(TICK).await;
-        // The test has stopped tokio's clock: it would run in circles.
-        if begun.elapsed() < TICK / 2 {
-            return;
-        }
+    while background::tick(TICK).await {
         let Some(sandbox) = sandbox.upgrade() else {
             return;
         };

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -37,13 +37,7 @@ impl Session {
         let (file, path) = (self.file.clone(), self.path.clone());
         let slot = self.inner().admin.clone();
         *watch = Some(runtime.spawn(async move {
-            loop {
-                let begun = Instant::now();
-                tokio::time::sleep(WATCH_KEEPER).await;
-                // The test has stopped tokio's clock: it would run in circles.
-                if begun.elapsed() < WATCH_KEEPER / 2 {
-                    return;
-                }
+            while background::tick(WATCH_KEEPER).await {
                 if has_keeper(&path) {
                     continue;
                 }
