@@ -12,10 +12,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
+use crate::config::ServerConfig;
+use crate::server::ServerKind;
 use crate::template::{Event, Observer};
-
-/// The JSON of a report on a server that does not run.
-pub const NO_SERVER: &str = "{\"schema\": 1, \"server\": null}\n";
 
 /// Prints for people and for programs.
 #[derive(Debug)]
@@ -67,6 +66,14 @@ impl Printer {
     /// A line on what was not done or went wrong: said even where `quiet`.
     pub fn problem(&self, text: &str) {
         self.above_the_bar(text);
+    }
+
+    /// Tells that the server does not run, and that this is no occasion to start it; as `json` to programs, too.
+    pub fn not_running(&self, server: &ServerConfig, json: bool) {
+        self.line(ServerKind::of(server).not_running());
+        if json {
+            self.data("{\"schema\": 1, \"server\": null}\n");
+        }
     }
 
     /// Something that is not as it should be, but does not stop us.

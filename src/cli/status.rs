@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::output::{NO_SERVER, Printer};
+use super::output::Printer;
 use crate::config::Config;
 use crate::connections::{self, Limit};
 use crate::name::{DbName, Kind, RunId};
@@ -79,10 +79,7 @@ struct RunStatus {
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
     let Some(status) = look(config).await? else {
-        printer.line(ServerKind::of(&config.server).not_running());
-        if json {
-            printer.data(NO_SERVER);
-        }
+        printer.not_running(&config.server, json);
         return Ok(ExitCode::SUCCESS);
     };
     if json {

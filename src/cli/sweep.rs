@@ -6,9 +6,8 @@ use anyhow::Result;
 
 use super::args::Sweep;
 use super::error::NOT_REMOVED;
-use super::output::{NO_SERVER, Printer};
+use super::output::Printer;
 use crate::config::Config;
-use crate::server::ServerKind;
 use crate::sweep::{Options, Report, sweep};
 
 pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<ExitCode> {
@@ -18,10 +17,7 @@ pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<Exit
         watch: full.watch.filter(|_| !args.no_wait),
     };
     let Some(report) = sweep(config, options).await? else {
-        printer.line(ServerKind::of(&config.server).not_running());
-        if args.json {
-            printer.data(NO_SERVER);
-        }
+        printer.not_running(&config.server, args.json);
         return Ok(ExitCode::SUCCESS);
     };
     if args.json {

@@ -238,6 +238,11 @@ pub struct Layer {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
 }
 
+/// The configuration file of a root: the one that the environment names, else [`FILE`].
+pub fn file_path(root: &Path, named: Option<&str>) -> PathBuf {
+    root.join(named.unwrap_or(FILE))
+}
+
 impl Layer {
     /// Sets a key from the command line.
     pub fn flag(&mut self, name: &str, value: impl Into<Value>) {
@@ -262,8 +267,8 @@ impl Layer {
         root: &Path,
         var: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let named = var(env::CONFIG).map(PathBuf::from);
-        let path = root.join(named.as_deref().unwrap_or(Path::new(FILE)));
+        let named = var(env::CONFIG);
+        let path = file_path(root, named.as_deref());
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use layers::{KEYS, Key, Layer, Origin};
+pub use layers::{KEYS, Key, Layer, Origin, file_path};
 pub use resolve::{load, load_with};
 pub use root::find_root;
 pub use sqlx_toml::{Migrate, SQLX_TOML};

@@ -1,5 +1,6 @@
 //! What is said about databases: list, create, seal, rename, drop.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -130,14 +131,14 @@ impl Admin {
             .doing(|| "list databases".to_owned())
     }
 
-    /// Creates a database from another one.
+    /// Creates a database from another one: one of ours, or the persistent one, which has any name.
     ///
     /// # Errors
     /// A failed statement: 42P04 where the name is taken, 55006 where somebody is connected to the source, 3D000 where there is
     /// no such source.
     pub async fn create_database(
         &mut self,
-        name: &DbName,
+        name: &impl Display,
         source: &str,
         strategy: Strategy,
     ) -> Result<(), PgError> {
@@ -152,21 +153,10 @@ impl Admin {
         };
         let sql = format!(
             "CREATE DATABASE {} TEMPLATE {}{option}",
-            name.quoted(),
+            identifier(&name.to_string()),
             identifier(source)
         );
         self.run(sql, || format!("create `{name}` from `{source}`"))
-            .await
-    }
-
-    /// Creates a database with any name: the persistent one.
-    ///
-    /// # Errors
-    /// A failed statement.
-    pub async fn create_plain_database(&mut self, name: &str, base: &str) -> Result<(), PgError> {
-        let (quoted, template) = (identifier(name), identifier(base));
-        let sql = format!("CREATE DATABASE {quoted} TEMPLATE {template}");
-        self.run(sql, || format!("create `{name}` from `{base}`"))
             .await
     }
 

@@ -75,7 +75,11 @@ pub enum PgError {
         message: String,
     },
     /// The server kept refusing for a reason that usually passes.
-    #[error("PostgreSQL at `{address}` did not accept a connection within {} s: {message}; wait until it is up; where it has too many connections, raise its `max_connections` or run fewer tests at once", waited.as_secs())]
+    #[error(
+        "PostgreSQL at `{address}` did not accept a connection within {} s: {message}; wait until it is up; where it has too many \
+         connections, raise its `max_connections` or run fewer tests at once",
+        waited.as_secs()
+    )]
     Busy {
         /// Where we tried.
         address: String,

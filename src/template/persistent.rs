@@ -12,6 +12,7 @@ use crate::driver::own;
 use crate::pg::admin::Admin;
 use crate::pg::connect;
 use crate::pg::connect::Patience;
+use crate::pg::databases::Strategy;
 use crate::pg::error::Doing;
 use crate::server::Server;
 
@@ -29,7 +30,9 @@ pub async fn keep_current(
     let source = Source::migrations(config).await?;
     if !admin.database_exists(name).await? {
         let base = &config.template.base;
-        admin.create_plain_database(name, base).await?;
+        admin
+            .create_database(&name, base, Strategy::Default)
+            .await?;
     }
     let address = &server.admin_address;
     let mut connection =

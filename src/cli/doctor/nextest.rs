@@ -9,6 +9,7 @@ use super::report::{Check, Level};
 
 const NAME: &str = "nextest";
 const INIT: &str = "kapsel-testdb init";
+const INSTALL: &str = "cargo install cargo-nextest --locked";
 /// The first that reads `[scripts.setup]`.
 const READS_SETUP: (u32, u32, u32) = (0, 9, 98);
 /// The first that tells a setup script how many tests run at once.
@@ -48,7 +49,7 @@ fn installed() -> Check {
     let output = Command::new("cargo-nextest").arg("--version").output();
     let Ok(output) = output else {
         let says = "cargo-nextest is not on the PATH: `cargo test` works, only slower";
-        return Check::new(Level::Note, NAME, says).mend("cargo install cargo-nextest --locked");
+        return Check::new(Level::Note, NAME, says).mend(INSTALL);
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.split_whitespace().nth(1).unwrap_or("of no version");
@@ -56,11 +57,11 @@ fn installed() -> Check {
         let says = format!(
             "{version} does not read the `[scripts.setup]` that `kapsel-testdb init` writes (0.9.98 does)"
         );
-        return Check::new(Level::Fails, NAME, says).mend("cargo install cargo-nextest --locked");
+        return Check::new(Level::Fails, NAME, says).mend(INSTALL);
     }
     if numbers(version) < KNOWS_THREADS {
         let says = format!("{version} does not tell how many tests run at once (0.9.130 does)");
-        return Check::new(Level::Note, NAME, says).mend("cargo install cargo-nextest --locked");
+        return Check::new(Level::Note, NAME, says).mend(INSTALL);
     }
     Check::ok(NAME, format!("cargo-nextest {version}"))
 }

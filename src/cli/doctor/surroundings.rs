@@ -2,7 +2,7 @@
 
 use super::report::{Check, Level};
 use crate::cli::args::unknown_key;
-use crate::config::{Config, FILE};
+use crate::config::{Config, FILE, file_path};
 use crate::env;
 use crate::run_dir::Runtime;
 
@@ -26,8 +26,8 @@ pub fn look(config: &Config) -> Vec<Check> {
 }
 
 fn file(config: &Config) -> Check {
-    let named = std::env::var_os(env::CONFIG).map(std::path::PathBuf::from);
-    let path = config.root.join(named.unwrap_or_else(|| FILE.into()));
+    let named = std::env::var(env::CONFIG).ok();
+    let path = file_path(&config.root, named.as_deref());
     let says = match path.is_file() {
         true => format!("`{}`, namespace `{}`", path.display(), config.namespace),
         false => format!(

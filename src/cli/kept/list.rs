@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::name::{DbName, RunId};
 use crate::pg::admin::Admin;
 use crate::pg::error::code;
-use crate::server::ServerKind;
 
 /// What `--json` prints. `schema` changes when a field changes its meaning or goes.
 #[derive(Debug, Serialize)]
@@ -49,7 +48,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
         kept: Vec::new(),
     };
     match look(config).await? {
-        None => printer.line(ServerKind::of(&config.server).not_running()),
+        None => printer.not_running(&config.server, false),
         Some((_, mut admin, kept)) => {
             for one in kept {
                 list.kept.extend(entry(&mut admin, one).await?);

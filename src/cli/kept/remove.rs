@@ -10,12 +10,11 @@ use crate::cli::error::NOT_REMOVED;
 use crate::cli::output::Printer;
 use crate::config::Config;
 use crate::pg::databases::DatabaseRow;
-use crate::server::ServerKind;
 use crate::sweep;
 
 pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin, kept)) = look(config).await? else {
-        printer.line(ServerKind::of(&config.server).not_running());
+        printer.not_running(&config.server, false);
         return Ok(ExitCode::SUCCESS);
     };
     let rows = chosen(config, args, &kept)?;
