@@ -1,15 +1,16 @@
-"""What the drivers in this folder share: servers of their own, runs opened as nextest opens them, and accounts of CPU and memory."""
+"""Shared by the drivers in this directory: private servers, runs that are opened as nextest opens them, CPU and memory accounting."""
 import contextlib, ctypes, datetime, json, os, pathlib, platform, re, shutil, signal, statistics, subprocess, sys, tempfile, time, uuid
 
 root = pathlib.Path(__file__).resolve().parent.parent
-target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "bench" / "target"))
+# All workspaces share it.
+target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
 DISK = "/var/tmp"
 TICK = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def server_programs():
-    """Where `initdb` and `postgres` are."""
+    """The directory of `initdb` and `postgres`."""
     if named := os.environ.get("KAPSEL_TESTDB_SERVER_BIN_DIR"):
         return pathlib.Path(named)
     found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[-3]))
@@ -18,35 +19,34 @@ def server_programs():
 
 
 def real_psql():
-    """Not Debian's Perl wrapper, which takes longer than what is measured."""
-    beside = server_programs() / "psql"
-    return str(beside) if beside.exists() else "psql"
+    """Not Debian's Perl wrapper, which takes longer than the statements that are measured."""
+    program = server_programs() / "psql"
+    return str(program) if program.exists() else "psql"
 
 
 def psql_script(url, text):
-    """Statements that cannot be in one transaction, on one session."""
+    """Runs statements on one session, each in its own transaction."""
     command = [real_psql(), "-XAtq", "-v", "ON_ERROR_STOP=1", url]
     subprocess.run(command, input=text, text=True, check=True, capture_output=True)
 
 
-def build(*arguments, folder="bench"):
-    """Builds with cargo, quietly; release builds throughout."""
+def build(*arguments, directory="bench"):
+    """Runs a quiet release build."""
     command = ["cargo", *arguments, "--release", "--quiet"]
-    subprocess.run(command, cwd=root / folder, env=dict(os.environ, CARGO_TARGET_DIR=str(target)), check=True)
+    subprocess.run(command, cwd=root / directory, env=dict(os.environ, CARGO_TARGET_DIR=str(target)), check=True)
 
 
 def our_binary(given=None, profile="release"):
-    """The command: the one that is given, else this checkout's, as it is now."""
+    """The path of the command: `given`, or a new build of this checkout."""
     if given:
         return given
-    folder = root / "target"
     command = ["cargo", "build", "--quiet", "--bin", "kapsel-testdb", "--profile", profile]
-    subprocess.run(command, cwd=root, env=dict(os.environ, CARGO_TARGET_DIR=str(folder)), check=True)
-    return str(folder / ("debug" if profile == "dev" else profile) / "kapsel-testdb")
+    subprocess.run(command, cwd=root, env=dict(os.environ, CARGO_TARGET_DIR=str(target)), check=True)
+    return str(target / ("debug" if profile == "dev" else profile) / "kapsel-testdb")
 
 
 def adopt_orphans():
-    """Keepers outlive who started them: as their reaper we learn what they cost."""
+    """Makes this process the reaper of keepers, which outlive their parents: so it learns their CPU time."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -60,7 +60,7 @@ def poll(what, condition, seconds=60):
 
 
 def stat(pid):
-    """Parent, own CPU and exited children's CPU in seconds."""
+    """The parent; the CPU seconds of the process, and of its exited children."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     utime, stime, cutime, cstime = (int(f) / TICK for f in fields[11:15])
     return int(fields[1]), utime + stime, cutime + cstime
@@ -101,7 +101,7 @@ def private_kb(pid):
 
 
 def is_session(pid):
-    """Whether a server's process serves a client on a unix socket."""
+    """Whether this process of a server serves a client on a unix socket."""
     try:
         return b"[local]" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -115,24 +115,24 @@ def ms(values):
 
 
 def end_on_signals():
-    """What was started and made goes away then too."""
+    """Signals end the script as an exception, so that it cleans up."""
     for each in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda number, _: sys.exit(128 + number))
 
 
-def scratch_folder(parent):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="kb-", dir=parent))
-    # The server's user passes through.
-    folder.chmod(0o755)
-    return folder
+def scratch_directory(parent):
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="kb-", dir=parent))
+    # The server's user needs access to what is below.
+    directory.chmod(0o755)
+    return directory
 
 
-def memory_folder():
+def memory_directory():
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class Started:
-    """What `start` began goes away with `__exit__`, also where it came only half-way."""
+    """A context that calls `__exit__` even if `start` fails."""
 
     def __enter__(self):
         try:
@@ -144,14 +144,14 @@ class Started:
 
 
 class Server(Started):
-    """A PostgreSQL server with 100 connections on a unix socket: `memory` is not durable and on tmpfs, `durable` has the defaults and
-    is on disk; `folder` is where its data goes instead."""
+    """A PostgreSQL server with 100 connections on a unix socket. `memory` is not durable and on tmpfs; `durable` has the defaults and is on
+    disk. `directory` overrides the place of its data."""
 
     VOLATILE = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
 
-    def __init__(self, kind, folder=None, max_connections=100):
+    def __init__(self, kind, directory=None, max_connections=100):
         self.kind, self.max_connections, self.process = kind, max_connections, None
-        self.scratch = scratch_folder(folder or (memory_folder() if kind == "memory" else DISK))
+        self.scratch = scratch_directory(directory or (memory_directory() if kind == "memory" else DISK))
         self.data, self.log = self.scratch / "data", self.scratch / "log"
         self.url = f"postgres:///postgres?host={self.scratch}&user=postgres"
 
@@ -178,29 +178,29 @@ class Server(Started):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def complaints(self):
-        """What it refused or failed since its start, one line each."""
+        """The errors in its log since its start, one line each."""
         return re.findall(r"(?:ERROR|FATAL|PANIC):  (.*)", self.log.read_text(errors="replace"))
 
 
 def refusals(complaints):
-    """Connections that there were none left for."""
+    """How many connections the server refused because it had too many."""
     return sum(bool(re.search("too many clients|remaining connection slots", line)) for line in complaints)
 
 
 def as_nextest(exported, threads, run_id=None):
-    """The variables with which nextest starts a setup script; what that one exports goes to a file, made here."""
+    """The variables with which nextest starts a setup script. Creates the file `exported`, which takes what the script exports."""
     exported.write_text("")
     return dict(NEXTEST_ENV=str(exported), NEXTEST_RUN_ID=run_id or str(uuid.uuid4()), NEXTEST_TEST_THREADS=str(threads))
 
 
 class Bench(Started):
-    """A scratch folder with a runtime folder, and a server: the one that is given, else a managed one in memory (where there is
-    /dev/shm). All of it goes at the end."""
+    """A scratch directory with a runtime directory, and a server: `server`, or a managed one (in memory if there is /dev/shm). All of it is
+    removed at the end."""
 
     def __init__(self, binary, namespace="bench", project=root, server=None, **env):
         self.binary, self.project = str(pathlib.Path(binary).resolve()), pathlib.Path(project)
         self.server = server
-        self.scratch = scratch_folder(memory_folder())
+        self.scratch = scratch_directory(memory_directory())
         self.runtime, self.state = self.scratch / "rt", self.scratch / "pg"
         self.env = {
             "PATH": f"{pathlib.Path(self.binary).parent}:{os.environ['PATH']}",
@@ -210,7 +210,7 @@ class Bench(Started):
             "KAPSEL_TESTDB_NAMESPACE": namespace,
             "CARGO_TARGET_DIR": str(target),
         }
-        # Where cargo and rustup are, if not below HOME.
+        # The directories of cargo and rustup, if they are not below HOME.
         self.env |= {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN") if name in os.environ}
         if server:
             self.env["DATABASE_URL"] = server.url
@@ -241,7 +241,7 @@ class Bench(Started):
         return done
 
     def open_run(self, threads, run_id=None, binary=None):
-        """What nextest does; the keeper watches this process. Returns the run directory."""
+        """Opens a run as nextest does. The keeper watches this process. Returns the run directory."""
         exported = self.scratch / f"env-{uuid.uuid4()}"
         self.kapsel("prepare", binary=binary, **as_nextest(exported, threads, run_id))
         lines = dict(line.split("=", 1) for line in exported.read_text().splitlines())
@@ -263,7 +263,7 @@ class Bench(Started):
         return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
 
     def database_url(self, database):
-        """Ours is a unix socket's URL: the path is the database, the query is the socket."""
+        """The URL of another database. Ours are URLs of unix sockets: the path is the database, the query is the socket."""
         head, _, query = self.url.partition("?")
         return f"{head.rpartition('/')[0]}/{database}" + (f"?{query}" if query else "")
 
@@ -271,11 +271,11 @@ class Bench(Started):
         return self.sql("SELECT datname FROM pg_database WHERE datistemplate AND datname NOT IN ('template0', 'template1')")
 
     def clone(self, name, template=None):
-        """As the keeper makes clones."""
+        """Makes a clone as the keeper does."""
         self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template or self.template()}" STRATEGY FILE_COPY')
 
     def server_cpu(self):
-        """CPU seconds of the server since its start, exited backends included."""
+        """The CPU seconds of the server since its start, including exited backends."""
         _, own, exited = stat(self.postmaster)
         total = own + exited
         for path in pathlib.Path("/proc").glob("[0-9]*"):
@@ -288,15 +288,15 @@ class Bench(Started):
         return total
 
 
-def entries(run, folder):
+def entries(run, directory):
     try:
-        return len(os.listdir(run / folder))
+        return len(os.listdir(run / directory))
     except OSError:
         return 0
 
 
 def at_rest(run, ready):
-    """Clones are ready and the keeper has nothing to do."""
+    """Whether enough clones are ready and the keeper has nothing to do."""
     return entries(run, "ready") >= ready and not any(entries(run, f) for f in ("leased", "released", "failed"))
 
 
@@ -305,14 +305,14 @@ def output_of(*command):
 
 
 def commit():
-    """What is measured; what the documents say does not change it."""
+    """The commit that is measured. Changes of documents do not count as changes."""
     git = ["git", "-C", str(root)]
     changed = output_of(*git, "status", "--porcelain", "--", ":!docs", ":!bench/results", ":!*.md")
     return output_of(*git, "rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def machine():
-    """What figures depend on."""
+    """The facts that results depend on."""
     return {
         "date": datetime.date.today().isoformat(), "commit": commit(),
         "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
@@ -328,7 +328,7 @@ def on_what(facts):
 
 
 def write_between_markers(name, text, source, to):
-    """Replaces a section's own part and nothing else."""
+    """Replaces the text between a section's markers and nothing else."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = source.read_text().partition(begin)
     _, closed, after = rest.partition(end)

@@ -1,11 +1,11 @@
-"""One run of the workload for one contender, and everything that is counted about it."""
+"""One run of the workload for one contender, and its measurements."""
 import collections, os, pathlib, re, subprocess, sys, threading, time
 from harness import *
 
 
 class Watch(threading.Thread):
-    """Looks at the server's connections, and at the private memory of the server, the tests, their setup and the keeper: not at that of
-    cargo and nextest, which is most of all and has nothing to do with the contender."""
+    """Samples the server's connections, and the private memory of the server, the tests, their setup and the keeper. The memory of cargo and
+    nextest, which is larger than all that, does not depend on the contender and is left out."""
 
     def __init__(self, postmaster, programs):
         super().__init__(daemon=True)
@@ -33,7 +33,7 @@ class Watch(threading.Thread):
 
 
 def reap_until_idle(postmaster):
-    """CPU of what outlived nextest, which came to us, until nobody but the server is left and that has no session."""
+    """Waits until only the server is left, without sessions. Returns the CPU time of the processes that outlived nextest, which are our children."""
     cpu = 0.0
 
     def idle():
@@ -47,12 +47,12 @@ def reap_until_idle(postmaster):
             cpu += usage.ru_utime + usage.ru_stime
         return children(os.getpid()) == [postmaster] and not any(map(is_session, children(postmaster)))
 
-    poll("the end of what nextest left running", idle, 300)
+    poll("the processes that outlived nextest", idle, 300)
     return cpu
 
 
 class Course:
-    """Where contenders run: a workload, a server, and how many of the migrations."""
+    """The course that contenders run: a workload, a server, and a number of migrations."""
 
     def __init__(self, workload, bench, migrations, body=1):
         self.workload, self.bench, self.migrations, self.body = workload, bench, migrations, body
@@ -67,12 +67,12 @@ class Course:
     def sample(self, contender, threads):
         bench = self.bench
         if contender.name == "bare":
-            # What its last round rolled back is not this one's to read past.
+            # A fresh database: dead rows of the last round would slow this one.
             bench.sql('DROP DATABASE IF EXISTS "bare"')
             bench.clone("bare", self.template)
             bench.sql("SELECT 1", "bare")
         before = self.databases()
-        # What the one before left to write is not this one's.
+        # Pending writes of the previous sample must not count for this one.
         bench.sql("CHECKPOINT")
         cpu, complained = bench.server_cpu(), len(bench.server.complaints())
         env = bench.env | self.workload.environment(contender, self.migrations, self.body)
@@ -82,7 +82,7 @@ class Course:
         watch.start()
         begun = time.perf_counter()
         process = subprocess.Popen(
-            self.workload.command(contender, threads), cwd=self.workload.folder, env=env,
+            self.workload.command(contender, threads), cwd=self.workload.directory, env=env,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         try:
@@ -113,7 +113,7 @@ class Course:
         return result
 
     def clean_up(self, contender, before):
-        """What the next sample should not find: how long it takes to drop it, and how much of it our own sweep left."""
+        """Drops the databases of this sample. Measures the time, and how many databases our own sweep left."""
         begun = time.perf_counter()
         if contender.ours:
             self.bench.kapsel("sweep", "--no-wait")

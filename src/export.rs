@@ -1,30 +1,30 @@
-//! What a run or a preparation tells the processes that come after it: environment variables, in several spellings.
+//! Environment variables that a run or `prepare` exports to later processes, in several output formats.
 //!
-//! nextest writes every exported value into JUnit files and recordings, so no value here ever holds a password.
+//! nextest writes every exported value into JUnit files and recordings, so no value here ever contains a password.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::ExportUrl;
-use crate::env;
-use crate::pg::Address;
-use crate::run_dir::{RunDir, RunFile};
+use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::config::ExportUrl;
+use kapsel_testdb_core::env;
+use kapsel_testdb_core::protocol::{RunDir, RunFile};
 
-/// Why nothing was exported.
+/// Why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file cannot be written.
-    #[error("failed to write the variables to `{}`: {source}; {} must name a file that can be written", path.display(), env::NEXTEST_ENV)]
+    #[error("failed to write the environment variables to `{}`: {source}; {} must name a writable file", path.display(), env::NEXTEST_ENV)]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A value cannot stand in a file of `KEY=VALUE` lines.
+    /// A value that does not fit on a `KEY=VALUE` line.
     #[error(
-        "the value of `{0}` holds a line break, which cannot be exported; change the path that it comes from"
+        "failed to export `{0}`: its value contains a line break; change the path that it comes from"
     )]
     LineBreak(String),
 }
@@ -45,7 +45,7 @@ pub enum Format {
     Github,
 }
 
-/// What the test processes of a run are told.
+/// The variables of a run, for its test processes.
 pub fn for_run(dir: &RunDir, file: &RunFile, url: ExportUrl) -> Variables {
     let path = dir.path().to_string_lossy().into_owned();
     let mut variables = vec![(env::RUN_DIR.to_owned(), path)];
@@ -64,7 +64,7 @@ pub fn for_run(dir: &RunDir, file: &RunFile, url: ExportUrl) -> Variables {
     variables
 }
 
-/// What leads to one database.
+/// The variables that connect to one database.
 pub fn for_database(server: &Address, database: &str) -> Variables {
     let libpq = server.libpq_variables(database).into_iter();
     let mut variables = vec![(env::DATABASE_URL.to_owned(), server.url(database))];
@@ -80,7 +80,7 @@ pub fn check_writable(path: &Path) -> Result<(), ExportError> {
     write_nextest(path, &Vec::new())
 }
 
-/// Appends to nextest's file: `KEY=VALUE` lines, values literal.
+/// Appends `KEY=VALUE` lines to nextest's file; values are literal.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -94,7 +94,7 @@ pub fn write_nextest(path: &Path, variables: &Variables) -> Result<(), ExportErr
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
-/// Spells the variables out.
+/// Formats the variables.
 ///
 /// # Errors
 /// [`ExportError::LineBreak`].
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_is_refused_by_name() {
+    fn line_break_is_refused_by_name() {
         let error = format(&one("a\nb"), Format::Github).expect_err("two lines");
         assert!(error.to_string().contains("`NAME`"));
     }

@@ -1,123 +1,94 @@
-//! PostgreSQL for test suites, prepared once per run.
+//! The command `kapsel-testdb`, as a library for its binary, tests and benchmarks.
 //!
-//! Under cargo-nextest every test is a process, and each pays again for its database. `kapsel-testdb prepare`, called from a nextest
-//! setup script, does that work once per run; this library hands each test process a database at the price of one connection:
-//!
-//! ```no_run
-//! #[kapsel_testdb::test]
-//! async fn a_tenant_has_a_name(pool: sqlx::PgPool) -> sqlx::Result<()> {
-//!     sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(&pool).await?;
-//!     Ok(())
-//! }
-//! # fn main() {}
-//! ```
-//!
-//! Without the setup script (`cargo test`, a debugger) the same code works by itself, only slower: the process opens a run of its
-//! own.
-//!
-//! # What is public
-//! What this page lists, and the command `kapsel-testdb` with its configuration and protocol. The modules are open to the command and
-//! to this repository's tests and benchmarks; they are not listed, and change without notice.
-//!
-//! # Crate map
-//! `config` resolves settings; `server` locates or starts PostgreSQL; `template` fingerprints and builds; `run` opens a run and
-//! keeps it (the keeper); `connections` divides the server's connections; `sweep` removes what dead runs left; `compare` and `pollution` say how a
-//! database differs from its template; `testing` is the helper. Two modules are contracts between
-//! processes: `name` (databases) and `run_dir` (files). `pg` holds all administrative SQL. `docs/DESIGN.md` has the reasons.
+//! `args` is the command line. A command (`commands/`) takes the resolved configuration and a `Printer`, the only access to the terminal.
+//! These modules build on the core: `compare` (a database and its template), `pollution` (what tests committed into the shared clone), `sweep`
+//! (what dead runs left behind) and `keeper` (a run's background process). Errors are printed once, here, and mapped to exit codes.
 
-#[cfg(not(any(feature = "sqlx-0_9", feature = "sqlx-0_8")))]
-compile_error!(
-    "kapsel-testdb needs one of its features `sqlx-0_9` and `sqlx-0_8`: the sqlx that your tests use"
-);
+#![doc(hidden)]
 
-/// What we work with ourselves: the newest sqlx that is compiled anyhow.
-#[cfg(all(feature = "sqlx-0_8", not(feature = "sqlx-0_9")))]
-extern crate sqlx_0_8 as sqlx;
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
+mod args;
+pub mod commands;
 pub mod compare;
-#[doc(hidden)]
-pub mod config;
-#[doc(hidden)]
-pub mod connections;
-#[doc(hidden)]
-pub mod disk;
-#[doc(hidden)]
-pub mod driver;
-#[doc(hidden)]
-pub mod env;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod export;
-#[doc(hidden)]
-pub mod name;
-#[doc(hidden)]
-pub mod pg;
-#[doc(hidden)]
-pub mod platform;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
+mod export;
+mod failure;
+pub mod init;
+pub mod keeper;
 pub mod pollution;
-#[doc(hidden)]
-pub mod run;
-#[doc(hidden)]
-pub mod run_dir;
-#[doc(hidden)]
-pub mod server;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
+mod printer;
 pub mod sweep;
-#[doc(hidden)]
-pub mod template;
-#[doc(hidden)]
-pub mod testing;
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
+use std::process::ExitCode;
+use std::time::Duration;
 
-pub use config::Leaks;
-#[cfg(feature = "sqlx-0_8")]
-pub use driver::Sqlx0_8;
-#[cfg(feature = "sqlx-0_9")]
-pub use driver::Sqlx0_9;
-pub use driver::Version;
-/// In full, with one of each kind of parameter:
-///
-/// ```no_run
-/// use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
-///
-/// #[kapsel_testdb::test]
-/// async fn on_a_clone(pool: PgPool) -> sqlx::Result<()> { Ok(()) }
-///
-/// #[kapsel_testdb::test(isolation = "shared", connections = 10)]
-/// async fn on_the_shared_clone(connection: sqlx::pool::PoolConnection<Postgres>) {}
-///
-/// #[kapsel_testdb::test(isolation = "transaction")]
-/// async fn in_a_sandbox(pool: PgPool) {}
-///
-/// #[kapsel_testdb::test(migrations = false, leaks = "fail")]
-/// fn without_a_runtime(pool: PgPoolOptions, connect: PgConnectOptions) {}
-///
-/// #[kapsel_testdb::test(databases = 2)]
-/// async fn on_two([one, other]: [PgPool; 2]) {}
-///
-/// #[kapsel_testdb::test]
-/// fn another_driver(db: kapsel_testdb::DatabaseConfig) {}
-/// # fn main() {}
-/// ```
-pub use kapsel_testdb_macros::test;
-pub use testing::{
-    DatabaseConfig, Measured, NotInTime, TestDb, TestDbError, TestDbOptions, TestTransaction,
-    Times, measure, measure_times, test_id, wait_until,
-};
+use clap::{CommandFactory, Parser};
 
-/// The documents' examples compile.
-#[cfg(doctest)]
-mod documents {
-    #[doc = include_str!("../README.md")]
-    struct Readme;
-    #[doc = include_str!("../docs/MIGRATING.md")]
-    struct Migrating;
+use crate::args::{Args, Command};
+use crate::failure::Result;
+use crate::printer::Printer;
+
+/// The command line, for the reference of commands.
+pub fn command_line() -> clap::Command {
+    Args::command()
+}
+
+/// Parses the command line, runs the command, prints its error if there is one.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let printer = Printer::new(args.global.quiet, args.global.verbose);
+    // The keeper's standard error is its log file.
+    let is_keeper = matches!(args.command, Command::Keeper(_));
+    printer::start_log(args.global.verbose.max(u8::from(is_keeper)));
+    match start(args, &printer) {
+        Ok(code) => code,
+        Err(error) => {
+            printer.error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+fn start(args: Args, printer: &Printer) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(dispatch(args, printer))
+}
+
+async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
+    let global = &args.global;
+    match args.command {
+        Command::Init(options) => {
+            commands::init::run(&global.root()?, options, global.allows_remote(), printer)
+        }
+        Command::Completions { shell } => commands::completions::run(shell, printer),
+        Command::Keeper(order) => commands::keeper::run(&order).await,
+        Command::Acquire(options) => commands::acquire::acquire(options, printer).await,
+        Command::Release(options) => commands::acquire::release(&options).await,
+        Command::Hold(order) => commands::acquire::hold(order).await,
+        Command::Config { json } => commands::config::run(&global.config(printer)?, json, printer),
+        Command::Prepare(options) => {
+            commands::prepare::run(&global.config(printer)?, options, printer).await
+        }
+        Command::Run(options) => {
+            commands::run::run(&global.config(printer)?, options, printer).await
+        }
+        Command::Wait { timeout } => {
+            let timeout = Duration::from_secs(timeout);
+            commands::wait::run(&global.config(printer)?, timeout, printer).await
+        }
+        Command::Sweep(options) => {
+            commands::sweep::run(&global.config(printer)?, options, printer).await
+        }
+        Command::Doctor(options) => commands::doctor::run(global, options, printer).await,
+        Command::Status { json } => {
+            commands::status::run(&global.config(printer)?, json, printer).await
+        }
+        Command::Kept(command) => {
+            commands::kept::run(&global.config(printer)?, command, printer).await
+        }
+        Command::Server(command) => {
+            commands::server::run(&global.config(printer)?, command, printer).await
+        }
+        Command::IdleStop { order } => commands::idle::run(&order).await,
+    }
 }

@@ -1,7 +1,7 @@
-//! The command line tool: parse, run, exit code.
+//! The command `kapsel-testdb`: parse, run, exit code.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kapsel_testdb::cli::main()
+    kapsel_testdb_cli::main()
 }

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kapsel_testdb::run_dir::{Folder, RunDir};
 use kapsel_testdb_bench::{clone_name, run_dir};
+use kapsel_testdb_core::protocol::{EntryState, RunDir};
 
 fn claim(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("claim");
@@ -29,8 +29,8 @@ fn one(dir: &RunDir, round: u64) -> Duration {
     let claim = dir.claim(round as usize).expect("one is ready");
     let took = begun.elapsed();
     let name = claim.name.clone();
-    assert!(dir.leave(claim, Folder::Released));
-    dir.forget(Folder::Released, &name);
+    assert!(dir.end_lease(claim, EntryState::Released));
+    dir.remove_entry(EntryState::Released, &name);
     took
 }
 

@@ -9,15 +9,21 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kapsel_testdb::config::{self, Config, KeepConfig, Layer, Pollution, PoolConfig};
-use kapsel_testdb::connections::{Ledger, Limit, Sessions};
-use kapsel_testdb::name::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
-use kapsel_testdb::pg::databases::{DatabaseRow, Strategy};
-use kapsel_testdb::pg::{Address, ServerFacts};
-use kapsel_testdb::run_dir::{Connections, MadeOf, PROTOCOL, Presence, RunFile, Runtime};
-use kapsel_testdb::sweep::{Inputs, plan};
-use kapsel_testdb::template::{Basis, Chain, Source};
 use kapsel_testdb_bench::run_dir;
+use kapsel_testdb_cli::sweep::{Inputs, plan};
+use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::config::{self, Config, Layer};
+use kapsel_testdb_core::pg::ServerFacts;
+use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::pg::facts::Sessions;
+use kapsel_testdb_core::protocol::{
+    Connections, PROTOCOL, Presence, RunFile, Runtime, TemplateInputs,
+};
+use kapsel_testdb_core::protocol::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
+use kapsel_testdb_core::protocol::{
+    KeepConfig, Ledger, Limit, Pollution, PoolConfig, Strategy, TemplateBase,
+};
+use kapsel_testdb_core::template::{Chain, Source};
 
 /// The configuration from a file and an environment, as `prepare` and each slow-path test read it.
 fn environment(criterion: &mut Criterion) {
@@ -56,7 +62,7 @@ fn fingerprint(criterion: &mut Criterion) {
                 let source = runtime
                     .block_on(Source::read(&config))
                     .expect("the migrations");
-                Chain::new(&source, &Basis::of(&config.template), &facts)
+                Chain::new(&source, &TemplateBase::of(&config.template), &facts)
             });
         });
     }
@@ -161,11 +167,11 @@ fn run_file() -> RunFile {
         admin: None,
         maintenance_database: "postgres".to_owned(),
         template: DbName::template(&namespace(), &Fingerprint::from_hash(&[3; 32])),
-        made_of: MadeOf {
+        template_inputs: TemplateInputs {
             migrations: Some("/home/me/app/migrations".into()),
             migrate: Default::default(),
             seeds: false,
-            basis: Basis {
+            template_base: TemplateBase {
                 base: "template0".to_owned(),
                 extensions: Vec::new(),
             },
@@ -204,16 +210,16 @@ fn ledger(criterion: &mut Criterion) {
         let runtime = Runtime::open_at(&base.path().join("rt")).expect("a private folder");
         let ledger = Ledger::open(&runtime, &address()).expect("a ledger");
         let limit = Limit {
-            tokens: 1_000,
+            slots: 1_000,
             ..Limit::unknown()
         };
         ledger.set_limit(&limit).expect("a file");
         let _places: Vec<_> = (0..others)
-            .map(|_| ledger.enter(|_, _| 2).expect("a place"))
+            .map(|_| ledger.enqueue(|_, _| 2).expect("a place"))
             .collect();
         group.bench_function(BenchmarkId::from_parameter(others), |bencher| {
             bencher.iter(|| {
-                let place = ledger.enter(|_, _| 2).expect("a place");
+                let place = ledger.enqueue(|_, _| 2).expect("a place");
                 assert!(ledger.is_granted(&place.holder));
             });
         });

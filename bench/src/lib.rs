@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use kapsel_testdb::name::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
-use kapsel_testdb::run_dir::{RunDir, Runtime};
+use kapsel_testdb_core::protocol::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
+use kapsel_testdb_core::protocol::{RunDir, Runtime};
 
 /// A new run directory below `base`.
 pub fn run_dir(base: &Path) -> RunDir {

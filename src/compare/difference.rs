@@ -1,50 +1,50 @@
-//! What a comparison finds, as data and as text for people.
+//! The result of a comparison, as data and as text.
 
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-/// How a database differs from the template that it was made from.
+/// How a database differs from its template.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Objects of the schema, by name; at most [`super::MOST_OBJECTS`].
+    /// Objects of the schema that differ, by name; at most [`super::MAX_OBJECTS`].
     pub schema: Vec<ObjectDifference>,
-    /// How many more objects differ.
-    pub more_objects: usize,
+    /// Number of objects that differ but are not listed.
+    pub unlisted_objects: usize,
     /// Tables whose rows differ.
     pub tables: Vec<TableDifference>,
-    /// Sequences that stand elsewhere. No difference: `nextval` is not undone by a rollback.
+    /// Sequences with another last value. Not a difference: a rollback does not undo `nextval`.
     pub sequences: Vec<SequenceValues>,
     /// Tables that could not be compared.
-    pub unread: Vec<Unread>,
+    pub not_compared: Vec<UnreadableTable>,
 }
 
-/// An object of the schema that only one of the two has, or that is defined differently.
+/// An object of the schema that only one of the two databases has, or that is defined differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectDifference {
     /// Kind and name.
     pub object: String,
-    /// Its definition in the template; none where the template has no such object.
+    /// Its definition in the template; none if the template has no such object.
     pub template: Option<String>,
-    /// Its definition in the database; none where the database has no such object.
+    /// Its definition in the database; none if the database has no such object.
     pub database: Option<String>,
 }
 
 /// A table whose rows differ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableDifference {
-    /// Its qualified name, quoted where it needs to be.
+    /// Its qualified name, quoted if necessary.
     pub table: String,
     /// Rows that only the database has.
     pub added: u64,
     /// Rows that only the template has.
     pub removed: u64,
-    /// Rows of the same primary key that differ.
+    /// Rows with the same primary key but other values.
     pub changed: u64,
-    /// Some of them: at most [`super::MOST_ROWS`].
+    /// Some of these rows: at most [`super::MAX_ROWS`].
     pub rows: Vec<RowDifference>,
-    /// When the transactions committed that left the added and changed rows, in seconds since 1970. None where that does not tell
-    /// everything: rows were removed, too many differ, or the server does not keep those times.
+    /// Commit times of the transactions that wrote the added and changed rows, in seconds since 1970. None if they are incomplete: rows
+    /// were removed, too many rows differ, or the server does not record commit times.
     #[serde(skip)]
     pub commits: Option<Vec<f64>>,
 }
@@ -57,15 +57,15 @@ pub enum RowDifference {
     Added {
         /// Its values.
         values: Vec<Value>,
-        /// How many such rows, in a table without primary key.
-        times: u64,
+        /// Number of equal rows, in a table without primary key.
+        count: u64,
     },
     /// Only the template has it.
     Removed {
         /// Its values.
         values: Vec<Value>,
-        /// How many such rows, in a table without primary key.
-        times: u64,
+        /// Number of equal rows, in a table without primary key.
+        count: u64,
     },
     /// The row with this primary key differs.
     Changed {
@@ -76,32 +76,32 @@ pub enum RowDifference {
     },
 }
 
-/// A column's value, cut after [`super::MOST_CHARACTERS`].
+/// A column's value, truncated after [`super::MAX_VALUE_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// The column.
     pub column: String,
-    /// As text; none for NULL.
+    /// The value as text; none for NULL.
     pub value: Option<String>,
 }
 
-/// A column's two values, each cut after [`super::MOST_CHARACTERS`].
+/// A column's two values, each truncated after [`super::MAX_VALUE_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedValue {
     /// The column.
     pub column: String,
-    /// In the template.
+    /// The value in the template.
     pub template: Option<String>,
-    /// In the database.
+    /// The value in the database.
     pub database: Option<String>,
 }
 
-/// A sequence that stands elsewhere than in the template.
+/// A sequence whose last value differs from the template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceValues {
     /// The sequence.
     pub sequence: String,
-    /// Its last value in the template; none where it was never used.
+    /// Its last value in the template; none if it was never used.
     pub template: Option<i64>,
     /// Its last value in the database.
     pub database: Option<i64>,
@@ -109,25 +109,25 @@ pub struct SequenceValues {
 
 /// A table that could not be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unread {
+pub struct UnreadableTable {
     /// The table.
     pub table: String,
-    /// What the server said.
+    /// The server's error.
     pub reason: String,
 }
 
 impl Comparison {
-    /// Whether schema and rows are the template's, as far as they could be read.
+    /// Whether schema and rows equal the template's, as far as they could be read.
     pub fn is_equal(&self) -> bool {
         self.schema.is_empty() && self.tables.is_empty()
     }
 }
 
 impl TableDifference {
-    /// Rows that differ and are not listed.
-    pub fn more(&self) -> u64 {
+    /// Number of rows that differ but are not listed.
+    pub fn unlisted(&self) -> u64 {
         let listed = |row: &RowDifference| match row {
-            RowDifference::Added { times, .. } | RowDifference::Removed { times, .. } => *times,
+            RowDifference::Added { count, .. } | RowDifference::Removed { count, .. } => *count,
             RowDifference::Changed { .. } => 1,
         };
         let listed: u64 = self.rows.iter().map(listed).sum();
@@ -135,8 +135,8 @@ impl TableDifference {
     }
 }
 
-/// How long a line of values may become.
-const LINE: usize = 300;
+/// Maximum length of a line of values.
+const MAX_LINE_CHARS: usize = 300;
 
 impl Display for Comparison {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -146,8 +146,8 @@ impl Display for Comparison {
         for object in &self.schema {
             write!(f, "{object}")?;
         }
-        if self.more_objects > 0 {
-            writeln!(f, "  and {} more objects", self.more_objects)?;
+        if self.unlisted_objects > 0 {
+            writeln!(f, "  and {} more objects", self.unlisted_objects)?;
         }
         if !self.tables.is_empty() {
             writeln!(f, "rows")?;
@@ -158,7 +158,7 @@ impl Display for Comparison {
         if !self.sequences.is_empty() {
             writeln!(
                 f,
-                "sequences (no difference: a rollback does not undo nextval)"
+                "sequences (not counted as a difference: a rollback does not undo nextval)"
             )?;
         }
         for SequenceValues {
@@ -170,10 +170,10 @@ impl Display for Comparison {
             let at = |value: &Option<i64>| value.map_or("unused".to_owned(), |n| n.to_string());
             writeln!(f, "    {sequence}: {} → {}", at(template), at(database))?;
         }
-        if !self.unread.is_empty() {
+        if !self.not_compared.is_empty() {
             writeln!(f, "not compared")?;
         }
-        for Unread { table, reason } in &self.unread {
+        for UnreadableTable { table, reason } in &self.not_compared {
             writeln!(f, "    {table}: {reason}")?;
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Display for Comparison {
 }
 
 impl Display for ObjectDifference {
-    /// A changed definition by the lines that differ.
+    /// Prints only the lines of a changed definition that differ.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (Some(template), Some(database)) = (&self.template, &self.database) else {
             let sign = if self.template.is_none() { '+' } else { '-' };
@@ -190,7 +190,11 @@ impl Display for ObjectDifference {
         writeln!(f, "  ~ {}", self.object)?;
         for (sign, own, other) in [('-', template, database), ('+', database, template)] {
             for line in own.lines().filter(|line| other.lines().all(|l| l != *line)) {
-                writeln!(f, "      {sign} {}", cut(line.trim_end(), LINE))?;
+                writeln!(
+                    f,
+                    "      {sign} {}",
+                    truncate(line.trim_end(), MAX_LINE_CHARS)
+                )?;
             }
         }
         Ok(())
@@ -210,7 +214,7 @@ impl Display for TableDifference {
         for row in &self.rows {
             writeln!(f, "      {row}")?;
         }
-        match self.more() {
+        match self.unlisted() {
             0 => Ok(()),
             n => writeln!(f, "      and {n} more"),
         }
@@ -219,18 +223,18 @@ impl Display for TableDifference {
 
 impl Display for RowDifference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (sign, values, times) = match self {
-            Self::Added { values, times } => ('+', values, *times),
-            Self::Removed { values, times } => ('-', values, *times),
+        let (sign, values, count) = match self {
+            Self::Added { values, count } => ('+', values, *count),
+            Self::Removed { values, count } => ('-', values, *count),
             Self::Changed { key, columns } => {
                 let columns = columns.iter().map(ToString::to_string);
                 let columns: Vec<_> = columns.collect();
                 let text = format!("{}: {}", line(key), columns.join(", "));
-                return write!(f, "~ {}", cut(&text, LINE));
+                return write!(f, "~ {}", truncate(&text, MAX_LINE_CHARS));
             }
         };
-        write!(f, "{sign} {}", cut(&line(values), LINE))?;
-        match times {
+        write!(f, "{sign} {}", truncate(&line(values), MAX_LINE_CHARS))?;
+        match count {
             1 => Ok(()),
             n => write!(f, " ({n} times)"),
         }
@@ -249,7 +253,7 @@ fn line(values: &[Value]) -> String {
     values.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// On one line, and told from NULL.
+/// On one line, and distinguishable from NULL.
 fn quoted(value: &Option<String>) -> String {
     match value {
         None => "NULL".to_owned(),
@@ -263,9 +267,9 @@ fn quoted(value: &Option<String>) -> String {
     }
 }
 
-/// At most so many characters.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+/// At most `max` characters.
+pub(super) fn truncate(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         None => text.to_owned(),
         Some((at, _)) => format!("{}…", &text[..at]),
     }

@@ -1,9 +1,9 @@
-//! Compares a database with the template that it was made from: schema and rows.
+//! Compares a database with its template: schema and rows.
 //!
-//! A template is sealed, so what is read in its place is a clone that nobody has used (`reference` makes one). `schema` reads
-//! definitions, `tables` says how rows become text, `rows` finds those that differ; nothing is written to either database. Rows are
-//! compared table by table as text: first the number of rows and the sum of their hashes, then, where those differ, hash by hash as
-//! the server sorts them. What is told is bounded; what is counted is not.
+//! A template is sealed, so an unused clone is read in its place (`reference` creates one). `schema` reads definitions, `tables` converts
+//! rows to text, `rows` finds the rows that differ; nothing is written to either database. Rows are compared table by table as text:
+//! first the number of rows and the sum of their hashes, then, if those differ, hash by hash in the server's sort order. The number of
+//! listed differences is limited; the counts are complete.
 
 mod difference;
 mod reference;
@@ -17,42 +17,43 @@ use std::collections::BTreeSet;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use kapsel_testdb_core::pg::PgError;
+
+use self::session::both;
+use self::tables::{RowQueries, Tables};
+
 pub use difference::{
     ChangedValue, Comparison, ObjectDifference, RowDifference, SequenceValues, TableDifference,
-    Unread, Value,
+    UnreadableTable, Value,
 };
 pub use reference::Reference;
-pub use session::Session;
+pub use session::ComparisonSession;
 
-use crate::pg::PgError;
-use session::both;
-use tables::{Rows, Tables};
+/// Maximum number of listed objects of the schema.
+pub const MAX_OBJECTS: usize = 100;
+/// Maximum number of listed rows of a table.
+pub const MAX_ROWS: u64 = 10;
+/// Maximum number of characters of a listed value.
+pub const MAX_VALUE_CHARS: usize = 80;
 
-/// Most objects of the schema that are told.
-pub const MOST_OBJECTS: usize = 100;
-/// Most rows of a table that are told.
-pub const MOST_ROWS: u64 = 10;
-/// Most characters of a value that are told.
-pub const MOST_CHARACTERS: usize = 80;
-
-/// What is compared.
+/// The scope of a comparison.
 #[derive(Debug, Clone, Default)]
 pub enum Scope {
-    /// Everything, and where sequences stand.
+    /// Everything, including the last values of sequences.
     #[default]
     Everything,
-    /// What may have changed.
+    /// Only what may have changed.
     Suspects(Suspects),
 }
 
 /// What may have changed since a database was cloned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suspects {
-    /// Tables whose rows were written to, by qualified and quoted name.
+    /// Tables that were written to, by qualified and quoted name.
     pub tables: BTreeSet<String>,
-    /// Whether the schema was. Tables that were truncated or rewritten show it by their file.
+    /// Whether the schema may have changed. Truncated and rewritten tables are recognized by their file.
     pub schema: bool,
-    /// Whether large objects were.
+    /// Whether large objects may have changed.
     pub large_objects: bool,
 }
 
@@ -75,27 +76,27 @@ impl Scope {
 /// Compares a database with an unused clone of its template.
 ///
 /// # Errors
-/// The server cannot be used. A table that cannot be read is a part of the result.
+/// The server cannot be used. A table that cannot be read is part of the result instead.
 pub async fn compare(
-    template: &mut Session,
-    database: &mut Session,
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
     scope: &Scope,
 ) -> Result<Comparison, PgError> {
     let mut found = Comparison::default();
     if scope.schema() {
         let (one, other) = both(schema::read(template), schema::read(database)).await?;
         found.schema = schema::differences(&one, &other);
-        found.more_objects = found.schema.len().saturating_sub(MOST_OBJECTS);
-        found.schema.truncate(MOST_OBJECTS);
+        found.unlisted_objects = found.schema.len().saturating_sub(MAX_OBJECTS);
+        found.schema.truncate(MAX_OBJECTS);
     }
-    let commits = commit_times_are_kept(database).await?;
-    for rows in to_compare(template, database, scope).await? {
+    let commits = tracks_commit_times(database).await?;
+    for rows in tables_to_compare(template, database, scope).await? {
         match rows::compare(template, database, &rows, commits).await {
             Ok(difference) => found.tables.extend(difference),
-            Err(error) if error.code().is_some() && !error.is_passing() => {
-                template.settle().await;
-                database.settle().await;
-                found.unread.push(Unread {
+            Err(error) if error.code().is_some() && !error.is_transient() => {
+                template.drain().await;
+                database.drain().await;
+                found.not_compared.push(UnreadableTable {
                     table: rows.label,
                     reason: error.to_string(),
                 });
@@ -109,41 +110,41 @@ pub async fn compare(
     Ok(found)
 }
 
-async fn to_compare(
-    template: &mut Session,
-    database: &mut Session,
+async fn tables_to_compare(
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
     scope: &Scope,
-) -> Result<Vec<Rows>, PgError> {
+) -> Result<Vec<RowQueries>, PgError> {
     let (one, other): (Tables, Tables) =
         both(tables::read(template), tables::read(database)).await?;
     let mut rows = Vec::new();
     for (name, table) in &one {
         let Some(now) = other.get(name) else { continue };
-        let wanted = match scope {
+        let included = match scope {
             Scope::Everything => true,
             Scope::Suspects(suspects) => suspects.tables.contains(name) || table.file != now.file,
         };
-        if wanted {
-            rows.push(Rows::of(name, table, now));
+        if included {
+            rows.push(RowQueries::of(name, table, now));
         }
     }
     if scope.large_objects() {
-        rows.push(Rows::large_objects());
+        rows.push(RowQueries::large_objects());
     }
     Ok(rows)
 }
 
-async fn commit_times_are_kept(session: &mut Session) -> Result<bool, PgError> {
+async fn tracks_commit_times(session: &mut ComparisonSession) -> Result<bool, PgError> {
     let sql = "SELECT current_setting('track_commit_timestamp')::bool AS on";
     let on = |row: &PgRow| row.try_get("on");
     let found = session.rows(sql, &"the settings", on).await?;
     Ok(found.first() == Some(&true))
 }
 
-/// Sequences that both have and that stand elsewhere, at most [`MOST_OBJECTS`].
+/// Sequences that both databases have, with different last values; at most [`MAX_OBJECTS`].
 async fn sequences(
-    template: &mut Session,
-    database: &mut Session,
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
 ) -> Result<Vec<SequenceValues>, PgError> {
     let sql = "SELECT format('%I.%I', schemaname, sequencename) AS name, last_value FROM pg_sequences ORDER BY 1";
     let value = |row: &PgRow| Ok((row.try_get("name")?, row.try_get("last_value")?));
@@ -161,5 +162,5 @@ async fn sequences(
             database: *database,
         })
     });
-    Ok(moved.take(MOST_OBJECTS).collect())
+    Ok(moved.take(MAX_OBJECTS).collect())
 }

@@ -1,22 +1,22 @@
-//! A clone that nobody uses, to stand for a template that cannot be connected to.
+//! An unused clone that represents a template, because a template does not allow connections.
 //!
-//! It belongs to a run of its own: the run directory's flock first, then the run lock and the template's lock, then the clone. So
-//! nobody sweeps it or collects the template meanwhile; what a crash leaves, a directory with a free flock and a database that carries
-//! the run's id, the next sweep removes.
+//! The clone belongs to a run of its own: first the run directory's flock, then the run lock and the template's lock, then the clone. So no
+//! sweep removes the clone, and no process collects the template meanwhile. A crash leaves a directory with a free flock and a database
+//! with the run's id; the next sweep removes both.
 
 use std::time::SystemTime;
 
-use super::{Comparison, Scope, Session, compare};
-use crate::name::{DbName, Kind, RunId, RunKey, random_word};
-use crate::pg::PgError;
-use crate::pg::admin::Admin;
-use crate::pg::lock::LockKey;
-use crate::run::{self, RunError};
-use crate::run_dir::{RunDir, Runtime};
-use crate::server::Server;
-use crate::template::{self, TemplateError, TemplateInfo};
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::pg::lock::LockKey;
+use kapsel_testdb_core::protocol::{DbName, Kind, RunDir, RunId, RunKey, Runtime, random_word};
+use kapsel_testdb_core::run::{self, RunError};
+use kapsel_testdb_core::server::Server;
+use kapsel_testdb_core::template::{self, TemplateError, TemplateInfo};
 
-/// A clone of a template, and what keeps it alive.
+use crate::compare::{Comparison, ComparisonSession, Scope, compare};
+
+/// A clone of a template, and the run that protects it.
 #[derive(Debug)]
 pub struct Reference {
     runtime: Runtime,
@@ -26,14 +26,18 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Makes one. `admin` is a session without locks.
+    /// Creates a reference. `admin` is a session without locks.
     ///
     /// # Errors
-    /// [`TemplateError::Gone`]; the server or the runtime folder cannot be used.
-    pub async fn make(server: &Server, admin: Admin, template: &DbName) -> Result<Self, RunError> {
+    /// [`TemplateError::Gone`]; the server or the runtime directory cannot be used.
+    pub async fn create(
+        server: &Server,
+        admin: Admin,
+        template: &DbName,
+    ) -> Result<Self, RunError> {
         let runtime = Runtime::open()?;
-        let own = format!("{}-{}", std::process::id(), random_word());
-        let run = RunId::new(SystemTime::now(), &RunKey::new(&["compare", &own]));
+        let unique = format!("{}-{}", std::process::id(), random_word());
+        let run = RunId::new(SystemTime::now(), &RunKey::new(&["compare", &unique]));
         let dir = runtime.create(&runtime.gate()?, &run)?;
         let name = DbName::for_run(
             template.namespace(),
@@ -50,7 +54,7 @@ impl Reference {
         match new.clone_template(server, template, &run).await {
             Ok(()) => Ok(new),
             Err(error) => {
-                // What the server would not drop is the sweep's.
+                // If this fails, the sweep drops the clone.
                 let _ = new.remove().await;
                 Err(error)
             }
@@ -80,24 +84,24 @@ impl Reference {
         Ok(admin.apply_settings(&self.name, &settings).await?)
     }
 
-    /// Compares a database with it.
+    /// Compares a database with the template.
     ///
     /// # Errors
     /// The server cannot be used.
     pub async fn compare(&self, server: &Server, database: &DbName) -> Result<Comparison, PgError> {
         let address = &server.admin_address;
-        let mut template = Session::open(address, &self.name).await?;
-        let mut database = Session::open(address, database).await?;
+        let mut template = ComparisonSession::open(address, &self.name).await?;
+        let mut database = ComparisonSession::open(address, database).await?;
         let found = compare(&mut template, &mut database, &Scope::Everything).await;
         template.close().await;
         database.close().await;
         found
     }
 
-    /// Drops it, and ends its run.
+    /// Drops the clone and ends its run.
     ///
     /// # Errors
-    /// A failed statement: the rest is left to the sweep.
+    /// A failed statement; the sweep removes the rest.
     pub async fn remove(mut self) -> Result<(), RunError> {
         self.admin.drop_database(&self.name, false, true).await?;
         self.admin.close().await;

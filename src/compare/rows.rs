@@ -1,29 +1,30 @@
-//! The rows of a table: sums first, then hashes, then the values of a few rows that differ. However large the table is, only a
-//! bounded number of hashes and values is in memory here; the server sorts.
+//! Compares the rows of a table: sums first, then hashes, then the values of a few rows that differ. For tables of any size, only a limited
+//! number of hashes and values is in memory here; the server sorts.
 
 use futures_util::future::try_join;
 use futures_util::{Stream, TryStreamExt};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::difference::{ChangedValue, RowDifference, TableDifference, Value, cut};
-use super::session::{Digest, Session, both};
-use super::tables::{Rows, json};
-use super::{MOST_CHARACTERS, MOST_ROWS};
-use crate::pg::PgError;
-use crate::pg::error::Doing;
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::error::Context;
 
-/// Most rows that differ whose hashes are kept: from them those are chosen that are told.
-const MOST_IDS: usize = 1000;
+use crate::compare::difference::{ChangedValue, RowDifference, TableDifference, Value, truncate};
+use crate::compare::session::{ComparisonSession, Digest, both};
+use crate::compare::tables::{RowQueries, json};
+use crate::compare::{MAX_ROWS, MAX_VALUE_CHARS};
 
-/// Compares a table's rows; `None` where they are the same.
+/// Maximum number of differing rows whose hashes are stored; the listed rows are chosen from them.
+const MAX_IDS: usize = 1000;
+
+/// Compares a table's rows; `None` if they are equal.
 ///
 /// # Errors
 /// A failed statement.
 pub(super) async fn compare(
-    template: &mut Session,
-    database: &mut Session,
-    rows: &Rows,
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
+    rows: &RowQueries,
     commits: bool,
 ) -> Result<Option<TableDifference>, PgError> {
     if sums_agree(template, database, rows).await? {
@@ -37,7 +38,7 @@ pub(super) async fn compare(
     );
     let merged = merged
         .await
-        .doing(|| format!("compare the rows of {}", rows.label))?;
+        .context(|| format!("compare the rows of {}", rows.label))?;
     let Merged {
         added,
         removed,
@@ -48,16 +49,16 @@ pub(super) async fn compare(
         false => None,
     };
     let [of_added, of_removed, of_changed] = quotas([added.total, removed.total, changed.total]);
-    let mut told = Vec::new();
+    let mut listed = Vec::new();
     for row in read(database, rows, added, of_added).await? {
-        let times = added.times(row.id);
+        let count = added.count_of(row.id);
         let values = row.values(rows);
-        told.push(RowDifference::Added { values, times });
+        listed.push(RowDifference::Added { values, count });
     }
     for row in read(template, rows, removed, of_removed).await? {
-        let times = removed.times(row.id);
+        let count = removed.count_of(row.id);
         let values = row.values(rows);
-        told.push(RowDifference::Removed { values, times });
+        listed.push(RowDifference::Removed { values, count });
     }
     let (before, after) = both(
         read(template, rows, changed, of_changed),
@@ -66,7 +67,7 @@ pub(super) async fn compare(
     .await?;
     for row in &before {
         if let Some(now) = after.iter().find(|now| now.id == row.id) {
-            told.push(row.changes(now, rows));
+            listed.push(row.changes(now, rows));
         }
     }
     Ok(Some(TableDifference {
@@ -74,15 +75,15 @@ pub(super) async fn compare(
         added: added.total,
         removed: removed.total,
         changed: changed.total,
-        rows: told,
+        rows: listed,
         commits,
     }))
 }
 
 async fn sums_agree(
-    template: &mut Session,
-    database: &mut Session,
-    rows: &Rows,
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
+    rows: &RowQueries,
 ) -> Result<bool, PgError> {
     let sql = rows.sum();
     let sum = |row: &PgRow| Ok((row.try_get("rows")?, row.try_get("sum")?));
@@ -94,28 +95,28 @@ async fn sums_agree(
     Ok(one == other)
 }
 
-/// Rows that differ in one way: all are counted, some are known by their hash.
+/// Rows that differ in one way: all are counted, the hashes of some are stored.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Side {
+struct DifferingRows {
     total: u64,
     ids: Vec<(i64, u64)>,
 }
 
-impl Side {
-    fn count(&mut self, id: i64, times: u64) {
-        self.total += times;
-        if self.ids.len() < MOST_IDS {
-            self.ids.push((id, times));
+impl DifferingRows {
+    fn add(&mut self, id: i64, count: u64) {
+        self.total += count;
+        if self.ids.len() < MAX_IDS {
+            self.ids.push((id, count));
         }
     }
 
-    fn times(&self, id: i64) -> u64 {
+    fn count_of(&self, id: i64) -> u64 {
         let found = self.ids.iter().find(|(other, _)| *other == id);
-        found.map_or(1, |(_, times)| *times)
+        found.map_or(1, |(_, count)| *count)
     }
 
-    fn knows_all(&self) -> bool {
-        self.ids.iter().map(|(_, times)| times).sum::<u64>() == self.total
+    fn is_complete(&self) -> bool {
+        self.ids.iter().map(|(_, count)| count).sum::<u64>() == self.total
     }
 
     fn hashes(&self) -> Vec<i64> {
@@ -125,12 +126,12 @@ impl Side {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Merged {
-    added: Side,
-    removed: Side,
-    changed: Side,
+    added: DifferingRows,
+    removed: DifferingRows,
+    changed: DifferingRows,
 }
 
-/// Walks through both sides' hashes at once, sorted as they come.
+/// Merges the sorted hashes of both databases.
 async fn merge(
     template: impl Stream<Item = sqlx::Result<Digest>> + Unpin,
     database: impl Stream<Item = sqlx::Result<Digest>> + Unpin,
@@ -139,7 +140,7 @@ async fn merge(
     let (mut template, mut database) = (template, database);
     let mut merged = Merged::default();
     let (mut one, mut other) = try_join(template.try_next(), database.try_next()).await?;
-    let times = |count: i64| {
+    let rows = |count: i64| {
         if by_key { 1 } else { count.unsigned_abs() }
     };
     loop {
@@ -148,20 +149,20 @@ async fn merge(
             (Some(a), Some(b)) if a.0 == b.0 => {
                 if a.1 == b.1 {
                 } else if by_key {
-                    merged.changed.count(a.0, 1);
+                    merged.changed.add(a.0, 1);
                 } else if a.1 < b.1 {
-                    merged.added.count(a.0, times(b.1 - a.1));
+                    merged.added.add(a.0, rows(b.1 - a.1));
                 } else {
-                    merged.removed.count(a.0, times(a.1 - b.1));
+                    merged.removed.add(a.0, rows(a.1 - b.1));
                 }
                 (true, true)
             }
             (Some(a), b) if b.is_none_or(|b| a.0 < b.0) => {
-                merged.removed.count(a.0, times(a.1));
+                merged.removed.add(a.0, rows(a.1));
                 (true, false)
             }
             (_, Some(b)) => {
-                merged.added.count(b.0, times(b.1));
+                merged.added.add(b.0, rows(b.1));
                 (false, true)
             }
             (Some(_), None) => (true, false),
@@ -175,11 +176,11 @@ async fn merge(
     }
 }
 
-/// How many rows of each kind are told: the rarer ones first, so that none is crowded out.
+/// Number of listed rows of each kind. Rarer kinds come first, so that every kind is listed.
 fn quotas(totals: [u64; 3]) -> [u64; 3] {
     let mut order = [0, 1, 2];
     order.sort_by_key(|i| totals[*i]);
-    let (mut left, mut quotas) = (MOST_ROWS, [0; 3]);
+    let (mut left, mut quotas) = (MAX_ROWS, [0; 3]);
     for (i, kinds) in order.into_iter().zip([3, 2, 1]) {
         quotas[i] = totals[i].min(left / kinds);
         left -= quotas[i];
@@ -187,7 +188,7 @@ fn quotas(totals: [u64; 3]) -> [u64; 3] {
     quotas
 }
 
-/// A row as it is told.
+/// A row with its truncated values and their hashes.
 struct ReadRow {
     id: i64,
     shown: Vec<Option<String>>,
@@ -197,14 +198,14 @@ struct ReadRow {
 impl ReadRow {
     fn value(&self, i: usize) -> Option<String> {
         let text = self.shown.get(i)?.as_deref()?;
-        Some(cut(text, MOST_CHARACTERS))
+        Some(truncate(text, MAX_VALUE_CHARS))
     }
 
-    fn values(&self, rows: &Rows) -> Vec<Value> {
+    fn values(&self, rows: &RowQueries) -> Vec<Value> {
         self.some_values(rows, 0..rows.columns.len())
     }
 
-    fn some_values(&self, rows: &Rows, which: impl Iterator<Item = usize>) -> Vec<Value> {
+    fn some_values(&self, rows: &RowQueries, which: impl Iterator<Item = usize>) -> Vec<Value> {
         which
             .map(|i| Value {
                 column: rows.columns[i].clone(),
@@ -213,7 +214,7 @@ impl ReadRow {
             .collect()
     }
 
-    fn changes(&self, now: &Self, rows: &Rows) -> RowDifference {
+    fn changes(&self, now: &Self, rows: &RowQueries) -> RowDifference {
         let differs = |i: &usize| self.hashes.get(*i) != now.hashes.get(*i);
         let changed = (0..rows.columns.len()).filter(differs);
         let columns = changed.map(|i| ChangedValue {
@@ -229,15 +230,15 @@ impl ReadRow {
 }
 
 async fn read(
-    session: &mut Session,
-    rows: &Rows,
-    side: &Side,
-    most: u64,
+    session: &mut ComparisonSession,
+    rows: &RowQueries,
+    differing: &DifferingRows,
+    max: u64,
 ) -> Result<Vec<ReadRow>, PgError> {
-    if most == 0 {
+    if max == 0 {
         return Ok(Vec::new());
     }
-    let sql = rows.values(&side.hashes(), most, MOST_CHARACTERS);
+    let sql = rows.values(&differing.hashes(), max, MAX_VALUE_CHARS);
     let read = |row: &PgRow| {
         Ok(ReadRow {
             id: row.try_get("id")?,
@@ -248,16 +249,16 @@ async fn read(
     session.rows(&sql, &rows.label, read).await
 }
 
-/// When the transactions committed that wrote these rows; `None` where one of them is not known.
+/// Commit times of the transactions that wrote these rows; `None` if one of them is unknown.
 async fn commit_times(
-    session: &mut Session,
-    rows: &Rows,
-    sides: [&Side; 2],
+    session: &mut ComparisonSession,
+    rows: &RowQueries,
+    differing: [&DifferingRows; 2],
 ) -> Result<Option<Vec<f64>>, PgError> {
-    if !sides.iter().all(|side| side.knows_all()) {
+    if !differing.iter().all(|rows| rows.is_complete()) {
         return Ok(None);
     }
-    let ids: Vec<i64> = sides.iter().flat_map(|side| side.hashes()).collect();
+    let ids: Vec<i64> = differing.iter().flat_map(|rows| rows.hashes()).collect();
     let at = |row: &PgRow| row.try_get::<Option<f64>, _>("at");
     let times = session.rows(&rows.commits(&ids), &rows.label, at).await?;
     Ok(times.into_iter().collect())
@@ -284,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_differs_is_what_a_map_says(
+        fn merge_agrees_with_a_map(
             template in proptest::collection::btree_map(0..40i64, 1..4i64, 0..30),
             database in proptest::collection::btree_map(0..40i64, 1..4i64, 0..30),
             by_key: bool,
@@ -295,14 +296,14 @@ mod tests {
             for id in 0..40 {
                 let pair = (template.get(&id).copied(), database.get(&id).copied());
                 match pair {
-                    (Some(a), Some(b)) if a != b && by_key => expected.changed.count(id, 1),
+                    (Some(a), Some(b)) if a != b && by_key => expected.changed.add(id, 1),
                     (Some(_), Some(_)) if by_key => {}
-                    (Some(_), None) if by_key => expected.removed.count(id, 1),
-                    (None, Some(_)) if by_key => expected.added.count(id, 1),
+                    (Some(_), None) if by_key => expected.removed.add(id, 1),
+                    (None, Some(_)) if by_key => expected.added.add(id, 1),
                     (a, b) => match b.unwrap_or(0) - a.unwrap_or(0) {
                         0 => {}
-                        n if n > 0 => expected.added.count(id, n.unsigned_abs()),
-                        n => expected.removed.count(id, n.unsigned_abs()),
+                        n if n > 0 => expected.added.add(id, n.unsigned_abs()),
+                        n => expected.removed.add(id, n.unsigned_abs()),
                     },
                 }
             }
@@ -310,10 +311,10 @@ mod tests {
         }
 
         #[test]
-        fn no_kind_is_crowded_out(totals in proptest::array::uniform3(0..100u64)) {
+        fn every_kind_is_listed(totals in proptest::array::uniform3(0..100u64)) {
             let quotas = quotas(totals);
             let all: u64 = totals.iter().sum();
-            prop_assert_eq!(quotas.iter().sum::<u64>(), all.min(MOST_ROWS));
+            prop_assert_eq!(quotas.iter().sum::<u64>(), all.min(MAX_ROWS));
             for (total, quota) in totals.into_iter().zip(quotas) {
                 prop_assert!(quota <= total && (total == 0 || quota > 0));
             }

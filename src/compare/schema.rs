@@ -1,19 +1,20 @@
-//! The schema as text: one definition per object, so that additions, removals and changes are differences of lines.
+//! The schema as text: one definition per object, so that additions, removals and changes are differences between lines.
 
 use std::collections::BTreeMap;
 
 use sqlx::Row;
 
-use super::difference::{ObjectDifference, cut};
-use super::session::Session;
-use crate::pg::PgError;
+use kapsel_testdb_core::pg::PgError;
+
+use crate::compare::difference::{ObjectDifference, truncate};
+use crate::compare::session::ComparisonSession;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// Longest definition that a difference tells.
-const MOST_CHARACTERS: usize = 10_000;
+/// Maximum length of a listed definition.
+const MAX_DEFINITION_CHARS: usize = 10_000;
 
-/// A definition, and the table (or view, or type) that it is a part of.
+/// A definition, and the table, view or type that the object is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     parent: Option<String>,
@@ -27,7 +28,7 @@ pub(super) type Objects = BTreeMap<String, Object>;
 ///
 /// # Errors
 /// A failed statement.
-pub(super) async fn read(session: &mut Session) -> Result<Objects, PgError> {
+pub(super) async fn read(session: &mut ComparisonSession) -> Result<Objects, PgError> {
     let read = |row: &sqlx::postgres::PgRow| {
         let object = Object {
             parent: row.try_get("parent")?,
@@ -39,22 +40,22 @@ pub(super) async fn read(session: &mut Session) -> Result<Objects, PgError> {
     Ok(objects.into_iter().collect())
 }
 
-/// What differs, by name. Of a table that only one of the two has, its columns and the like are not told.
+/// The differences, by name. If only one of the two has a table, its columns, constraints etc. are not listed.
 pub(super) fn differences(template: &Objects, database: &Objects) -> Vec<ObjectDifference> {
     let mut names: Vec<&String> = template.keys().chain(database.keys()).collect();
     names.sort();
     names.dedup();
     let in_both = |name: &String| template.contains_key(name) && database.contains_key(name);
-    let told = |name: &&&String| {
+    let is_listed = |name: &&&String| {
         let (one, other) = (template.get(**name), database.get(**name));
         let parent = one.or(other).and_then(|object| object.parent.as_ref());
         one.map(|o| &o.definition) != other.map(|o| &o.definition) && parent.is_none_or(in_both)
     };
     let definition = |objects: &Objects, name: &str| {
         let object = objects.get(name);
-        object.map(|object| cut(&object.definition, MOST_CHARACTERS))
+        object.map(|object| truncate(&object.definition, MAX_DEFINITION_CHARS))
     };
-    let names = names.iter().filter(told);
+    let names = names.iter().filter(is_listed);
     names
         .map(|name| ObjectDifference {
             object: (*name).clone(),
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_what_is_new_or_gone_are_not_told() {
+    fn parts_of_new_or_dropped_tables_are_not_listed() {
         let template = objects(&[
             ("table a", None, ""),
             ("column a.x", Some("table a"), "integer"),

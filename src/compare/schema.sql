@@ -1,5 +1,5 @@
--- The schema of a database as lines: object, the table that it is a part of, definition (one property a line).
--- What an extension brought is in the line of the extension; temporary objects are left out.
+-- The schema of a database as rows: object, parent table, definition (one property per line).
+-- Objects of an extension are covered by the row of the extension; temporary objects are excluded.
 WITH member AS (
   SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ), ns AS (
@@ -103,7 +103,7 @@ SELECT object, parent, definition FROM (
   WHERE rel.relkind IN ('r', 'p', 'f', 'c') AND a.attnum > 0 AND NOT a.attisdropped
 
   UNION ALL
-  -- Since PostgreSQL 18, NOT NULL is a constraint as well; the column's line has it.
+  -- Since PostgreSQL 18, NOT NULL is also a constraint; the column's definition contains it.
   SELECT format('constraint %I on %s', c.conname, coalesce(rel.name, typ.name)),
     coalesce(rel.kind || ' ' || rel.name, 'type ' || typ.name),
     concat_ws(E'\n', pg_get_constraintdef(c.oid), 'COMMENT ' || obj_description(c.oid, 'pg_constraint'))
@@ -170,7 +170,7 @@ SELECT object, parent, definition FROM (
   UNION ALL
   SELECT i.type || ' ' || i.identity, NULL, ''
   FROM other, LATERAL pg_identify_object(other.classid, other.objid, 0) i
-  -- Below 16384 is what initdb made.
+  -- Object ids below 16384 are from initdb.
   WHERE other.objid::int8 >= 16384
     AND NOT EXISTS (SELECT 1 FROM member m WHERE m.classid = other.classid AND m.objid = other.objid)
 ) line

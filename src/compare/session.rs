@@ -1,4 +1,4 @@
-//! A session that reads a database to compare it: values are spelled the same way whatever the database's settings say.
+//! A session that reads a database for a comparison. Its output format of values does not depend on the database's settings.
 
 use std::fmt::Display;
 
@@ -8,27 +8,28 @@ use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::driver::own;
-use crate::name::DbName;
-use crate::pg::connect::{Patience, connect, quiet};
-use crate::pg::error::Doing;
-use crate::pg::{Address, PgError};
+use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::connect::{RetryLimits, connect, quiet};
+use kapsel_testdb_core::pg::error::Context;
+use kapsel_testdb_core::protocol::DbName;
+use kapsel_testdb_core::sqlx_compat::internal;
 
 /// A session on one of the two databases.
 #[derive(Debug)]
-pub struct Session {
+pub struct ComparisonSession {
     connection: PgConnection,
     database: String,
 }
 
-/// A row's or key's hash, and the hash or number of what has it.
+/// With a primary key: the hashes of key and row. Without: the row's hash and the number of equal rows.
 pub(super) type Digest = (i64, i64);
 
-impl Session {
-    /// Connects. What a database or a role sets by itself does not count here: both sides must spell values alike.
+impl ComparisonSession {
+    /// Connects, and overrides settings of the database and the role that affect the output format: both databases must format values alike.
     ///
     /// # Errors
-    /// No connection.
+    /// The connection failed.
     pub async fn open(address: &Address, database: &DbName) -> Result<Self, PgError> {
         let database = database.to_string();
         let options = quiet(address.options(&database))
@@ -42,12 +43,12 @@ impl Session {
                 ("extra_float_digits", "1"),
                 ("xmlbinary", "base64"),
                 ("default_transaction_read_only", "on"),
-                // Rows that a policy hides would look like rows that are not there: an error is better.
+                // Report an error instead of treating rows hidden by a policy as missing.
                 ("row_security", "off"),
-                // A prepared transaction may hold a table for ever.
+                // A prepared transaction may lock a table forever.
                 ("lock_timeout", "5s"),
             ]);
-        let connection = connect(address, &options, Patience::RUNNING).await?;
+        let connection = connect(address, &options, RetryLimits::RUNNING).await?;
         Ok(Self {
             connection,
             database,
@@ -59,35 +60,35 @@ impl Session {
         let _ = self.connection.close().await;
     }
 
-    /// Reads to its end what a failed comparison left.
-    pub(super) async fn settle(&mut self) {
+    /// Reads the remaining results of a failed comparison.
+    pub(super) async fn drain(&mut self) {
         let _ = self.rows("SELECT 1", &"nothing", |_| Ok(())).await;
     }
 
-    /// Asks, and decodes each row of the answer.
+    /// Runs a query and decodes each row of the result.
     pub(crate) async fn rows<T>(
         &mut self,
         sql: &str,
         what: &dyn Display,
         read: impl Fn(&PgRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, PgError> {
-        let doing = || format!("read {what} of `{}`", self.database);
+        let context = || format!("read {what} of `{}`", self.database);
         let rows = raw(&mut self.connection, sql).try_collect::<Vec<_>>().await;
-        let rows = rows.doing(doing)?;
+        let rows = rows.context(context)?;
         rows.iter()
             .map(read)
             .collect::<sqlx::Result<_>>()
-            .doing(doing)
+            .context(context)
     }
 
-    /// Asks for pairs of numbers, however many: they are read one by one as they are asked for.
+    /// Runs a query for pairs of numbers and streams the result.
     pub(super) fn digests<'a>(&'a mut self, sql: &'a str) -> BoxStream<'a, sqlx::Result<Digest>> {
         let rows = raw(&mut self.connection, sql);
         Box::pin(rows.and_then(|row| async move { Ok((row.try_get(0)?, row.try_get(1)?)) }))
     }
 }
 
-/// Asks both sides at once and waits for both: what is not read to its end would come up in the answer to the next question.
+/// Runs both futures concurrently and waits for both: an unread result would appear in the result of the next query.
 pub(super) async fn both<A, B>(
     one: impl Future<Output = Result<A, PgError>>,
     other: impl Future<Output = Result<B, PgError>>,
@@ -96,7 +97,7 @@ pub(super) async fn both<A, B>(
     Ok((one?, other?))
 }
 
-/// The one place here that hands text to sqlx. Whoever makes the text quotes what is in it.
+/// The only place in this module that passes SQL text to sqlx. The code that builds the text does the quoting.
 fn raw<'a>(connection: &'a mut PgConnection, sql: &'a str) -> BoxStream<'a, sqlx::Result<PgRow>> {
-    connection.fetch(sqlx::raw_sql(own::trusted(sql)))
+    connection.fetch(sqlx::raw_sql(internal::trusted(sql)))
 }

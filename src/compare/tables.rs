@@ -1,15 +1,16 @@
-//! Which tables there are, and how their rows are put into text.
+//! The tables of a database, and the queries that read their rows as text.
 
 use std::collections::BTreeMap;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::session::Session;
-use crate::pg::PgError;
-use crate::pg::sql::identifier;
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::sql::identifier;
 
-/// Whatever has rows of its own: partitions, not what is partitioned; of an inheritance tree each table for itself.
+use crate::compare::session::ComparisonSession;
+
+/// Relations with rows of their own: partitions, but not partitioned tables; each table of an inheritance tree separately.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_relation_filenode(c.oid)::int8 AS file, \
      to_json(ARRAY(SELECT a.attname::text FROM pg_attribute a \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum))::text AS columns, \
@@ -22,24 +23,24 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_r
    WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.relispopulated \
      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// A table as one of the two databases has it.
+/// A table in one of the two databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Its file: a clone's tables keep the template's until they are truncated or rewritten.
+    /// Its file: a clone's tables have the template's file until they are truncated or rewritten.
     pub file: Option<i64>,
     columns: Vec<String>,
-    /// The columns of its primary key, none where it has none.
+    /// The columns of its primary key; empty without a primary key.
     key: Vec<String>,
 }
 
 /// The tables of a database by qualified and quoted name.
 pub(super) type Tables = BTreeMap<String, Table>;
 
-/// Reads which tables there are.
+/// Reads the list of tables.
 ///
 /// # Errors
 /// A failed statement.
-pub(super) async fn read(session: &mut Session) -> Result<Tables, PgError> {
+pub(super) async fn read(session: &mut ComparisonSession) -> Result<Tables, PgError> {
     let read = |row: &PgRow| {
         let table = Table {
             file: row.try_get("file")?,
@@ -52,28 +53,28 @@ pub(super) async fn read(session: &mut Session) -> Result<Tables, PgError> {
     Ok(tables.into_iter().collect())
 }
 
-/// A column that holds JSON.
+/// Decodes a column of JSON text.
 pub(super) fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> sqlx::Result<T> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// How the rows of a table are read: the same in both databases.
+/// The queries for the rows of a table, the same for both databases.
 #[derive(Debug)]
-pub(super) struct Rows {
-    /// What people call it.
+pub(super) struct RowQueries {
+    /// The table's name in reports.
     pub label: String,
     from: String,
-    /// Names of the columns that both have.
+    /// Names of the columns that both databases have.
     pub columns: Vec<String>,
-    /// The value of each, as SQL.
+    /// The value of each column, as SQL.
     values: Vec<String>,
-    /// Which of them are the primary key.
+    /// Indices of the primary key columns.
     pub key: Vec<usize>,
 }
 
-impl Rows {
-    /// For a table that both have. Columns that only one has are the schema's difference, not the rows'.
+impl RowQueries {
+    /// The queries for a table that both databases have. A column that only one has is a difference of the schema, not of the rows.
     pub fn of(name: &str, template: &Table, database: &Table) -> Self {
         let mut columns = template.columns.clone();
         columns.retain(|column| database.columns.contains(column));
@@ -91,7 +92,7 @@ impl Rows {
         }
     }
 
-    /// For large objects, which are in no table that everybody may read.
+    /// The queries for large objects: not every role may read their table.
     pub fn large_objects() -> Self {
         Self {
             label: "large objects".to_owned(),
@@ -102,7 +103,7 @@ impl Rows {
         }
     }
 
-    /// How many rows there are, and the sum of their hashes, in whatever order.
+    /// The number of rows, and the sum of their hashes, in any order.
     pub fn sum(&self) -> String {
         let hash = hash(&row(&self.values));
         format!(
@@ -111,7 +112,7 @@ impl Rows {
         )
     }
 
-    /// Of each row its key's hash and its own, sorted; without a primary key each row's hash and how many there are.
+    /// For each row, the hash of its key and its own hash, sorted; without a primary key, each row's hash and the number of equal rows.
     pub fn digests(&self) -> String {
         let (hash, from) = (hash(&row(&self.values)), &self.from);
         if self.key.is_empty() {
@@ -121,22 +122,22 @@ impl Rows {
         }
     }
 
-    /// The rows with these hashes, at most `most`: each value cut after `characters`, and its hash.
-    pub fn values(&self, ids: &[i64], most: u64, characters: usize) -> String {
-        let shown = |value: &String| format!("left({value}::text, {})", characters + 1);
+    /// The rows with these hashes, at most `max`: each value truncated after `max_chars`, and its hash.
+    pub fn values(&self, ids: &[i64], max: u64, max_chars: usize) -> String {
+        let shown = |value: &String| format!("left({value}::text, {})", max_chars + 1);
         let hashed = |value: &String| hash(&format!("{value}::text"));
         let list = |of: &dyn Fn(&String) -> String, kind: &str| {
             let items: Vec<String> = self.values.iter().map(of).collect();
             format!("to_json(ARRAY[{}]::{kind}[])::text", items.join(", "))
         };
         let (distinct, order) = if self.key.is_empty() {
-            // Which of many equal rows does not matter.
+            // Any of several equal rows will do.
             ("DISTINCT ON (id)", "id".to_owned())
         } else {
             ("", self.key_values().join(", "))
         };
         format!(
-            "SELECT {distinct} {} AS id, {} AS shown, {} AS hashes FROM {} {} ORDER BY {order} LIMIT {most}",
+            "SELECT {distinct} {} AS id, {} AS shown, {} AS hashes FROM {} {} ORDER BY {order} LIMIT {max}",
             self.id(),
             list(&shown, "text"),
             list(&hashed, "int8"),
@@ -145,7 +146,7 @@ impl Rows {
         )
     }
 
-    /// When the transactions committed that wrote the rows with these hashes.
+    /// Commit times of the transactions that wrote the rows with these hashes.
     pub fn commits(&self, ids: &[i64]) -> String {
         format!(
             "SELECT DISTINCT extract(epoch FROM pg_xact_commit_timestamp(t.xmin))::float8 AS at FROM {} {}",
@@ -158,7 +159,7 @@ impl Rows {
         self.key.iter().map(|i| self.values[*i].clone()).collect()
     }
 
-    /// What tells a row from the others: its primary key, else all of it.
+    /// The identity of a row: the hash of its primary key, else of the whole row.
     fn id(&self) -> String {
         if self.key.is_empty() {
             hash(&row(&self.values))

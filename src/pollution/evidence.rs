@@ -1,26 +1,26 @@
-//! What the server's counters say: which tables of a shared clone tests wrote to, whether it stayed or not.
+//! The server's counters: which tables of a shared clone tests wrote to, committed or not.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::suspects::Clock;
-use crate::compare::{Scope, Session, Suspects};
-use crate::name::DbName;
-use crate::pg::PgError;
-use crate::pg::admin::Admin;
-use crate::pg::counters::Counters;
-use crate::run_dir::{RunFile, UseEvent};
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::pg::counters::Counters;
+use kapsel_testdb_core::protocol::{DbName, RunFile, UseEvent};
 
-/// How long the last sessions may take to go by themselves. What is left is a pooler's, or a killed client's.
-const LAST_SESSIONS: Duration = Duration::from_millis(500);
-/// How long ended ones may take.
-const ENDED_SESSIONS: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
+use crate::compare::{ComparisonSession, Scope, Suspects};
+use crate::pollution::suspects::Clock;
 
-/// Tables that were written to, catalogs included. Not those of the cluster, which is not this database alone, and not statistics,
-/// which autovacuum writes.
+/// How long to wait for the last sessions to end by themselves. Later ones belong to a pooler or a killed client.
+const SESSION_GRACE: Duration = Duration::from_millis(500);
+/// How long to wait in total, including terminated sessions.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Tables that were written to, including catalogs. Excluded: shared catalogs, which other databases also write, and statistics, which
+/// autovacuum writes.
 const WRITTEN: &str = "SELECT s.schemaname::text AS schema, s.relname::text AS name, \
      format('%I.%I', s.schemaname, s.relname) AS quoted \
    FROM pg_stat_all_tables s JOIN pg_class c ON c.oid = s.relid \
@@ -28,33 +28,33 @@ const WRITTEN: &str = "SELECT s.schemaname::text AS schema, s.relname::text AS n
      AND s.schemaname NOT LIKE 'pg\\_toast%' AND s.schemaname NOT LIKE 'pg\\_temp%' \
      AND s.relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')";
 
-/// Why a comparison is worth its while, and what it needs.
+/// The inputs of a comparison that is worth making.
 pub(super) struct Evidence {
     /// What may differ.
     pub scope: Scope,
     /// A session on the shared clone.
-    pub session: Session,
-    /// How the server's clock and ours differ.
+    pub session: ComparisonSession,
+    /// The offset between the server's clock and ours.
     pub clock: Clock,
 }
 
-/// Looks whether anything can have been committed. `None`: nothing.
+/// Checks whether anything may have been committed. `None`: nothing was.
 ///
 /// # Errors
 /// The server cannot be used.
-pub(super) async fn evidence(
+pub(super) async fn collect(
     admin: &mut Admin,
     file: &RunFile,
     shared: &DbName,
     used: bool,
 ) -> Result<Option<Evidence>, PgError> {
-    settle(admin, shared).await?;
+    wait_for_sessions(admin, shared).await?;
     let (begun, asked) = (Instant::now(), UseEvent::now());
     let counters = admin.counters(shared).await?;
     let clock = Clock::new(asked, counters.now, begun.elapsed());
     let settings = admin.database_settings(shared).await?;
-    let reliable = counters.counts && !began_anew(&counters, file);
-    let same_settings = same_lines(&settings, &file.settings);
+    let reliable = counters.counts && !were_reset(&counters, file);
+    let same_settings = is_same_set(&settings, &file.settings);
     let idle = if reliable {
         counters.written == 0 && same_settings
     } else {
@@ -64,7 +64,7 @@ pub(super) async fn evidence(
         return Ok(None);
     }
     let address = file.admin_address();
-    let mut session = Session::open(address, shared).await?;
+    let mut session = ComparisonSession::open(address, shared).await?;
     let scope = if reliable {
         let mut suspects = suspects(&mut session).await?;
         suspects.schema |= !same_settings;
@@ -83,32 +83,32 @@ pub(super) async fn evidence(
     }))
 }
 
-/// Waits until the sessions on the database are gone: a session's counters are complete then.
-async fn settle(admin: &mut Admin, shared: &DbName) -> Result<(), PgError> {
+/// Waits until the sessions on the database have ended, because only then the counters are complete.
+async fn wait_for_sessions(admin: &mut Admin, shared: &DbName) -> Result<(), PgError> {
     let begun = Instant::now();
     let mut ended = false;
-    while admin.sessions_on(shared).await? > 0 {
-        if begun.elapsed() > LAST_SESSIONS && !ended {
+    while admin.count_sessions(shared).await? > 0 {
+        if begun.elapsed() > SESSION_GRACE && !ended {
             admin.end_sessions(shared).await?;
             ended = true;
         }
-        if begun.elapsed() > ENDED_SESSIONS {
+        if begun.elapsed() > SESSION_TIMEOUT {
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     admin.wait_for_counters().await
 }
 
-/// Whether the server lost its counters during the run: it crashed.
-fn began_anew(counters: &Counters, file: &RunFile) -> bool {
+/// Whether the server lost its counters during the run, as a crash does.
+fn were_reset(counters: &Counters, file: &RunFile) -> bool {
     let run = SystemTime::now().duration_since(file.run.created_at());
-    // A run's id knows its beginning to the second.
+    // A run's id contains its start time in whole seconds.
     let run = run.unwrap_or_default().as_secs_f64() - 1.0;
     counters.counting_for.is_some_and(|time| time < run)
 }
 
-fn same_lines(one: &[String], other: &[String]) -> bool {
+fn is_same_set(one: &[String], other: &[String]) -> bool {
     let sorted = |lines: &[String]| {
         let mut lines = lines.to_vec();
         lines.sort();
@@ -117,7 +117,7 @@ fn same_lines(one: &[String], other: &[String]) -> bool {
     sorted(one) == sorted(other)
 }
 
-async fn suspects(session: &mut Session) -> Result<Suspects, PgError> {
+async fn suspects(session: &mut ComparisonSession) -> Result<Suspects, PgError> {
     let read = |row: &PgRow| {
         let text = |column| row.try_get::<String, _>(column);
         Ok((text("schema")?, text("name")?, text("quoted")?))

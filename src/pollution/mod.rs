@@ -1,11 +1,10 @@
-//! Pollution: what tests committed into the run's shared clone, found before it is dropped and reported with the tests that could
-//! have done it.
+//! Pollution: what tests committed into the run's shared clone. It is found before the clone is dropped, and reported with the tests
+//! that may have caused it.
 //!
-//! First the server's counters are asked: a database begins with none, so where none moved nothing was committed, and that is all.
-//! Work that was rolled back moves them too: where they moved, the tables written to (and the schema, where a catalog was) are
-//! compared with a clone that nobody has used. `evidence` looks, `suspects` names tests, `report` writes down what was found in the
-//! runtime folder, which outlives the run. Nothing here may keep a run from ending: what fails is logged. A crash leaves a clone that
-//! carries the run's id, and no report.
+//! First the server's counters are read. They are zero in a new database, so if they have not moved, nothing was committed and nothing else
+//! is done. Rolled back work moves them, too: if they moved, the written tables (and the schema, if a catalog was written) are compared with
+//! an unused clone. `evidence` reads the counters, `suspects` names tests, `report` writes the result into the runtime directory, which
+//! outlives the run. Errors are logged and never prevent a run from ending. A crash leaves a clone with the run's id, and no report.
 
 mod evidence;
 mod report;
@@ -16,35 +15,36 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
-pub use report::{Report, Untold};
+use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::protocol::{
+    DbName, DeadRunDir, Kind, Pollution, RunDir, RunFile, Runtime, SharedUse,
+};
+use kapsel_testdb_core::run::clone;
+use kapsel_testdb_core::sqlstate;
+
+use self::evidence::Evidence;
+use self::suspects::Clock;
+use crate::compare::{Comparison, ComparisonSession, compare};
+
+pub use report::{PendingReport, PollutionReport};
 pub use suspects::Tests;
 
-use crate::compare::{Comparison, Session, compare};
-use crate::config::Pollution;
-use crate::name::{DbName, Kind};
-use crate::pg::PgError;
-use crate::pg::admin::Admin;
-use crate::pg::error::code;
-use crate::run::clone;
-use crate::run_dir::{DeadRunDir, RunDir, RunFile, Runtime, SharedUse};
-use evidence::{Evidence, evidence};
-use suspects::Clock;
-
-/// How long a run's end may take longer because somebody looks: `wait` waits for 60 s.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time that the comparison may delay the end of a run; `wait` waits for 60 s.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A shared clone that is about to be dropped.
 #[derive(Debug)]
-pub struct Shared<'a> {
+pub struct SharedClone<'a> {
     run_dir: &'a Path,
     file: &'a RunFile,
     name: DbName,
-    /// Clones that no test has claimed.
+    /// Unclaimed clones.
     unused: Vec<DbName>,
 }
 
-impl<'a> Shared<'a> {
-    /// That of a run whose end is near. `None`: there is none, or nobody asks.
+impl<'a> SharedClone<'a> {
+    /// The shared clone of a run that is ending. `None`: there is none, or `shared.pollution` is off.
     pub fn of_ending(dir: &'a DeadRunDir, file: &'a RunFile) -> Option<Self> {
         let name = dir.shared().filter(|_| file.pollution != Pollution::Off)?;
         Some(Self {
@@ -55,25 +55,25 @@ impl<'a> Shared<'a> {
         })
     }
 
-    /// One that a round of a stress run is done with, while the run goes on.
+    /// The shared clone of a finished round of a stress run; the run continues.
     pub fn of_round(dir: &'a RunDir, file: &'a RunFile, name: &DbName) -> Option<Self> {
         let is_shared = name.kind() == Kind::Shared && file.pollution != Pollution::Off;
         is_shared.then(|| Self {
             run_dir: dir.path(),
             file,
             name: name.clone(),
-            // The ready ones are the next tests'.
+            // The ready clones are for the next tests.
             unused: Vec::new(),
         })
     }
 
-    /// Looks at it, and writes down and logs what is found.
-    pub async fn judge(self, admin: &mut Admin, runtime: &Runtime) {
+    /// Compares the clone with its template; writes and logs a report if they differ.
+    pub async fn inspect(self, admin: &mut Admin, runtime: &Runtime) {
         let begun = Instant::now();
-        let judged = timeout(PATIENCE, self.look(admin)).await;
+        let outcome = timeout(TIMEOUT, self.find_pollution(admin)).await;
         let (name, took) = (&self.name, begun.elapsed().as_millis());
-        match judged {
-            Ok(Ok(None)) => tracing::info!("`{name}` is as its template ({took} ms)"),
+        match outcome {
+            Ok(Ok(None)) => tracing::info!("`{name}` equals its template ({took} ms)"),
             Ok(Ok(Some(report))) => {
                 tracing::warn!("{report}");
                 if let Err(error) = report.write(runtime) {
@@ -81,34 +81,36 @@ impl<'a> Shared<'a> {
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!("nobody knows whether tests changed `{name}`: {error}");
+                tracing::warn!(
+                    "failed to compare `{name}` with its template, so changes by tests are unknown: {error}"
+                );
             }
             Err(_) => tracing::warn!(
-                "nobody knows whether tests changed `{name}`: comparing it took longer than {} s",
-                PATIENCE.as_secs()
+                "timed out after {} s comparing `{name}` with its template, so changes by tests are unknown",
+                TIMEOUT.as_secs()
             ),
         }
     }
 
-    async fn look(&self, admin: &mut Admin) -> Result<Option<Report>, PgError> {
+    async fn find_pollution(&self, admin: &mut Admin) -> Result<Option<PollutionReport>, PgError> {
         let uses = self.uses();
         let Some(Evidence {
             scope,
             mut session,
             clock,
-        }) = evidence(admin, self.file, &self.name, !uses.is_empty()).await?
+        }) = evidence::collect(admin, self.file, &self.name, !uses.is_empty()).await?
         else {
             return Ok(None);
         };
-        let (mut template, made) = self.unused_clone(admin).await?;
+        let (mut template, created) = self.unused_clone(admin).await?;
         let difference = compare(&mut template, &mut session, &scope).await;
         template.close().await;
         session.close().await;
-        if let Some(made) = made {
-            admin.drop_database(&made, false, true).await?;
+        if let Some(name) = created {
+            admin.drop_database(&name, false, true).await?;
         }
         let difference = difference?;
-        for unread in &difference.unread {
+        for unread in &difference.not_compared {
             tracing::warn!("`{}` of {}: {}", self.name, unread.table, unread.reason);
         }
         Ok((!difference.is_equal()).then(|| self.report(difference, &uses, &clock)))
@@ -120,23 +122,26 @@ impl<'a> Shared<'a> {
         uses
     }
 
-    /// A session on a clone that nobody has used, and its name where it was made for this.
-    async fn unused_clone(&self, admin: &mut Admin) -> Result<(Session, Option<DbName>), PgError> {
+    /// A session on an unused clone, and the clone's name if it was created for this.
+    async fn unused_clone(
+        &self,
+        admin: &mut Admin,
+    ) -> Result<(ComparisonSession, Option<DbName>), PgError> {
         let address = self.file.admin_address();
         for name in &self.unused {
-            match Session::open(address, name).await {
-                // The entry outlived its database.
-                Err(error) if error.is(code::INVALID_CATALOG_NAME) => {}
+            match ComparisonSession::open(address, name).await {
+                // The entry exists, but the database was dropped.
+                Err(error) if error.is(sqlstate::INVALID_CATALOG_NAME) => {}
                 session => return session.map(|session| (session, None)),
             }
         }
         let name = clone::create_new(admin, self.file, Kind::Clone).await?;
-        let session = Session::open(address, &name).await?;
+        let session = ComparisonSession::open(address, &name).await?;
         Ok((session, Some(name)))
     }
 
-    fn report(&self, difference: Comparison, uses: &[SharedUse], clock: &Clock) -> Report {
-        Report {
+    fn report(&self, difference: Comparison, uses: &[SharedUse], clock: &Clock) -> PollutionReport {
+        PollutionReport {
             schema: report::SCHEMA,
             run: self.file.run.clone(),
             namespace: self.file.namespace.clone(),
@@ -145,7 +150,7 @@ impl<'a> Shared<'a> {
             found_at: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |now| now.as_secs()),
-            fails: self.file.pollution == Pollution::Fail,
+            is_failure: self.file.pollution == Pollution::Fail,
             tests: Tests::of(uses, &difference, clock),
             difference,
         }

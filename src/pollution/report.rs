@@ -1,132 +1,106 @@
-//! What was found, in a file that outlives the run: `pollution/<run>-<serial>.json` in the runtime folder. It is told once, by who
-//! renames it first, and stays for a look until newer ones take its place. A crash while writing leaves a `.tmp` file, which goes the
-//! same way.
+//! Pollution reports, in files of the runtime directory that outlive the run. A process renames a report before it prints it, so each is
+//! printed once. Printed reports stay for inspection until newer ones replace them. A crash while writing
+//! leaves a `.tmp` file, which is removed in the same way.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Tests;
-use crate::compare::Comparison;
-use crate::name::{DbName, Namespace, RunId};
-use crate::run_dir::{RunDirError, Runtime, private_dir, write_atomically};
+use kapsel_testdb_core::protocol::{DbName, Namespace, RunDirError, RunId, Runtime};
 
-/// Changes when a field changes its meaning or goes.
+use crate::compare::Comparison;
+use crate::pollution::Tests;
+
+/// Changes when a field is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
 
-/// How many reports stay.
-const REPORTS: usize = 20;
-const TOLD: &str = "told";
+/// Maximum number of stored reports.
+const MAX_REPORTS: usize = 20;
 
-/// What a run committed into its shared clone.
+/// What the tests of a run committed into its shared clone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// Version of this form: another one is not read.
+pub struct PollutionReport {
+    /// Version of this format; other versions are ignored.
     pub schema: u32,
     /// The run.
     pub run: RunId,
     /// Its namespace.
     pub namespace: Namespace,
-    /// The shared clone, which is gone.
+    /// The shared clone, which has been dropped.
     pub database: DbName,
-    /// What it was made from.
+    /// Its template.
     pub template: DbName,
-    /// When it was found, in seconds since 1970.
+    /// Time of the comparison, in seconds since 1970.
     pub found_at: u64,
-    /// Whether `wait` and `run` fail for it.
-    pub fails: bool,
-    /// What differs from the template.
+    /// Whether it makes `wait` and `run` fail.
+    pub is_failure: bool,
+    /// How the clone differs from its template.
     pub difference: Comparison,
-    /// Who could have done it.
+    /// Tests that may have caused it.
     pub tests: Tests,
 }
 
-impl Report {
-    /// Writes it down, and removes the oldest ones.
+impl PollutionReport {
+    /// Writes the report, and removes the oldest ones.
     ///
     /// # Errors
-    /// The operating system refused.
+    /// The file cannot be written.
     pub fn write(&self, runtime: &Runtime) -> Result<(), RunDirError> {
-        let folder = folder(runtime);
-        private_dir(&folder)?;
-        prune(&folder, REPORTS - 1);
-        let database = self.database.to_string();
-        let serial = database.rsplit('_').next().unwrap_or_default();
-        let path = folder.join(format!("{}-{serial}.json", self.run));
-        // No value in it that JSON cannot hold.
+        // All values can be represented in JSON.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        write_atomically(&path, &text)
+        runtime.write_pollution_report(&self.run, &self.database, &text, MAX_REPORTS)
     }
 
-    /// The reports of a namespace, or of one of its runs, that nobody has told yet; the oldest first.
-    pub fn untold(runtime: &Runtime, namespace: &Namespace, run: Option<&RunId>) -> Vec<Untold> {
+    /// The reports of a namespace, or of one of its runs, that have not been printed yet; oldest first.
+    pub fn pending(
+        runtime: &Runtime,
+        namespace: &Namespace,
+        run: Option<&RunId>,
+    ) -> Vec<PendingReport> {
         let read = |path: PathBuf| {
             let report: Self = serde_json::from_str(&fs::read_to_string(&path).ok()?).ok()?;
-            Some(Untold { path, report })
+            Some(PendingReport { path, report })
         };
-        let files = files(&folder(runtime)).into_iter();
-        let files = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
-        files
+        let reports = runtime.pending_pollution_reports().into_iter();
+        reports
             .filter_map(read)
-            .filter(|untold| {
-                let report = &untold.report;
+            .filter(|pending| {
+                let report = &pending.report;
                 report.namespace == *namespace && run.is_none_or(|run| report.run == *run)
             })
             .collect()
     }
 }
 
-/// A report that nobody has told yet.
+/// A report that has not been printed yet.
 #[derive(Debug)]
-pub struct Untold {
+pub struct PendingReport {
     path: PathBuf,
-    report: Report,
+    report: PollutionReport,
 }
 
-impl Untold {
-    /// Takes it, to tell it, and says where it stays. `None`: somebody else was quicker.
-    pub fn take(self) -> Option<(Report, PathBuf)> {
-        let told = self.path.with_extension(TOLD);
-        fs::rename(&self.path, &told).ok()?;
-        Some((self.report, told))
+impl PendingReport {
+    /// Takes the report in order to print it, and returns its new path. `None`: another process took it first.
+    pub fn take(self) -> Option<(PollutionReport, PathBuf)> {
+        let printed = Runtime::mark_report_printed(&self.path)?;
+        Some((self.report, printed))
     }
 }
 
-fn folder(runtime: &Runtime) -> PathBuf {
-    runtime.path().join("pollution")
-}
-
-/// Sorted, which is by age: a run's id begins with its time.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    files.sort();
-    files
-}
-
-fn prune(folder: &Path, keep: usize) {
-    for file in files(folder).iter().rev().skip(keep) {
-        let _ = fs::remove_file(file);
-    }
-}
-
-impl Display for Report {
+impl Display for PollutionReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (run, tests) = (&self.run, &self.tests);
-        writeln!(
-            f,
-            "run {run} left its shared clone other than the template:"
-        )?;
+        writeln!(f, "run {run} modified the shared clone:")?;
         for line in self.difference.to_string().lines() {
             writeln!(f, "  {line}")?;
         }
-        if tests.shared.is_empty() && tests.begin.is_empty() {
-            writeln!(f, "no test has said that it used it")?;
+        if tests.shared.is_empty() && tests.transaction.is_empty() {
+            writeln!(f, "no test recorded that it used the clone")?;
         }
-        let when = if tests.narrowed {
-            "used it when that was committed"
+        let when = if tests.by_commit_time {
+            "used it at the time of the commits"
         } else {
             "used it"
         };
@@ -136,22 +110,22 @@ impl Display for Report {
         for test in &tests.shared {
             writeln!(f, "  {test}")?;
         }
-        if !tests.begin.is_empty() {
+        if !tests.transaction.is_empty() {
             writeln!(
                 f,
-                "tests that {when}, in a transaction (only a COMMIT in SQL ends that):"
+                "tests that {when}, in a transaction (only a COMMIT in SQL can end it):"
             )?;
         }
-        for test in &tests.begin {
+        for test in &tests.transaction {
             writeln!(f, "  {test}")?;
         }
-        if tests.more > 0 {
-            writeln!(f, "  and {} more", tests.more)?;
+        if tests.unlisted > 0 {
+            writeln!(f, "  and {} more", tests.unlisted)?;
         }
         write!(
             f,
-            "give such a test a clone of its own, or a transaction (`TestDb::begin`); where tests commit on purpose, under keys of their \
-             own, set `shared.pollution` to \"off\""
+            "give such tests a clone of their own or a transaction (`TestDb::begin`); if tests commit on purpose, under their own keys, \
+             set `shared.pollution` to \"off\""
         )
     }
 }
@@ -159,43 +133,44 @@ impl Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{Fingerprint, Kind, RunKey};
+    use kapsel_testdb_core::protocol::{Fingerprint, Kind, RunKey};
     use std::time::UNIX_EPOCH;
 
     #[test]
-    fn a_report_is_told_once_and_few_stay() {
+    fn each_report_is_printed_once_and_the_number_is_limited() {
         let base = tempfile::tempdir().expect("a temp dir");
-        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime folder");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime directory");
         let namespace = Namespace::new("app").expect("valid");
         let fingerprint = Fingerprint::from_hash(&[1; 32]);
         let run = RunId::new(UNIX_EPOCH, &RunKey::new(&["x"]));
-        let report = Report {
+        let report = PollutionReport {
             schema: SCHEMA,
             run: run.clone(),
             namespace: namespace.clone(),
             database: DbName::for_run(&namespace, Kind::Shared, &fingerprint, &run),
             template: DbName::template(&namespace, &fingerprint),
             found_at: 0,
-            fails: false,
+            is_failure: false,
             difference: Comparison::default(),
             tests: Tests::default(),
         };
         report.write(&runtime).expect("written");
         let other = Namespace::new("other").expect("valid");
-        assert!(Report::untold(&runtime, &other, None).is_empty());
-        let mut one = Report::untold(&runtime, &namespace, Some(&run));
-        let mut twice = Report::untold(&runtime, &namespace, None);
-        let (told, path) = one.remove(0).take().expect("the first");
-        assert_eq!((told, path.exists()), (report.clone(), true));
+        assert!(PollutionReport::pending(&runtime, &other, None).is_empty());
+        let mut one = PollutionReport::pending(&runtime, &namespace, Some(&run));
+        let mut twice = PollutionReport::pending(&runtime, &namespace, None);
+        let (report_taken, path) = one.remove(0).take().expect("the first");
+        assert_eq!((report_taken, path.exists()), (report.clone(), true));
         assert!(twice.remove(0).take().is_none(), "the second");
         for _ in 0..30 {
             let database = DbName::for_run(&namespace, Kind::Shared, &fingerprint, &run);
-            let report = Report {
+            let report = PollutionReport {
                 database,
                 ..report.clone()
             };
             report.write(&runtime).expect("written");
         }
-        assert_eq!(files(&folder(&runtime)).len(), REPORTS);
+        let reports = fs::read_dir(base.path().join("rt/pollution")).expect("a directory");
+        assert_eq!(reports.count(), MAX_REPORTS);
     }
 }

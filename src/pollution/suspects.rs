@@ -1,41 +1,42 @@
-//! Which tests could have committed what was found: those that used the shared clone; where the server kept the times of commits and
-//! they tell everything, those that used it then. Pure.
+//! The tests that may have committed the differences: all that used the shared clone or, if the server recorded the times of all commits,
+//! those that used it at these times. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use kapsel_testdb_core::protocol::{SharedUse, UseMode};
+
 use crate::compare::Comparison;
-use crate::run_dir::{SharedUse, UseMode};
 
-/// Most tests that are named.
-const MOST: usize = 20;
+/// Maximum number of listed tests.
+const MAX_TESTS: usize = 20;
 
-/// Tests that could have committed something.
+/// Tests that may have committed the differences.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tests {
-    /// Whether only those are named that used the shared clone when the rows were committed.
-    pub narrowed: bool,
-    /// Those that used it as it is.
+    /// Whether the list is limited to tests that used the shared clone when the rows were committed.
+    pub by_commit_time: bool,
+    /// Tests that used it directly.
     pub shared: Vec<String>,
-    /// Those that had a transaction there: only a `COMMIT` of their own could have done it.
-    pub begin: Vec<String>,
-    /// How many more there are.
-    pub more: usize,
+    /// Tests that used it in a transaction: only a `COMMIT` of their own can have changed it.
+    pub transaction: Vec<String>,
+    /// Number of tests that are not listed.
+    pub unlisted: usize,
 }
 
-/// How the server's clock and this host's, by which tests note their times, compare.
+/// The offset between the server's clock and this host's, which tests record their times with.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// What the server's is ahead, in seconds.
+    /// How far the server's clock is ahead, in seconds.
     ahead: f64,
-    /// By how much that may be wrong.
+    /// Maximum error of `ahead`, in seconds.
     slack: f64,
 }
 
 impl Clock {
-    /// From one question: when it was asked by our clock, the server's time in the answer, and how long the answer took.
+    /// From one query: its start by our clock, the server's time in the result, and the duration of the query.
     pub fn new(asked: f64, server: f64, took: Duration) -> Self {
         let took = took.as_secs_f64();
         Self {
@@ -52,43 +53,43 @@ impl Clock {
 }
 
 impl Tests {
-    /// Names them: all that used the shared clone, unless every difference's time of commit is known and was in somebody's use.
+    /// Lists all tests that used the shared clone or, if all commit times are known and fall into uses, only the tests of these uses.
     pub fn of(uses: &[SharedUse], difference: &Comparison, clock: &Clock) -> Self {
         let at_that_time = |commits: &[f64]| -> Vec<&SharedUse> {
             let then = |shared: &&SharedUse| commits.iter().any(|at| clock.covers(shared, *at));
             uses.iter().filter(then).collect()
         };
-        let narrowed = commits(difference).map(|commits| at_that_time(&commits));
-        match narrowed.filter(|uses| !uses.is_empty()) {
-            Some(uses) => Self::named(uses, true),
-            None => Self::named(uses.iter().collect(), false),
+        let matching = commits(difference).map(|commits| at_that_time(&commits));
+        match matching.filter(|uses| !uses.is_empty()) {
+            Some(uses) => Self::listed(uses, true),
+            None => Self::listed(uses.iter().collect(), false),
         }
     }
 
-    fn named(uses: Vec<&SharedUse>, narrowed: bool) -> Self {
+    fn listed(uses: Vec<&SharedUse>, by_commit_time: bool) -> Self {
         let labels = |mode| -> BTreeSet<String> {
             let uses = uses.iter().filter(|shared| shared.mode == mode);
             uses.map(|shared| shared.label()).collect()
         };
         let shared = labels(UseMode::Shared);
-        let begin: Vec<String> = labels(UseMode::Begin)
+        let transaction: Vec<String> = labels(UseMode::Begin)
             .into_iter()
             .filter(|label| !shared.contains(label))
             .collect();
-        let all = shared.len() + begin.len();
-        let shared: Vec<String> = shared.into_iter().take(MOST).collect();
-        let room = MOST - shared.len();
-        let begin: Vec<String> = begin.into_iter().take(room).collect();
+        let all = shared.len() + transaction.len();
+        let shared: Vec<String> = shared.into_iter().take(MAX_TESTS).collect();
+        let room = MAX_TESTS - shared.len();
+        let transaction: Vec<String> = transaction.into_iter().take(room).collect();
         Self {
-            narrowed,
-            more: all - shared.len() - begin.len(),
+            by_commit_time,
+            unlisted: all - shared.len() - transaction.len(),
             shared,
-            begin,
+            transaction,
         }
     }
 }
 
-/// When everything that differs was committed, if that is known of everything.
+/// The commit times of all differences, if all are known.
 fn commits(difference: &Comparison) -> Option<Vec<f64>> {
     if !difference.schema.is_empty() {
         return None;
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn times_narrow_the_tests_down_and_lack_of_them_does_not() {
+    fn known_commit_times_limit_the_list_of_tests() {
         let uses = [
             used("early", UseMode::Shared, 10.0, Some(11.0)),
             used("then", UseMode::Shared, 12.0, Some(14.0)),
@@ -144,17 +145,17 @@ mod tests {
         // The server's clock is 100 s ahead.
         let clock = Clock::new(0.0, 100.0005, Duration::from_millis(1));
         let tests = Tests::of(&uses, &differs(Some(vec![113.0])), &clock);
-        assert!(tests.narrowed);
+        assert!(tests.by_commit_time);
         assert_eq!(tests.shared, ["killed", "then"]);
-        assert_eq!(tests.begin, ["undone"]);
+        assert_eq!(tests.transaction, ["undone"]);
         let all = Tests::of(&uses, &differs(None), &clock);
-        assert_eq!((all.narrowed, all.shared.len()), (false, 3));
-        let nobody = Tests::of(&uses[..2], &differs(Some(vec![150.0])), &clock);
-        assert_eq!((nobody.narrowed, nobody.shared.len()), (false, 2));
+        assert_eq!((all.by_commit_time, all.shared.len()), (false, 3));
+        let none = Tests::of(&uses[..2], &differs(Some(vec![150.0])), &clock);
+        assert_eq!((none.by_commit_time, none.shared.len()), (false, 2));
     }
 
     #[test]
-    fn few_are_named_and_those_that_commit_first() {
+    fn list_is_limited_and_direct_users_come_first() {
         let use_of = |i: usize| {
             let mode = if i < 15 {
                 UseMode::Begin
@@ -167,7 +168,7 @@ mod tests {
         let clock = Clock::new(0.0, 0.0, Duration::ZERO);
         let tests = Tests::of(&uses, &differs(None), &clock);
         assert_eq!(
-            (tests.shared.len(), tests.begin.len(), tests.more),
+            (tests.shared.len(), tests.transaction.len(), tests.unlisted),
             (15, 5, 10)
         );
     }

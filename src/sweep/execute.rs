@@ -1,40 +1,44 @@
-//! Carries out a sweep: wins the fences, looks again under them, drops, removes.
+//! Executes a sweep: takes the fences, checks again under them, drops databases, removes run directories.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::drop::{Removal, drop_rows, drop_run, of_run, rows_of};
-use super::plan::{Inputs, RunState, Verdict, plan, still_quiet};
-use super::templates::collect_templates;
-use super::{Report, Skipped};
-use crate::config::{Config, KeepConfig};
-use crate::env;
-use crate::name::{DbName, Kind, Namespace, RunId};
-use crate::pg::Address;
-use crate::pg::admin::Admin;
-use crate::pg::connect::Patience;
-use crate::pg::databases::DatabaseRow;
-use crate::pg::lock::LockKey;
-use crate::run::{RunError, clone, kept};
-use crate::run_dir::{Presence, RunDir, RunFile, Runtime};
-use crate::server::Server;
+use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::env;
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::pg::connect::RetryLimits;
+use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::pg::lock::LockKey;
+use kapsel_testdb_core::protocol::{
+    DbName, KeepConfig, Kind, Namespace, Presence, RunDir, RunFile, RunId, Runtime,
+};
+use kapsel_testdb_core::run::end::{
+    self, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
+};
+use kapsel_testdb_core::run::{RunError, clone, kept};
+use kapsel_testdb_core::server::Server;
 
-/// How long a run of another host must show no sign of life.
-const WATCH: Duration = Duration::from_secs(30);
-/// How often we look meanwhile.
-const LOOK: Duration = Duration::from_millis(500);
+use crate::sweep::SweepReport;
+use crate::sweep::plan::{Inputs, RunState, Verdict, is_still_quiet, plan};
+use crate::sweep::templates::collect_templates;
 
-/// How a sweep is done.
+/// How long a run of another host must stay quiet.
+const WATCH_TIME: Duration = Duration::from_secs(30);
+/// How often it is checked meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Options of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Only say what would be done.
+    /// Report what would be done, but do nothing.
     pub dry_run: bool,
-    /// How long to watch quiet runs of other hosts before they count as dead; `None`: leave them.
+    /// How long to watch quiet runs of other hosts before they count as dead; `None`: skip them.
     pub watch: Option<Duration>,
 }
 
 impl Options {
-    /// As the keeper sweeps, and `kapsel-testdb sweep` without flags.
+    /// The options of the keeper, and of `kapsel-testdb sweep` without flags.
     pub fn full() -> Self {
         let seconds = std::env::var(env::WATCH_SECS).ok();
         Self {
@@ -42,13 +46,13 @@ impl Options {
             watch: Some(
                 seconds
                     .and_then(|s| s.parse().ok())
-                    .map_or(WATCH, Duration::from_secs),
+                    .map_or(WATCH_TIME, Duration::from_secs),
             ),
         }
     }
 }
 
-/// What a sweep works on.
+/// A sweep in progress.
 struct Sweeper<'a> {
     runtime: &'a Runtime,
     admin: &'a mut Admin,
@@ -56,14 +60,14 @@ struct Sweeper<'a> {
     namespace: &'a Namespace,
     keep: KeepConfig,
     options: Options,
-    report: Report,
+    report: SweepReport,
 }
 
-/// Sweeps a server in the foreground. `None`: the managed server does not run, and a sweep is no reason to start it.
+/// Sweeps a server in the foreground. `None`: the managed server is not running; a sweep does not start it.
 ///
 /// # Errors
-/// The server cannot be used; what cannot be dropped is in the report instead.
-pub async fn sweep(config: &Config, options: Options) -> Result<Option<Report>, RunError> {
+/// The server cannot be used. Databases that cannot be dropped are in the report instead.
+pub async fn sweep(config: &Config, options: Options) -> Result<Option<SweepReport>, RunError> {
     let runtime = Runtime::open()?;
     let Some((server, mut admin)) = Server::find(config, "sweep").await? else {
         return Ok(None);
@@ -75,9 +79,9 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<Report>, 
         namespace: &config.namespace,
         keep: config.keep,
         options,
-        report: Report {
+        report: SweepReport {
             dry_run: options.dry_run,
-            ..Report::default()
+            ..SweepReport::default()
         },
     };
     let mut report = sweeper.run().await?;
@@ -97,15 +101,15 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<Report>, 
 ///
 /// # Errors
 /// The server cannot be used.
-pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<Report, RunError> {
+pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<SweepReport, RunError> {
     sweep_with(runtime, file, Options::full()).await
 }
 
-/// Sweeps this host's dead runs only, without watching anybody else's.
+/// Sweeps dead runs of this host only; does not watch runs of other hosts.
 ///
 /// # Errors
 /// The server cannot be used.
-pub async fn sweep_local(runtime: &Runtime, file: &RunFile) -> Result<Report, RunError> {
+pub async fn sweep_local(runtime: &Runtime, file: &RunFile) -> Result<SweepReport, RunError> {
     let options = Options {
         dry_run: false,
         watch: None,
@@ -117,8 +121,8 @@ async fn sweep_with(
     runtime: &Runtime,
     file: &RunFile,
     options: Options,
-) -> Result<Report, RunError> {
-    let mut admin = clone::connect(file, "sweep", Patience::RUNNING).await?;
+) -> Result<SweepReport, RunError> {
+    let mut admin = clone::connect(file, "sweep", RetryLimits::RUNNING).await?;
     let sweeper = Sweeper {
         runtime,
         admin: &mut admin,
@@ -126,7 +130,7 @@ async fn sweep_with(
         namespace: &file.namespace,
         keep: file.keep,
         options,
-        report: Report::default(),
+        report: SweepReport::default(),
     };
     let report = sweeper.run().await?;
     admin.close().await;
@@ -134,7 +138,7 @@ async fn sweep_with(
 }
 
 impl Sweeper<'_> {
-    async fn run(mut self) -> Result<Report, RunError> {
+    async fn run(mut self) -> Result<SweepReport, RunError> {
         let databases = self.admin.databases(self.namespace).await?;
         let directories = self.directories(&databases)?;
         let plan = plan(&Inputs {
@@ -146,21 +150,21 @@ impl Sweeper<'_> {
         let mut quiet = Vec::new();
         for state in plan.runs {
             match state.verdict {
-                Verdict::Alive | Verdict::InUseElsewhere => self.report.alive.push(state.run),
+                Verdict::Alive | Verdict::InUseElsewhere => self.report.live_runs.push(state.run),
                 Verdict::Quiet => quiet.push(state),
                 Verdict::DeadHere if self.options.dry_run => {
-                    self.foretell(state);
+                    self.plan_removal(state);
                 }
-                Verdict::DeadHere => self.remove_here(&state).await?,
+                Verdict::DeadHere => self.remove_local(&state).await?,
             }
         }
         self.drop_expired(plan.expired, databases).await?;
-        self.settle_quiet(quiet).await?;
+        self.watch_quiet(quiet).await?;
         Ok(self.report)
     }
 
-    /// The run directories of this host that belong to this server and namespace, or came to nothing before they said so. A run
-    /// with databases here is this server's, however its address was spelled.
+    /// The run directories of this host that belong to this server and namespace, or have no `run.json`. A run with databases here belongs
+    /// to this server, however its address is spelled.
     fn directories(
         &self,
         databases: &[DatabaseRow],
@@ -180,9 +184,9 @@ impl Sweeper<'_> {
         Ok(runs.map(present).collect())
     }
 
-    /// Watches quiet runs of other hosts and removes those that stay quiet. All looks, the fence and the drops are on one session:
-    /// where it breaks, the sweep ends, because what broke it may have ended the signs of life of the living.
-    async fn settle_quiet(&mut self, mut quiet: Vec<RunState>) -> Result<(), RunError> {
+    /// Watches quiet runs of other hosts and removes those that stay quiet. All checks, the fence and the drops use one session. If it
+    /// breaks, the sweep ends, because the same cause may have ended the sessions and locks of live runs.
+    async fn watch_quiet(&mut self, mut quiet: Vec<RunState>) -> Result<(), RunError> {
         if quiet.is_empty() {
             return Ok(());
         }
@@ -194,10 +198,10 @@ impl Sweeper<'_> {
             let mut still = Vec::new();
             for state in quiet {
                 let (before, now) = (of_run(&before, &state.run), of_run(&now, &state.run));
-                if still_quiet(&before, &now) && !self.is_locked(&state.run).await? {
+                if is_still_quiet(&before, &now) && !self.is_locked(&state.run).await? {
                     still.push(state);
                 } else {
-                    self.report.alive.push(state.run);
+                    self.report.live_runs.push(state.run);
                 }
             }
             quiet = still;
@@ -205,84 +209,80 @@ impl Sweeper<'_> {
                 Some(watch) if !self.options.dry_run => watched = begun.elapsed() >= watch,
                 _ => {
                     let runs = quiet.drain(..).map(|state| state.run);
-                    self.report.waiting.extend(runs);
+                    self.report.unconfirmed_runs.extend(runs);
                 }
             }
             if !watched && !quiet.is_empty() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
         for state in quiet {
             let before = of_run(&before, &state.run);
-            self.remove_elsewhere(&state, &before).await?;
+            self.remove_remote(&state, &before).await?;
         }
         Ok(())
     }
 
-    /// Whether somebody holds the run lock. Looks without taking it, which could fence off a keeper that is just coming back; what
-    /// drops must hold the lock itself.
+    /// Whether a session holds the run lock. Does not take the lock, which could fence off a keeper that is reconnecting; the drop itself
+    /// holds the lock.
     async fn is_locked(&mut self, run: &RunId) -> Result<bool, RunError> {
         let key = LockKey::run(self.namespace, run);
         Ok(!self.admin.lock_holders(key).await?.is_empty())
     }
 
-    async fn remove_here(&mut self, state: &RunState) -> Result<(), RunError> {
+    async fn remove_local(&mut self, state: &RunState) -> Result<(), RunError> {
         let fence = {
             let _gate = self.runtime.gate()?;
             RunDir::fence(&self.runtime.run_path(&state.run))?
         };
         let Some(dead) = fence else {
-            self.report.alive.push(state.run.clone());
+            self.report.live_runs.push(state.run.clone());
             return Ok(());
         };
-        let key = LockKey::run(self.namespace, &state.run);
-        if !self.win(key).await? {
-            self.report.alive.push(state.run.clone());
+        if !win_run_lock(self.admin, self.namespace, &state.run).await? {
+            self.report.live_runs.push(state.run.clone());
             return Ok(());
         }
-        let removal = drop_run(self.admin, self.namespace, &state.run, &dead, false).await;
+        let removal = end::remove(
+            self.admin,
+            self.runtime,
+            self.namespace,
+            &state.run,
+            dead,
+            false,
+        );
+        let removal = removal.await;
+        let key = LockKey::run(self.namespace, &state.run);
         self.admin.unlock(key).await?;
         let Removal { kept, skipped } = removal?;
-        self.count(state, &kept, &skipped);
+        self.report_dropped(state, &kept, &skipped);
         self.report.kept.extend(kept);
         if skipped.is_empty() {
-            dead.remove(&self.runtime.gate()?)?;
-            self.report.directories.push(state.run.clone());
+            self.report.run_directories.push(state.run.clone());
         }
         self.report.skipped.extend(skipped);
         Ok(())
     }
 
-    /// A killed client's session may need a moment to go.
-    async fn win(&mut self, key: LockKey) -> Result<bool, RunError> {
-        for _ in 0..50 {
-            if self.admin.try_lock(key).await? {
-                return Ok(true);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(false)
-    }
-
-    async fn remove_elsewhere(
+    async fn remove_remote(
         &mut self,
         state: &RunState,
         before: &[DatabaseRow],
     ) -> Result<(), RunError> {
         let key = LockKey::run(self.namespace, &state.run);
         if !self.admin.try_lock(key).await? {
-            self.report.alive.push(state.run.clone());
+            self.report.live_runs.push(state.run.clone());
             return Ok(());
         }
         let skipped = self.drop_quiet(state, before).await;
         self.admin.unlock(key).await?;
         let skipped = skipped?;
-        self.count(state, &[], &skipped);
+        self.report_dropped(state, &[], &skipped);
         self.report.skipped.extend(skipped);
         Ok(())
     }
 
-    /// Looks again under the fence before each drop: a lease is taken without asking the server.
+    /// Checks again under the fence before each drop, because a test takes a lease without asking the server.
     async fn drop_quiet(
         &mut self,
         state: &RunState,
@@ -291,14 +291,14 @@ impl Sweeper<'_> {
         let mut skipped = Vec::new();
         for row in before {
             let now = rows_of(self.admin, self.namespace, &state.run).await?;
-            if !still_quiet(before, &now) {
-                let reason = "its run shows a sign of life again; left alone".to_owned();
+            if !is_still_quiet(before, &now) {
+                let reason = "its run became active again".to_owned();
                 let left = now.into_iter().map(|row| row.name);
                 skipped.extend(left.map(|name| Skipped {
                     name,
                     reason: reason.clone(),
                 }));
-                self.report.alive.push(state.run.clone());
+                self.report.live_runs.push(state.run.clone());
                 break;
             }
             skipped.extend(drop_rows(self.admin, vec![row.clone()], false).await?);
@@ -306,7 +306,7 @@ impl Sweeper<'_> {
         Ok(skipped)
     }
 
-    fn count(&mut self, state: &RunState, kept: &[DbName], skipped: &[Skipped]) {
+    fn report_dropped(&mut self, state: &RunState, kept: &[DbName], skipped: &[Skipped]) {
         let gone = |name: &&DbName| {
             skipped.iter().all(|s| s.name != **name) && !kept.contains(&name.with_kind(Kind::Kept))
         };
@@ -314,9 +314,9 @@ impl Sweeper<'_> {
         self.report.dropped.extend(dropped);
     }
 
-    /// What [`Self::remove_here`] would do.
-    fn foretell(&mut self, state: RunState) {
-        let failed = RunDir::to_be_kept(&self.runtime.run_path(&state.run));
+    /// Reports what [`Self::remove_local`] would do.
+    fn plan_removal(&mut self, state: RunState) {
+        let failed = RunDir::databases_to_keep(&self.runtime.run_path(&state.run));
         let (kept, dropped): (Vec<_>, Vec<_>) = state
             .databases
             .into_iter()
@@ -324,10 +324,10 @@ impl Sweeper<'_> {
         let kept = kept.iter().map(|name| name.with_kind(Kind::Kept));
         self.report.kept.extend(kept);
         self.report.dropped.extend(dropped);
-        self.report.directories.push(state.run);
+        self.report.run_directories.push(state.run);
     }
 
-    /// What was kept just now may have brought others beyond the bounds.
+    /// Drops kept databases beyond the limits. Databases that this sweep preserved count, too.
     async fn drop_expired(
         &mut self,
         mut names: Vec<DbName>,

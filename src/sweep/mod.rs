@@ -1,12 +1,11 @@
-//! Sweep: removing what dead runs left behind, and nothing else.
+//! Sweep: removes what dead runs left behind, and nothing else.
 //!
-//! `plan` decides from what the server and this host show; `execute` acts, and looks again under the fence before it drops
-//! anything: the run directory's flock and the run lock, both exclusive, both held until the last drop. A run without a directory
-//! on this host is watched for 30 s first, on one session that must not break: a restart or crash of the server ends locks and
-//! sessions of the living too. A crash in the middle leaves the rest for the next sweep; an interrupted DROP leaves a database
-//! that can only be dropped again.
+//! `plan` decides from the state of the server and of this host. `execute` acts, and checks again under the fence before it drops
+//! anything. The fence is the run directory's flock and the run lock, both exclusive and held until the last drop. A run without a
+//! directory on this host is watched for 30 s first, on one session that must not break: a restart or crash of the server ends the locks
+//! and sessions of live runs, too. A crash in the middle leaves the rest for the next sweep; an interrupted DROP leaves a database that
+//! can only be dropped again.
 
-mod drop;
 mod execute;
 mod plan;
 mod templates;
@@ -15,51 +14,41 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub(crate) use drop::drop_rows;
-pub use drop::{Removal, drop_run};
+use kapsel_testdb_core::protocol::{DbName, RunId};
+use kapsel_testdb_core::run::end::Skipped;
+
 pub use execute::{Options, sweep, sweep_for_run, sweep_local};
-pub use plan::{Inputs, Plan, RunState, Verdict, plan};
+pub use plan::{Inputs, RunState, SweepPlan, Verdict, plan};
 pub use templates::collect_templates;
 
-use crate::name::{DbName, RunId};
-
-/// A database that was not dropped, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Skipped {
-    /// The database.
-    pub name: DbName,
-    /// Why, and what to do.
-    pub reason: String,
-}
-
-/// What a sweep did, or with `--dry-run` would do.
+/// The result of a sweep, or with `--dry-run` of what it would do. `sweep --json` prints it.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
-    /// Whether nothing was done.
+pub struct SweepReport {
+    /// Whether this was a dry run: nothing was done.
     pub dry_run: bool,
-    /// Databases dropped.
+    /// Dropped databases.
     pub dropped: Vec<DbName>,
-    /// Failed tests' databases that were preserved, by their new names.
+    /// Preserved databases of failed tests, by their new names.
     pub kept: Vec<DbName>,
-    /// Run directories removed.
-    pub directories: Vec<RunId>,
-    /// Runs that live.
-    pub alive: Vec<RunId>,
-    /// Runs of other hosts that look dead, but have not been watched for long enough.
-    pub waiting: Vec<RunId>,
+    /// Runs whose directories were removed.
+    pub run_directories: Vec<RunId>,
+    /// Live runs.
+    pub live_runs: Vec<RunId>,
+    /// Runs of other hosts that appear dead, but were not watched for long enough.
+    pub unconfirmed_runs: Vec<RunId>,
     /// Databases that could not be dropped.
     pub skipped: Vec<Skipped>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "sweep: {} databases and {} run directories {}, {} runs alive, {} databases skipped",
             self.dropped.len(),
-            self.directories.len(),
+            self.run_directories.len(),
             if self.dry_run { "to remove" } else { "removed" },
-            self.alive.len(),
+            self.live_runs.len(),
             self.skipped.len()
         )
     }

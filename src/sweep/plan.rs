@@ -1,62 +1,60 @@
-//! Decides what a sweep may remove. Pure: what the server and this host showed goes in, verdicts come out.
+//! Decides what a sweep may remove. Pure: the state of the server and of this host goes in, verdicts come out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use crate::config::KeepConfig;
-use crate::name::{DbName, Kind, RunId};
-use crate::pg::databases::DatabaseRow;
-use crate::run::kept::expired;
-use crate::run_dir::Presence;
+use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::protocol::{DbName, KeepConfig, Kind, Presence, RunId};
+use kapsel_testdb_core::run::kept::expired;
 
-/// What is known when the plan is made.
+/// The state that a plan is made from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
     /// Our databases on the server.
     pub databases: &'a [DatabaseRow],
-    /// Run directories on this host, and whether somebody lives in them.
+    /// Run directories on this host, and whether their runs are alive.
     pub directories: &'a BTreeMap<RunId, Presence>,
-    /// How many kept databases stay, and how long.
+    /// How many kept databases stay, and for how long.
     pub keep: KeepConfig,
     /// Now.
     pub now: SystemTime,
 }
 
-/// What may be done about a run.
+/// What a sweep may do about a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Its processes live on this host.
     Alive,
-    /// Nobody of it lives on this host, which is where it ran: remove it behind the fence.
+    /// It ran on this host and none of its processes is alive: remove it under the fence.
     DeadHere,
-    /// It has no directory here, and nothing shows that it lives: watch it, then remove it behind the fence.
+    /// It has no directory here and shows no activity: watch it, then remove it under the fence.
     Quiet,
-    /// It has no directory here, but a session is on one of its databases.
+    /// It has no directory here, but one of its databases has a session.
     InUseElsewhere,
 }
 
-/// A run and what may be done about it.
+/// A run and its verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunState {
     /// The run.
     pub run: RunId,
-    /// What may be done.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Its databases, kept ones excepted.
+    /// Its databases, without kept ones.
     pub databases: Vec<DbName>,
 }
 
 /// What a sweep may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Every run that left a trace.
+pub struct SweepPlan {
+    /// All runs that have a directory or a database.
     pub runs: Vec<RunState>,
-    /// Kept databases beyond the bounds, oldest first.
+    /// Kept databases beyond the limits, oldest first.
     pub expired: Vec<DbName>,
 }
 
 /// Makes the plan.
-pub fn plan(inputs: &Inputs<'_>) -> Plan {
+pub fn plan(inputs: &Inputs<'_>) -> SweepPlan {
     let of_runs = || {
         let rows = inputs.databases.iter();
         rows.filter(|row| row.name.kind() != Kind::Kept)
@@ -78,7 +76,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
             }
         })
         .collect();
-    Plan {
+    SweepPlan {
         runs,
         expired: expired(inputs.databases, inputs.keep, inputs.now)
             .into_iter()
@@ -99,9 +97,9 @@ fn verdict(inputs: &Inputs<'_>, run: &RunId, rows: &[&DatabaseRow]) -> Verdict {
     Verdict::Quiet
 }
 
-/// Whether nothing happened on a run's databases between two looks from one session: none has a session, none had one meanwhile,
-/// none came. A counter that went back tells of a crash recovery, which ends sessions and locks of the living too.
-pub fn still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
+/// Whether nothing happened on a run's databases between two checks from one session: no database has a session, had one meanwhile, or
+/// is new. A counter that went back means a crash recovery, which also ends the sessions and locks of live runs.
+pub fn is_still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
     after.iter().all(|row| {
         row.sessions == 0
             && before
@@ -113,7 +111,7 @@ pub fn still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{Fingerprint, Namespace, RunKey};
+    use kapsel_testdb_core::protocol::{Fingerprint, Namespace, RunKey};
     use proptest::prelude::*;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -157,9 +155,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the server shows: what lives here and what has sessions elsewhere is not up for removal, templates never are, and each database stands under its own run only.
+        /// In any state: live runs of this host and runs with sessions are never removed, nor are templates; each database belongs to its own run only.
         #[test]
-        fn nothing_alive_is_up_for_removal(
+        fn live_runs_are_never_removed(
             runs in prop::collection::vec((presence(), 0..3i64, 0..5usize), 0..6)
         ) {
             let mut databases = Vec::new();
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_databases_go_by_number_and_by_age_oldest_first() {
+    fn kept_databases_expire_by_number_and_by_age_oldest_first() {
         let day = Duration::from_secs(86_400);
         let ages = [0, 1, 2, 9].map(|days| run(days, day * days as u32));
         let databases: Vec<_> = ages.iter().map(|r| row(r, Kind::Kept, 0)).collect();
@@ -212,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_came_and_went_a_new_database_or_a_crash_is_no_quiet() {
+    fn past_session_new_database_or_crash_is_not_quiet() {
         let run = run(1, Duration::ZERO);
         let before = [row(&run, Kind::Clone, 0), row(&run, Kind::Shared, 0)];
-        assert!(still_quiet(&before, &before));
-        assert!(still_quiet(&before, &before[..1]), "one went");
-        assert!(!still_quiet(&before[..1], &before), "one came");
+        assert!(is_still_quiet(&before, &before));
+        assert!(is_still_quiet(&before, &before[..1]), "one was dropped");
+        assert!(!is_still_quiet(&before[..1], &before), "one is new");
         for (sessions, activity) in [(1, 5), (0, 6), (0, 0)] {
             let mut after = before.clone();
             after[1].sessions = sessions;
             after[1].activity = activity;
-            assert!(!still_quiet(&before, &after), "{sessions} {activity}");
+            assert!(!is_still_quiet(&before, &after), "{sessions} {activity}");
         }
     }
 }

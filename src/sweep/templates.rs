@@ -1,20 +1,18 @@
-//! Collects templates that nobody has used for long: switching branches should rebuild nothing, but every branch leaves one.
+//! Collects templates that have not been used for long: switching branches should not rebuild a template, but every branch leaves one.
 //!
 //! A template is dropped only under its own lock, exclusive, so that no run uses it, and under the build lock, so that no build
-//! starts from it. A crash after the unsealing leaves a database that is no template any more: the next build of the same
-//! fingerprint or the next collection drops it.
+//! starts from it. A crash after the unsealing leaves a database that is no longer a template: the next build of the same fingerprint or
+//! the next collection drops it.
 
-use crate::name::{DbName, Kind, Namespace};
-use crate::pg::admin::Admin;
-use crate::pg::databases::DatabaseRow;
-use crate::pg::lock::LockKey;
-use crate::run::RunError;
-use crate::run_dir::Runtime;
-use crate::template::TemplateInfo;
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::pg::lock::LockKey;
+use kapsel_testdb_core::protocol::{DbName, Kind, Namespace, Runtime};
+use kapsel_testdb_core::run::RunError;
+use kapsel_testdb_core::template::TemplateInfo;
 
-/// Drops the least recently used templates beyond `keep`, and what an interrupted collection left. The live runs of this host are
-/// asked besides the locks, because a run holds its template's lock through its keeper, which may have only just started or
-/// may have died.
+/// Drops the least recently used templates beyond `keep`, and the remains of an interrupted collection. Checks the live runs of this host
+/// in addition to the locks, because a run's keeper holds the template's lock, and the keeper may have just started or may have died.
 ///
 /// # Errors
 /// The server cannot be used.
@@ -40,7 +38,7 @@ pub async fn collect_templates(
         if !admin.try_lock(key).await? {
             continue;
         }
-        // A run that has begun meanwhile says so here before it lets go of the lock for its keeper to take it.
+        // A run that started meanwhile is listed here before it hands the lock over to its keeper.
         if runtime.templates_in_use()?.contains(&row.name) {
             admin.unlock(key).await?;
             continue;
@@ -56,7 +54,7 @@ pub async fn collect_templates(
     Ok(dropped)
 }
 
-/// The templates that may go: all that cannot be cloned, and the least recently used ones beyond `keep` that no run here uses.
+/// The templates to drop: all that cannot be cloned, and the least recently used ones beyond `keep`, unless a run of this host uses them.
 fn surplus(rows: Vec<DatabaseRow>, keep: usize, used: &[DbName]) -> Vec<DatabaseRow> {
     let ours = |row: &DatabaseRow| row.name.kind() == Kind::Template && row.owned;
     let rows = rows.into_iter().filter(ours);

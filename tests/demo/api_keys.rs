@@ -1,4 +1,4 @@
-//! API keys: issued once in plain text, kept as a hash.
+//! API keys: issued once in plain text, stored as a hash.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};
@@ -21,7 +21,7 @@ async fn authenticate(conn: &mut PgConnection, key: &str) -> sqlx::Result<Option
 }
 
 #[tokio::test]
-async fn a_key_speaks_for_the_tenant_it_was_issued_to() -> sqlx::Result<()> {
+async fn a_key_authenticates_the_tenant_it_was_issued_to() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -36,7 +36,7 @@ async fn a_key_speaks_for_the_tenant_it_was_issued_to() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn a_key_with_one_character_changed_speaks_for_nobody() -> sqlx::Result<()> {
+async fn a_key_with_one_character_changed_is_invalid() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -50,7 +50,7 @@ async fn a_key_with_one_character_changed_speaks_for_nobody() -> sqlx::Result<()
 }
 
 #[tokio::test]
-async fn a_revoked_key_speaks_for_nobody() -> sqlx::Result<()> {
+async fn a_revoked_key_is_invalid() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -66,7 +66,7 @@ async fn a_revoked_key_speaks_for_nobody() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn a_key_past_its_expiry_speaks_for_nobody() -> sqlx::Result<()> {
+async fn an_expired_key_is_invalid() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -88,7 +88,7 @@ async fn a_key_past_its_expiry_speaks_for_nobody() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn a_suspended_tenants_keys_speak_for_nobody() -> sqlx::Result<()> {
+async fn a_suspended_tenants_keys_are_invalid() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");

@@ -1,4 +1,4 @@
-//! Attempts: what each answer does to its delivery and its endpoint, and which partition it lands in.
+//! Attempts: the effect of each answer on its delivery and endpoint, and the partitions.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};
@@ -66,7 +66,7 @@ async fn each_failure_doubles_the_wait() -> sqlx::Result<()> {
     let delivery = support::claimed_delivery(&mut tx, &receiver).await?;
     for seconds in [5, 10, 20] {
         attempt(&mut tx, delivery, 500).await?;
-        // now() stands still within the transaction, so the difference is exact.
+        // now() does not advance within a transaction, so the difference is exact.
         let wait: i32 =
             value(&mut tx, "SELECT extract(epoch FROM next_attempt_at - now())::integer FROM deliveries WHERE id = $1", delivery)
                 .await?;
@@ -219,7 +219,7 @@ async fn an_attempt_lands_in_the_partition_of_its_month(pool: PgPool) -> sqlx::R
 }
 
 #[kapsel_testdb::test]
-async fn an_attempt_without_a_partition_lands_in_the_default_one(pool: PgPool) -> sqlx::Result<()> {
+async fn an_attempt_without_a_partition_goes_to_the_default_one(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, "acme").await?;
     let delivery = support::claimed_delivery(&mut conn, &receiver).await?;

@@ -1,4 +1,4 @@
-//! The audit trail: who changed what, append-only, without secrets.
+//! The audit trail: actor and change, append-only, without secrets.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};
@@ -115,7 +115,7 @@ async fn the_trail_outlives_the_tenant(pool: PgPool) -> sqlx::Result<()> {
         .await?;
 
     let mut trail = trail(&mut conn, receiver.tenant).await?;
-    // Which of the two deletions is recorded first is the server's business.
+    // The order of the two deletions is up to the server.
     trail[2..].sort();
     assert_eq!(
         trail,

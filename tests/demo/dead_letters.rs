@@ -1,4 +1,4 @@
-//! Dead letters: what was given up, and how it gets another chance.
+//! Dead letters: deliveries that were given up, and their replay.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};

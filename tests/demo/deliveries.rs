@@ -1,4 +1,4 @@
-//! Deliveries: who gets an event, and which states follow each other.
+//! Deliveries: the endpoints that get an event, and the transitions between states.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -131,7 +131,7 @@ async fn only_the_listed_transitions_are_possible() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_delivered_stays_delivered() -> sqlx::Result<()> {
+async fn a_delivered_delivery_stays_delivered() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -171,7 +171,7 @@ async fn in_flight_means_that_a_worker_is_named() -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "shared")]
-async fn disabling_an_endpoint_cancels_what_waits_and_spares_what_is_in_flight(
+async fn disabling_an_endpoint_cancels_waiting_deliveries_but_not_those_in_flight(
     pool: PgPool,
 ) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
@@ -179,7 +179,7 @@ async fn disabling_an_endpoint_cancels_what_waits_and_spares_what_is_in_flight(
     let in_flight = support::claimed_delivery(&mut conn, &receiver).await?;
     support::publish_many(&mut conn, receiver.tenant, 2).await?;
     sqlx::query(
-        "UPDATE endpoints SET status = 'disabled', disabled_reason = 'by hand' WHERE id = $1",
+        "UPDATE endpoints SET status = 'disabled', disabled_reason = 'by an operator' WHERE id = $1",
     )
     .bind(receiver.endpoint)
     .execute(&mut *conn)

@@ -1,4 +1,4 @@
-//! Endpoints: where deliveries go, how many a plan allows, in which order.
+//! Endpoints: addresses, the limits of plans, and the order.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -170,7 +170,7 @@ async fn a_plan_limits_the_number_of_endpoints(pool: PgPool) -> sqlx::Result<()>
 }
 
 #[kapsel_testdb::test]
-async fn the_last_place_of_a_plan_is_given_away_once(pool: PgPool) -> sqlx::Result<()> {
+async fn the_last_endpoint_of_a_plan_is_granted_once(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let tenant = free_tenant(&mut conn, "acme").await?;
     support::endpoint(&mut conn, tenant, "https://example.com/1").await?;
@@ -181,7 +181,7 @@ async fn the_last_place_of_a_plan_is_given_away_once(pool: PgPool) -> sqlx::Resu
     sqlx::query("SET lock_timeout = '50ms'")
         .execute(&mut *second)
         .await?;
-    // A position of its own: otherwise the unique index would make it wait, too.
+    // A different position: otherwise the unique index would make it wait, too.
     let late =
         "INSERT INTO endpoints (tenant_id, url, position) VALUES ($1, 'https://example.com/3', 9)";
     let waiting = sqlx::query(late).bind(tenant).execute(&mut *second).await;

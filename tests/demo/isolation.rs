@@ -1,12 +1,12 @@
-//! The promise itself: what one test does, no other test sees.
+//! Isolation: no test sees the changes of another test.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::PgPool;
 
 use crate::support::{self, sqlstate};
 
-/// The same fixed keys, the whole table counted, the first values of sequences: two tests run this, and neither
-/// may notice the other.
+/// Uses fixed keys, counts whole tables, and checks the first values of sequences. Two tests run this, and neither may
+/// affect the other.
 async fn assert_alone(pool: &PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let tenant = support::tenant(&mut conn, "acme").await?;
@@ -143,7 +143,7 @@ async fn handles_on_the_shared_clone_see_each_others_commits() -> sqlx::Result<(
 }
 
 #[tokio::test]
-async fn a_transactions_rows_are_seen_by_nobody_else_and_gone_after_it() -> sqlx::Result<()> {
+async fn other_connections_never_see_a_transactions_rows() -> sqlx::Result<()> {
     let shared = TestDb::shared().await.expect("the shared clone");
     let mut tx = TestDb::begin()
         .await
@@ -160,7 +160,7 @@ async fn a_transactions_rows_are_seen_by_nobody_else_and_gone_after_it() -> sqlx
     assert_eq!(visible().await?, 0, "while it is open");
     drop(tx);
     assert_eq!(visible().await?, 0, "after it");
-    // Had it not been rolled back, this would wait for it or be a duplicate.
+    // Without the rollback, this insert would wait or be a duplicate.
     let mut other = shared.pool().begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '10s'")
         .execute(&mut *other)

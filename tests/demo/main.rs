@@ -1,8 +1,8 @@
 //! The demo suite: a webhook delivery service's schema under test, in all three isolations.
 //!
-//! A test that needs whole tables, DDL or commits takes a clone of its own; one that commits but keeps to keys of
-//! its own takes the shared clone; one that neither commits nor needs a second connection rolls back. On the
-//! shared clone other tests commit meanwhile, so nothing there counts a whole table or uses a fixed unique key.
+//! A test that needs whole tables or DDL uses its own clone. A test that commits only rows with its own keys uses the
+//! shared clone. A test that neither commits nor needs a second connection uses a transaction that rolls back. Other
+//! tests commit to the shared clone at the same time, so no test there counts a whole table or uses a fixed unique key.
 
 mod api_keys;
 mod attempts;

@@ -1,4 +1,4 @@
-//! The migrated schema itself: what the migrations leave behind, and that the reversible ones can be undone.
+//! The migrated schema, and the undo of the reversible migrations.
 
 use sqlx::PgPool;
 

@@ -1,4 +1,4 @@
-//! The token bucket that keeps a receiver from being flooded. Time is an argument, so nothing here waits.
+//! The token bucket that limits the deliveries to a receiver. Time is an argument, so no test waits.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};
@@ -37,7 +37,7 @@ async fn a_bucket_holds_one_seconds_allowance() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn half_a_second_refills_half_of_it() -> sqlx::Result<()> {
+async fn half_a_second_refills_half_of_the_bucket() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -51,7 +51,7 @@ async fn half_a_second_refills_half_of_it() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn a_quiet_night_fills_it_no_further_than_its_rim() -> sqlx::Result<()> {
+async fn a_long_pause_fills_the_bucket_only_to_its_limit() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");
@@ -65,7 +65,7 @@ async fn a_quiet_night_fills_it_no_further_than_its_rim() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn a_clock_that_goes_back_neither_fills_nor_drains_it() -> sqlx::Result<()> {
+async fn a_clock_that_goes_back_does_not_change_the_bucket() -> sqlx::Result<()> {
     let mut tx = TestDb::begin()
         .await
         .expect("a transaction on the shared clone");

@@ -1,4 +1,4 @@
-//! The delay before the next attempt: a pure function, so a transaction is all that its tests need.
+//! The delay before the next attempt: a pure function, so a transaction suffices for its tests.
 
 use kapsel_testdb::TestDb;
 use sqlx::PgConnection;

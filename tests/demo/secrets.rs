@@ -1,4 +1,4 @@
-//! Signing secrets: what receivers check, and how a secret is replaced without a gap.
+//! Signing secrets: the signatures that receivers check, and the rotation of secrets.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{PgConnection, PgPool};

@@ -1,4 +1,4 @@
-//! Builders for rows that many tests need, and short ways to ask what the database answered.
+//! Builders for rows that many tests need, and short forms to check the answers of the database.
 
 use std::fmt::Debug;
 
@@ -78,7 +78,7 @@ pub async fn publish_many(conn: &mut PgConnection, tenant: i64, count: usize) ->
     Ok(())
 }
 
-/// The ids of the deliveries that `worker` now holds, in no order.
+/// The ids of the deliveries that `worker` claimed, in no particular order.
 pub async fn claim(
     conn: &mut PgConnection,
     tenant: i64,
@@ -111,7 +111,7 @@ pub async fn attempt(conn: &mut PgConnection, delivery: i64, http_status: i32) -
     Ok(())
 }
 
-/// Claims a delivery whose turn has not come yet, as if its delay were over.
+/// Claims a delivery before its delay is over.
 pub async fn reclaim(conn: &mut PgConnection, tenant: i64, delivery: i64) -> sqlx::Result<()> {
     sqlx::query("UPDATE deliveries SET next_attempt_at = now() WHERE id = $1")
         .bind(delivery)
@@ -151,13 +151,13 @@ pub async fn delivery_status(conn: &mut PgConnection, delivery: i64) -> sqlx::Re
     .await
 }
 
-/// The SQLSTATE with which the database refused.
+/// The SQLSTATE of the rejection.
 #[track_caller]
 pub fn sqlstate<T: Debug>(result: sqlx::Result<T>) -> String {
     rejection(result).code().to_owned()
 }
 
-/// The constraint that the database named when it refused.
+/// The constraint that the rejection names.
 #[track_caller]
 pub fn violated<T: Debug>(result: sqlx::Result<T>) -> String {
     rejection(result)
@@ -169,8 +169,10 @@ pub fn violated<T: Debug>(result: sqlx::Result<T>) -> String {
 #[track_caller]
 fn rejection<T: Debug>(result: sqlx::Result<T>) -> Box<PgDatabaseError> {
     match result {
-        Ok(value) => panic!("the database should have refused, it answered {value:?}"),
+        Ok(value) => panic!("expected a rejection by the database, but it returned {value:?}"),
         Err(sqlx::Error::Database(error)) => error.downcast(),
-        Err(error) => panic!("the database should have refused, but: {error}"),
+        Err(error) => {
+            panic!("expected a rejection by the database, but got another error: {error}")
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Tenants: the root that everything else hangs from.
+//! Tenants: the rows that all others belong to.
 
 use kapsel_testdb::{TestDb, test_id};
 use sqlx::{Connection, PgPool};
@@ -109,7 +109,7 @@ async fn every_update_moves_updated_at_forward() -> sqlx::Result<()> {
             tenant,
         )
         .await?;
-        assert!(moved, "updated_at stood still");
+        assert!(moved, "updated_at did not change");
     }
     Ok(())
 }

@@ -26,14 +26,14 @@ async fn drain(conn: &mut PgConnection, tenant: i64, worker: &str) -> sqlx::Resu
 }
 
 #[kapsel_testdb::test(isolation = "shared")]
-async fn a_worker_skips_what_another_one_has_locked(pool: PgPool) -> sqlx::Result<()> {
+async fn a_worker_skips_deliveries_that_another_one_has_locked(pool: PgPool) -> sqlx::Result<()> {
     let mut first = pool.acquire().await?;
     let receiver = support::receiver(&mut first, &test_id()).await?;
     publish_many(&mut first, receiver.tenant, 3).await?;
 
     let mut open = first.begin().await?;
     let held = claim(&mut open, receiver.tenant, "first", 2).await?;
-    // Without SKIP LOCKED the second worker would wait for a transaction that ends only after it.
+    // Without SKIP LOCKED the second worker would wait for a transaction that ends after the worker.
     let mut second = pool.begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '1s'")
         .execute(&mut *second)
@@ -48,7 +48,7 @@ async fn a_worker_skips_what_another_one_has_locked(pool: PgPool) -> sqlx::Resul
 }
 
 #[kapsel_testdb::test(isolation = "shared")]
-async fn a_lease_that_ran_out_can_be_claimed_again(pool: PgPool) -> sqlx::Result<()> {
+async fn an_expired_lease_can_be_claimed_again(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, &test_id()).await?;
     let delivery = support::claimed_delivery(&mut conn, &receiver).await?;
@@ -101,7 +101,7 @@ async fn two_workers_drain_the_queue_without_overlap(pool: PgPool) -> sqlx::Resu
 }
 
 #[kapsel_testdb::test]
-async fn what_is_due_first_is_claimed_first(pool: PgPool) -> sqlx::Result<()> {
+async fn the_delivery_that_is_due_first_is_claimed_first(pool: PgPool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     let receiver = support::receiver(&mut conn, "acme").await?;
     publish_many(&mut conn, receiver.tenant, 3).await?;
@@ -137,7 +137,7 @@ async fn publishing_wakes_the_workers_that_listen(pool: PgPool) -> sqlx::Result<
     support::publish(&mut conn, receiver.tenant, "user.deleted").await?;
     support::publish(&mut conn, receiver.tenant, "invoice.paid").await?;
 
-    // The first event has no subscriber and is not announced: the second one's notice comes first.
+    // The first event has no subscriber, so the first notice is that of the second event.
     let notice = timeout(Duration::from_secs(10), listener.recv())
         .await
         .expect("a notice within ten seconds")?;

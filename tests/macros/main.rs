@@ -1,7 +1,7 @@
-//! `#[kapsel_testdb::test]`: what it accepts, and what the compiler says where it is misused.
+//! `#[kapsel_testdb::test]`: the forms that it accepts, and the compiler's messages for misuse.
 //!
-//! What it accepts are tests in this binary. The messages are compared with the `.stderr` files; a new compiler may put them
-//! differently: look at the difference, then write them anew with `TRYBUILD=overwrite cargo test --test macros misuse`.
+//! The accepted forms are tests in this binary. The messages are compared with the `.stderr` files. If a new compiler prints them
+//! differently, check the difference, then rewrite the files with `TRYBUILD=overwrite cargo test --test macros misuse`.
 
 mod accepted {
     mod attributes;
@@ -13,11 +13,11 @@ mod accepted {
 
 #[test]
 fn misuse() {
-    // trybuild checks programs. In one, a `#[test]` is taken out before its types are looked at.
+    // trybuild compiles programs, and a program drops its `#[test]` functions before their types are checked.
     let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/macros/rustc-as-test");
     #[expect(
         unsafe_code,
-        reason = "trybuild passes its own environment on to cargo; nobody else here reads it meanwhile"
+        reason = "trybuild passes its own environment to cargo; no other thread reads it at the same time"
     )]
     unsafe {
         std::env::set_var("RUSTC_WORKSPACE_WRAPPER", wrapper);

@@ -1,9 +1,9 @@
-//! Runs a model to its end and compares what broke with what was expected to break.
+//! Explores a model completely and compares the failed properties with the expected ones.
 //!
-//! `cargo test --test model -- --nocapture` shows sizes and, for each broken promise, one way there (not the shortest).
+//! `cargo test --test model -- --nocapture` prints the sizes and, for each failed property, one counterexample (not the shortest).
 #![allow(
     clippy::print_stdout,
-    reason = "what a test prints is for who runs it with --nocapture"
+    reason = "the output is for runs with --nocapture"
 )]
 
 use std::collections::BTreeSet;
@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use stateright::{Checker, Expectation, Model};
 
-/// Explores everything; every `always` must hold, every `sometimes` must have an example.
+/// Explores all states: every `always` must hold, and every `sometimes` must have an example.
 ///
-/// `more_than` is the number of states below which the model has lost behaviour rather than gained precision.
+/// A model with `more_than` states or fewer has lost behavior.
 pub(crate) fn assert_holds<M>(model: M, more_than: usize)
 where
     M: Model + Send + Sync + 'static,
@@ -31,7 +31,7 @@ where
     );
 }
 
-/// Explores everything; exactly the `always` properties in `expected` must have a counterexample.
+/// Explores all states: exactly the `always` properties in `expected` must have a counterexample.
 pub(crate) fn assert_violates<M>(model: M, expected: &[&'static str])
 where
     M: Model + Send + Sync + 'static,

@@ -1,23 +1,23 @@
-//! The protocol between the processes of a run, the keeper, sweeps and template builders, as explicit-state models.
+//! Explicit-state models of the protocol between the processes of a run, the keeper, sweeps and template builders.
 //!
-//! Each model is a small, finite machine that Stateright explores completely: faults (deaths, cut connections, server restarts,
-//! suspended processes) have budgets, which is the bound. For each model one test shows that every property holds with all
-//! safeguards on, and one test per safeguard takes it out and names the properties that then break. A safeguard that breaks
-//! nothing when it is taken out is written down as such (`…_is_redundant`): a second line of defence, not a proof obligation.
+//! Each model is a small, finite state machine that Stateright explores completely. Budgets for faults (deaths, lost connections, server restarts,
+//! suspended processes) make it finite. For each model, one test shows that every property holds with all safeguards. One test per safeguard removes
+//! it and lists the properties that then fail. If none fails, the test's name ends in `_is_redundant`: the safeguard is a second line of defense.
 //!
-//! `sometimes` properties guard against vacuity: a model in which nothing is ever swept would keep every promise.
-//! "Every leftover can be removed" is an invariant here, not a liveness property (Stateright's `eventually` misses cycles): from
-//! each state in which nobody of the run is left, the remover is run to its end on a copy, and nothing may remain.
+//! `sometimes` properties guard against vacuity: a model that never sweeps anything would satisfy every safety property. "Every leftover can be
+//! removed" is an invariant, not a liveness property, because Stateright's `eventually` misses cycles. From each state without live processes of the
+//! run, the remover runs to its end on a copy of the state, and nothing may remain.
 //!
-//! | model | what it is about | implemented in |
+//! | model | subject | implemented in |
 //! |---|---|---|
-//! | [`lease`] | entries, claim by flock and rename, release, recycling, fallback clones | `src/run_dir/`, `src/testing/session.rs`, `src/run/clone.rs`, `src/run/keeper/` |
-//! | [`here`] | run directory and fence: handover, teardown, sweep on the same host | `src/run_dir/`, `src/run/{mod,spawn,keeper,teardown}.rs`, `src/sweep/execute.rs` |
-//! | [`afar`] | the fence without a run directory: looks, cuts, restarts, suspended keepers | `src/sweep/{plan,execute}.rs`, `src/run/keeper/`, `src/testing/session.rs` |
-//! | [`template`] | one build, published whole; collection of templates in use by nobody | `src/template/{mod,build}.rs`, `src/sweep/templates.rs` |
+//! | [`lease`] | entries, claim by `flock` and rename, release, recycling, fallback clones | `crates/core/src/protocol/run_dir/`, `crates/helper/src/session.rs`, `crates/core/src/run/clone.rs`, `src/keeper/` |
+//! | [`here`] | run directory and fence: handover, teardown, sweep on the same host | `crates/core/src/protocol/run_dir/`, `crates/core/src/run/{mod,end}.rs`, `src/keeper/`, `src/sweep/execute.rs` |
+//! | [`afar`] | the fence without a run directory: checks, lost connections, restarts, suspended keepers | `src/sweep/{plan,execute}.rs`, `src/keeper/`, `crates/helper/src/session.rs` |
+//! | [`template`] | builds, publishing, and the collection of unused templates | `crates/core/src/template/{mod,build}.rs`, `src/sweep/templates.rs` |
 //!
-//! Names of databases are in `src/name.rs`, advisory locks in `src/pg/lock.rs`, statements in `src/pg/`. Where a model has
-//! more than the code (recycling, a lease watched always, the template's lock in the handover), its documentation says so.
+//! Names of databases are in `crates/core/src/protocol/names/`, advisory locks in `crates/core/src/pg/lock.rs`, statements in
+//! `crates/core/src/pg/`. If a model has more than the code (recycling, a lease that is always watched, the template's lock in the handover), its
+//! documentation states that.
 
 mod afar;
 mod check;

@@ -1,48 +1,23 @@
-//! The command line tool and real servers, from the outside: exit codes, messages, and what is left on the server and on disk.
+//! The command and the helper on real servers, from the outside: exit codes, messages, and what is left on the server and on disk.
+//!
+//! Where a new test goes:
+//!
+//! | directory | what it is about |
+//! |---|---|
+//! | `commands/` | what a command prints, and its exit code |
+//! | `processes/` | what a test process does through the helper |
+//! | `runs/` | keeper, kept databases, pollution, sweep: what a run leaves, whatever dies |
+//! | `templates/` | migrations, seeds, scripts, and what clones look like |
+//! | `managed/` | the server that we start |
+//! | `servers/` | servers that we do not start: compose, poolers, TLS, restarts |
+//!
+//! A test has a server of its own (`support::Server`), a project in a temporary directory (`support::Project`) and a clean environment; it polls with a
+//! deadline (`support::poll_until`) and never sleeps; it passes in any order, beside all others, on a busy machine.
 
-mod child;
 mod commands;
-mod compare;
-mod compose;
-mod config;
-mod connections;
-mod doctor;
-mod export;
-mod failing;
-mod fidelity;
-mod kept;
-mod kept_commands;
-mod kills;
-#[cfg(target_os = "linux")]
-mod large;
-mod leaking;
-mod leaks;
 mod managed;
-mod managed_cache;
-mod managed_commands;
-mod managed_hazards;
-mod managed_idle;
-mod managed_machine;
-mod many;
-mod migrations;
-mod namespaces;
-mod persistent;
-mod pgbouncer;
-mod pollution;
-mod refusals;
-mod restart;
+mod processes;
 mod runs;
-mod sandbox;
-mod sandbox_child;
-mod schemas;
-mod scripts;
-mod secrets;
-mod status;
+mod servers;
 mod support;
-mod swarm;
-mod sweep_leftovers;
-mod sweep_names;
-mod sweep_watch;
 mod templates;
-mod tls;
-mod waiting;

@@ -1,4 +1,4 @@
-//! What an application does with its pool, unchanged.
+//! Operations that work in a sandbox as on any pool.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sqlx::{Connection, Executor, PgPool};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// A table of this test's own: seen by nobody else, gone after the test.
+/// Creates a table that only this test sees, and that disappears with its transaction.
 async fn table(pool: &PgPool) -> sqlx::Result<()> {
     let create = "CREATE TEMPORARY TABLE items (id bigint PRIMARY KEY, note text)";
     pool.execute(create).await.map(drop)
@@ -26,7 +26,7 @@ async fn ids(pool: &PgPool) -> sqlx::Result<Vec<i64>> {
 fn code(error: &sqlx::Error) -> String {
     let answer = error.as_database_error().and_then(|error| error.code());
     answer
-        .unwrap_or_else(|| panic!("not the server's: {error}"))
+        .unwrap_or_else(|| panic!("not an error of the server: {error}"))
         .into_owned()
 }
 
@@ -37,7 +37,7 @@ async fn ten_thousand_writing_acquires(pool: PgPool) -> sqlx::Result<()> {
         insert(&pool, id).await?;
     }
     assert_eq!(ids(&pool).await?.len(), 10_000);
-    // Savepoints that stay would each have one.
+    // A savepoint that was not released would hold a lock.
     let locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()";
     let locks: i64 = sqlx::query_scalar(locks).fetch_one(&pool).await?;
     assert!(locks < 50, "{locks}");
@@ -45,7 +45,7 @@ async fn ten_thousand_writing_acquires(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn what_is_committed_stays_and_what_is_rolled_back_goes(pool: PgPool) -> sqlx::Result<()> {
+async fn commits_stay_and_rollbacks_undo(pool: PgPool) -> sqlx::Result<()> {
     table(&pool).await?;
     let mut kept = pool.begin().await?;
     insert(&mut *kept, 1).await?;
@@ -84,7 +84,7 @@ async fn transactions_nest(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn a_failed_statement_undoes_nothing_but_itself(pool: PgPool) -> sqlx::Result<()> {
+async fn a_failed_statement_undoes_only_itself(pool: PgPool) -> sqlx::Result<()> {
     table(&pool).await?;
     insert(&pool, 1).await?;
     let again = insert(&pool, 1).await.expect_err("a duplicate");
@@ -170,10 +170,10 @@ async fn a_statement_whose_future_is_dropped_goes_on_and_the_sandbox_too(
 ) -> sqlx::Result<()> {
     table(&pool).await?;
     insert(&pool, 1).await?;
-    leave(&pool, "INSERT INTO items SELECT 2 FROM pg_sleep(0.4)").await?;
+    abandon(&pool, "INSERT INTO items SELECT 2 FROM pg_sleep(0.4)").await?;
     assert_eq!(ids(&pool).await?, [1, 2]);
-    // One that fails after that leaves its error to whoever comes next.
-    leave(&pool, "INSERT INTO items SELECT 2 FROM pg_sleep(0.4)").await?;
+    // A statement that fails after that leaves its error to the next acquire.
+    abandon(&pool, "INSERT INTO items SELECT 2 FROM pg_sleep(0.4)").await?;
     assert_eq!(ids(&pool).await?, [1, 2]);
     let mut tx = pool.begin().await?;
     let failing = tx.execute("INSERT INTO items SELECT 2 FROM pg_sleep(0.4)");
@@ -183,11 +183,11 @@ async fn a_statement_whose_future_is_dropped_goes_on_and_the_sandbox_too(
     Ok(())
 }
 
-/// Less than a statement takes that sleeps.
+/// Shorter than the statements that sleep.
 const BRIEF: Duration = Duration::from_millis(5);
 
-/// Sends a statement and does not wait for its end.
-async fn leave(pool: &PgPool, sql: &'static str) -> sqlx::Result<()> {
+/// Starts a statement and drops its future.
+async fn abandon(pool: &PgPool, sql: &'static str) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
     let statement = connection.execute(sql);
     timeout(BRIEF, statement)
@@ -198,7 +198,7 @@ async fn leave(pool: &PgPool, sql: &'static str) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn what_was_done_before_a_dropped_transaction_stays(pool: PgPool) -> sqlx::Result<()> {
+async fn work_before_a_dropped_transaction_stays(pool: PgPool) -> sqlx::Result<()> {
     table(&pool).await?;
     let mut connection = pool.acquire().await?;
     insert(&mut *connection, 1).await?;
@@ -218,7 +218,7 @@ async fn an_acquire_or_begin_may_be_cancelled(pool: PgPool) -> sqlx::Result<()> 
     while cancelled < 5 {
         let _ = timeout(Duration::ZERO, pool.acquire()).await;
         let _ = timeout(Duration::ZERO, pool.begin()).await;
-        // Polled once, and dropped while the statement is on its way, unless the server was faster.
+        // Polled once, and dropped while the statement runs, unless the server was faster.
         let mut connection = pool.acquire().await?;
         let begun = timeout(Duration::ZERO, connection.begin()).await;
         cancelled += i64::from(begun.map(drop).is_err());
@@ -244,7 +244,7 @@ async fn a_commit_may_be_cancelled(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn a_begin_that_fails_undoes_its_acquire_and_no_more(pool: PgPool) -> sqlx::Result<()> {
+async fn a_failed_begin_undoes_only_its_acquire(pool: PgPool) -> sqlx::Result<()> {
     table(&pool).await?;
     insert(&pool, 1).await?;
     let mut connection = pool.acquire().await?;
@@ -282,7 +282,7 @@ async fn the_application_may_close_the_pool(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn the_first_thing_may_go_wrong(pool: PgPool) -> sqlx::Result<()> {
+async fn the_first_statement_may_fail(pool: PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
     connection.execute("SELECT 1 / 0").await.expect_err("zero");
     connection.begin().await.map(drop).expect_err("aborted");

@@ -1,4 +1,4 @@
-//! Each difference that docs/SANDBOX.md names, as it is.
+//! Each difference that docs/SANDBOX.md lists.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 fn code(error: &sqlx::Error) -> String {
     let answer = error.as_database_error().and_then(|error| error.code());
     answer
-        .unwrap_or_else(|| panic!("not the server's: {error}"))
+        .unwrap_or_else(|| panic!("not an error of the server: {error}"))
         .into_owned()
 }
 
@@ -35,11 +35,7 @@ async fn a_failed_statement_aborts_a_connection_that_is_held(pool: PgPool) -> sq
     let next = held.execute("SELECT 1").await.expect_err("aborted");
     assert_eq!(code(&next), "25P02");
     drop(held);
-    assert_eq!(
-        count(&pool).await?,
-        0,
-        "the first row went with the release"
-    );
+    assert_eq!(count(&pool).await?, 0, "the release undid the first row");
     Ok(())
 }
 
@@ -57,16 +53,18 @@ async fn the_commit_of_an_aborted_transaction_is_an_error(pool: PgPool) -> sqlx:
 #[kapsel_testdb::test(isolation = "transaction")]
 async fn begin_with_fails_at_once(pool: PgPool) -> sqlx::Result<()> {
     let begun = pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await;
-    begun.map(drop).expect_err("also as the very first thing");
+    begun.map(drop).expect_err("also as the first statement");
     table(&pool).await?;
     pool.execute("INSERT INTO items VALUES (1)").await?;
     let begun = pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await;
-    let refused = begun.map(drop).expect_err("a savepoint cannot say that");
+    let refused = begun
+        .map(drop)
+        .expect_err("a savepoint has no isolation level");
     assert!(
         matches!(refused, sqlx::Error::InvalidSavePointStatement),
         "{refused}"
     );
-    assert_eq!(count(&pool).await?, 1, "the sandbox goes on");
+    assert_eq!(count(&pool).await?, 1, "the sandbox continues");
     Ok(())
 }
 
@@ -93,7 +91,7 @@ async fn set_local_outlives_the_commit(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn set_local_goes_with_a_rollback(pool: PgPool) -> sqlx::Result<()> {
+async fn a_rollback_undoes_set_local(pool: PgPool) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     tx.execute("SET LOCAL statement_timeout = '77s'").await?;
     tx.rollback().await?;
@@ -105,7 +103,7 @@ async fn set_local_goes_with_a_rollback(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn deferred_constraints_are_checked_only_when_asked_for(pool: PgPool) -> sqlx::Result<()> {
+async fn deferred_constraints_are_checked_only_on_request(pool: PgPool) -> sqlx::Result<()> {
     table(&pool).await?;
     pool.execute(
         "CREATE TEMPORARY TABLE parts (item bigint REFERENCES items DEFERRABLE INITIALLY DEFERRED)",
@@ -113,10 +111,10 @@ async fn deferred_constraints_are_checked_only_when_asked_for(pool: PgPool) -> s
     .await?;
     let mut tx = pool.begin().await?;
     tx.execute("INSERT INTO parts VALUES (7)").await?;
-    tx.commit().await.expect("nobody looked");
+    tx.commit().await.expect("the constraint is not checked");
     let mut tx = pool.begin().await?;
-    let looked = tx.execute("SET CONSTRAINTS ALL IMMEDIATE").await;
-    assert_eq!(code(&looked.expect_err("there is no such item")), "23503");
+    let checked = tx.execute("SET CONSTRAINTS ALL IMMEDIATE").await;
+    assert_eq!(code(&checked.expect_err("there is no such item")), "23503");
     Ok(())
 }
 
@@ -135,7 +133,7 @@ async fn an_advisory_lock_of_a_transaction_lasts_to_the_end(pool: PgPool) -> sql
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn now_stands_still(pool: PgPool) -> sqlx::Result<()> {
+async fn now_does_not_advance(pool: PgPool) -> sqlx::Result<()> {
     let ask = "SELECT now()::text, clock_timestamp()::text";
     let (now, clock): (String, String) = sqlx::query_as(ask).fetch_one(&pool).await?;
     let (then, later): (String, String) = sqlx::query_as(ask).fetch_one(&pool).await?;
@@ -145,12 +143,12 @@ async fn now_stands_still(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn nobody_is_notified(pool: PgPool) -> sqlx::Result<()> {
+async fn notifications_are_not_delivered(pool: PgPool) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen("sandbox").await?;
     listener.execute("NOTIFY sandbox").await?;
     let heard = timeout(Duration::from_millis(100), listener.recv()).await;
-    heard.expect_err("what is sent is delivered at the commit, which never comes");
+    heard.expect_err("notifications are delivered at the commit, which never happens");
     Ok(())
 }
 
@@ -170,9 +168,9 @@ async fn a_second_connection_is_refused_in_time(pool: PgPool) -> sqlx::Result<()
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn options_of_the_pool_lead_nowhere(pool: PgPool) -> sqlx::Result<()> {
+async fn options_of_the_pool_lead_to_no_database(pool: PgPool) -> sqlx::Result<()> {
     let elsewhere = PgPool::connect_with((*pool.connect_options()).clone()).await;
-    let refused = elsewhere.expect_err("outside of the sandbox nothing of it can be seen");
+    let refused = elsewhere.expect_err("no connection outside of the sandbox may see its rows");
     assert!(
         refused
             .to_string()
@@ -188,7 +186,7 @@ async fn a_raw_begin_only_warns(pool: PgPool) -> sqlx::Result<()> {
 }
 
 #[kapsel_testdb::test(isolation = "transaction")]
-async fn what_must_not_be_in_a_transaction_is_refused(pool: PgPool) -> sqlx::Result<()> {
+async fn statements_that_must_not_run_in_a_transaction_fail(pool: PgPool) -> sqlx::Result<()> {
     for sql in ["VACUUM", "DISCARD ALL", "CREATE DATABASE elsewhere"] {
         let refused = pool.execute(sql).await.expect_err("there is a transaction");
         assert_eq!(code(&refused), "25001", "{sql}");

@@ -1,4 +1,4 @@
-//! The shared clone that sandboxes are on.
+//! Sandboxes and the shared clone that they use.
 
 use kapsel_testdb::{TestDb, TestDbOptions, test_id};
 use sqlx::PgPool;
@@ -14,7 +14,7 @@ async fn tenants(pool: &PgPool, slug: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn nobody_sees_a_sandboxs_rows_and_nothing_is_left_of_them() -> sqlx::Result<()> {
+async fn other_connections_never_see_a_sandboxs_rows() -> sqlx::Result<()> {
     let shared = TestDb::shared().await.expect("the shared clone");
     let sandbox = TestDb::sandbox().await.expect("a sandbox");
     assert_eq!(shared.name(), sandbox.name());
@@ -24,7 +24,7 @@ async fn nobody_sees_a_sandboxs_rows_and_nothing_is_left_of_them() -> sqlx::Resu
     assert_eq!(tenants(shared.pool(), &slug).await, 0, "while it is open");
     sandbox.release().await;
     assert_eq!(tenants(shared.pool(), &slug).await, 0, "after it");
-    // Had it not been rolled back, this would wait for it.
+    // Without the rollback, this insert would wait.
     tenant(shared.pool(), &slug).await.map(drop)
 }
 
@@ -39,7 +39,7 @@ async fn a_dropped_sandbox_is_rolled_back_too() -> sqlx::Result<()> {
 }
 
 #[tokio::test]
-async fn sequences_go_on() -> sqlx::Result<()> {
+async fn sequences_continue() -> sqlx::Result<()> {
     let mut ids = Vec::new();
     for _ in 0..2 {
         let sandbox = TestDb::sandbox().await.expect("a sandbox");
@@ -48,13 +48,13 @@ async fn sequences_go_on() -> sqlx::Result<()> {
     }
     assert!(
         ids[0] < ids[1],
-        "{ids:?}: the first one's number is used up"
+        "{ids:?}: the first sandbox used its number"
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_sandbox_has_one_connection_whatever_is_asked_for() {
+async fn a_sandbox_has_one_connection_even_if_more_are_requested() {
     let options = TestDbOptions::new().connections(10);
     let sandbox = options.sandbox().await.expect("a sandbox");
     assert_eq!(sandbox.pool().options().get_max_connections(), 1);
@@ -70,7 +70,7 @@ async fn many_sandboxes_at_once_in_one_process() -> sqlx::Result<()> {
     for sandbox in &sandboxes {
         tenant(sandbox.pool(), &test_id()).await?;
     }
-    // More leases than the process has connections for: idle ones of pools are closed, but not a sandbox's.
+    // The process has more leases than connection slots. Idle connections of other pools are closed, but not those of sandboxes.
     for sandbox in &sandboxes {
         tenant(sandbox.pool(), &test_id()).await?;
     }

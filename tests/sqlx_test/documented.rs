@@ -1,5 +1,5 @@
-//! What sqlx's documentation says of `#[sqlx::test]` (its `src/macros/test.md`, the same in 0.8 and 0.9), as tests. The same text is
-//! compiled for both versions, and with the feature `reference` for sqlx's own attribute.
+//! The statements of sqlx's documentation about `#[sqlx::test]` (`src/macros/test.md`, the same in 0.8 and 0.9), as tests. This file is
+//! compiled for both versions, and, with the feature `reference`, for sqlx's own attribute.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use kapsel_testdb as attribute;
 #[cfg(feature = "reference")]
 use sqlx as attribute;
 
-/// Whether there is such a table.
+/// Whether the table exists.
 async fn has(pool: &PgPool, table: &str) -> bool {
     let sql = "SELECT to_regclass($1) IS NOT NULL";
     let found = sqlx::query_scalar(sql).bind(table).fetch_one(pool).await;
@@ -22,13 +22,13 @@ async fn has(pool: &PgPool, table: &str) -> bool {
 
 async fn count(pool: &PgPool, sql: &'static str) -> i64 {
     let counted = sqlx::query_scalar(sql).fetch_one(pool).await;
-    counted.expect("a number")
+    counted.expect("a count")
 }
 
 const USERS: &str = "SELECT count(*) FROM users";
 const POSTS: &str = "SELECT count(*) FROM posts";
 
-mod by_default_it_is_as_tokios {
+mod without_parameters_like_tokio {
     use super::*;
 
     #[attribute::test]
@@ -111,8 +111,8 @@ mod signatures {
         let pool = pool.connect_with(connect).await?;
         let sql =
             "SELECT current_setting('application_name') || ' ' || current_setting('lock_timeout')";
-        let said: String = sqlx::query_scalar(sql).fetch_one(&pool).await?;
-        assert_eq!(said, "of its own 7s");
+        let settings: String = sqlx::query_scalar(sql).fetch_one(&pool).await?;
+        assert_eq!(settings, "of its own 7s");
         assert!(has(&pool, "users").await);
         Ok(())
     }
@@ -135,7 +135,7 @@ mod signatures {
     }
 }
 
-mod every_test_has_a_database_of_its_own {
+mod each_test_has_its_own_database {
     use super::*;
 
     async fn alone(pool: &PgPool) -> sqlx::Result<()> {
@@ -177,9 +177,9 @@ mod every_test_has_a_database_of_its_own {
     }
 
     #[attribute::test]
-    #[ignore = "to be seen in the list of tests"]
+    #[ignore = "must appear in the list of tests"]
     async fn that_may_be_ignored(_: PgPool) {
-        panic!("it is not run");
+        panic!("an ignored test ran");
     }
 }
 
@@ -190,7 +190,7 @@ mod migrations {
     pub static OTHER: Migrator = sqlx::migrate!("../other");
 
     #[attribute::test]
-    async fn of_the_folder_beside_the_manifest(pool: PgPool) {
+    async fn of_the_directory_beside_the_manifest(pool: PgPool) {
         assert!(has(&pool, "users").await && has(&pool, "posts_by_author").await);
         assert_eq!(
             count(&pool, "SELECT count(*) FROM _sqlx_migrations WHERE success").await,
@@ -205,19 +205,19 @@ mod migrations {
     }
 
     #[attribute::test(migrations = "./other")]
-    async fn of_another_folder(pool: PgPool) {
+    async fn of_another_directory(pool: PgPool) {
         assert!(has(&pool, "foo").await && !has(&pool, "users").await);
     }
 
-    /// Documented with such a path; sqlx itself refuses those of one word.
+    /// The documentation has such a path, but sqlx itself rejects a path of one word.
     #[cfg(not(feature = "reference"))]
     #[attribute::test(migrations = "other")]
-    async fn of_another_folder_in_one_word(pool: PgPool) {
+    async fn of_another_directory_in_one_word(pool: PgPool) {
         assert!(has(&pool, "foo").await && !has(&pool, "users").await);
     }
 
     #[attribute::test(migrations = "./migrations")]
-    async fn of_the_same_folder(pool: PgPool) {
+    async fn of_the_same_directory(pool: PgPool) {
         assert!(has(&pool, "users").await);
     }
 
@@ -276,12 +276,12 @@ mod fixtures {
     }
 
     #[attribute::test(fixtures(path = "./fixtures", scripts("users", "posts")))]
-    async fn in_a_folder(pool: PgPool) {
+    async fn in_a_directory(pool: PgPool) {
         are(&pool, 2, 2).await;
     }
 
     #[attribute::test(fixtures(path = "fixtures", scripts("users.sql", "posts")))]
-    async fn in_a_folder_with_the_extension(pool: PgPool) {
+    async fn in_a_directory_with_the_extension(pool: PgPool) {
         are(&pool, 2, 2).await;
     }
 
@@ -322,14 +322,14 @@ mod fixtures {
         Ok(())
     }
 
-    /// What a script sets for its session is not the test's.
+    /// A script's session settings do not affect the test.
     #[attribute::test(fixtures("data/dump.sql"))]
     async fn as_pg_dump_writes_them(pool: PgPool) {
         are(&pool, 1, 0).await;
     }
 }
 
-/// Arguments that come from a macro.
+/// Arguments that a `macro_rules!` macro passes on.
 macro_rules! tests {
     ($($name:ident $migrations:literal $fixture:literal;)*) => {
         $(

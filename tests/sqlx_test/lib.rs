@@ -1,8 +1,8 @@
-//! What an application compiles in.
+//! The migrators that an application embeds.
 
 use sqlx::migrate::Migrator;
 
-/// The run's.
+/// The run's migrations.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
-/// Others.
+/// Other migrations.
 pub static OTHER: Migrator = sqlx::migrate!("../other");

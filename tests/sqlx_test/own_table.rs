@@ -1,5 +1,5 @@
-//! A migrator with schemas to make first and a table of its own to note migrations in, which sqlx has since 0.9: what `sqlx.toml` makes
-//! of `migrate!`.
+//! A migrator that creates schemas first and records migrations in its own table (sqlx 0.9 and newer). `migrate!` produces one if
+//! `sqlx.toml` sets these options.
 
 use std::borrow::Cow;
 
@@ -25,21 +25,21 @@ static MIGRATOR: Migrator = Migrator {
 };
 
 #[kapsel_testdb::test(migrator = "MIGRATOR")]
-async fn it_is_noted_where_the_migrator_says(pool: PgPool) -> sqlx::Result<()> {
-    let noted = sqlx::query_as::<_, (i64, String, Vec<u8>)>(
+async fn migrations_are_recorded_in_the_migrators_table(pool: PgPool) -> sqlx::Result<()> {
+    let applied = sqlx::query_as::<_, (i64, String, Vec<u8>)>(
         "SELECT version, description, checksum FROM notes.applied WHERE success",
     );
-    let noted = noted.fetch_all(&pool).await?;
-    assert_eq!(noted, [(1, "orders".to_owned(), b"of the text".to_vec())]);
+    let applied = applied.fetch_all(&pool).await?;
+    assert_eq!(applied, [(1, "orders".to_owned(), b"of the text".to_vec())]);
     let tables = "SELECT count(*) FROM pg_tables WHERE tablename = '_sqlx_migrations'";
     let tables: i64 = sqlx::query_scalar(tables).fetch_one(&pool).await?;
     assert_eq!(tables, 0);
     Ok(())
 }
 
-/// Nothing is left for it to do.
+/// The migrator has nothing left to run.
 #[kapsel_testdb::test(migrator = "MIGRATOR")]
-async fn sqlx_finds_it_there(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
+async fn sqlx_finds_the_record(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     sqlx::query("INSERT INTO app.orders VALUES (1)")
         .execute(&pool)
         .await?;

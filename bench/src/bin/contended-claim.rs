@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use kapsel_testdb::run_dir::{Folder, RunDir};
 use kapsel_testdb_bench::{clone_name, run_dir};
+use kapsel_testdb_core::protocol::{EntryState, RunDir};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -96,9 +96,9 @@ fn start(dir: &Path, slot: usize) -> Claimant {
 }
 
 fn refill(dir: &RunDir, ready: usize) {
-    for folder in Folder::ALL {
-        for name in dir.list(folder) {
-            dir.forget(folder, &name);
+    for state in EntryState::ALL {
+        for name in dir.list(state) {
+            dir.remove_entry(state, &name);
         }
     }
     for _ in 0..ready {

@@ -1,4 +1,4 @@
-//! The application: it knows diesel and nothing of how its tests get their databases.
+//! The application. It uses diesel, and has no code for the databases of its tests.
 
 use diesel::prelude::*;
 
@@ -9,7 +9,7 @@ diesel::table! {
     }
 }
 
-/// Adds a tenant; its id.
+/// Adds a tenant and returns its id.
 pub fn add_tenant(connection: &mut PgConnection, name: &str) -> QueryResult<i64> {
     diesel::insert_into(tenants::table)
         .values(tenants::name.eq(name))
@@ -17,7 +17,7 @@ pub fn add_tenant(connection: &mut PgConnection, name: &str) -> QueryResult<i64>
         .get_result(connection)
 }
 
-/// Adds both or none.
+/// Adds both tenants or none.
 pub fn add_two_tenants(connection: &mut PgConnection, names: [&str; 2]) -> QueryResult<()> {
     connection.transaction(|connection| {
         for name in names {
@@ -27,7 +27,7 @@ pub fn add_two_tenants(connection: &mut PgConnection, names: [&str; 2]) -> Query
     })
 }
 
-/// All tenants by name.
+/// The names of all tenants, sorted.
 pub fn all_tenants(connection: &mut PgConnection) -> QueryResult<Vec<String>> {
     let names = tenants::table.select(tenants::name);
     names.order(tenants::name).load(connection)

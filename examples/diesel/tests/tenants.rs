@@ -7,7 +7,7 @@ fn connect(db: &DatabaseConfig) -> PgConnection {
     PgConnection::establish(&db.url()).expect("a connection")
 }
 
-// A database of the test's own.
+// The test's own database.
 
 #[kapsel_testdb::test]
 fn the_first_tenant_has_the_first_id(db: DatabaseConfig) -> QueryResult<()> {
@@ -40,14 +40,14 @@ fn a_pool(db: DatabaseConfig) -> QueryResult<()> {
 }
 
 #[kapsel_testdb::test]
-fn two_databases_know_nothing_of_each_other(dbs: [DatabaseConfig; 2]) -> QueryResult<()> {
+fn two_databases_are_independent(dbs: [DatabaseConfig; 2]) -> QueryResult<()> {
     let [mut one, mut other] = dbs.map(|db| connect(&db));
     add_tenant(&mut one, "acme")?;
     assert!(all_tenants(&mut other)?.is_empty());
     Ok(())
 }
 
-// The run's shared clone: a key of the test's own, or diesel's test transaction, which is never committed.
+// The run's shared clone, with the test's own key, or in diesel's test transaction, which is never committed.
 
 #[kapsel_testdb::test(isolation = "shared")]
 fn beside_other_tests(db: DatabaseConfig) -> QueryResult<()> {

@@ -2,7 +2,7 @@ use example_tokio_postgres::{add_tenant, add_two_tenants, tenants};
 use kapsel_testdb::{DatabaseConfig, TestDb, test_id};
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-/// A client; what it says and hears goes through a task that ends with it.
+/// A client. A task does its communication, and ends with it.
 async fn connect(db: &DatabaseConfig) -> Result<Client, Error> {
     let config: Config = db.dsn().parse()?;
     let (client, connection) = config.connect(NoTls).await?;
@@ -10,7 +10,7 @@ async fn connect(db: &DatabaseConfig) -> Result<Client, Error> {
     Ok(client)
 }
 
-// A database of the test's own.
+// The test's own database.
 
 #[kapsel_testdb::test]
 async fn the_first_tenant_has_the_first_id(db: DatabaseConfig) -> Result<(), Error> {
@@ -32,14 +32,14 @@ async fn two_tenants_or_none(db: DatabaseConfig) -> Result<(), Error> {
 }
 
 #[kapsel_testdb::test]
-async fn two_databases_know_nothing_of_each_other(dbs: [DatabaseConfig; 2]) -> Result<(), Error> {
+async fn two_databases_are_independent(dbs: [DatabaseConfig; 2]) -> Result<(), Error> {
     let (one, other) = (connect(&dbs[0]).await?, connect(&dbs[1]).await?);
     add_tenant(&one, "acme").await?;
     assert!(tenants(&other).await?.is_empty());
     Ok(())
 }
 
-// The run's shared clone: a key of the test's own, or a transaction that is never committed.
+// The run's shared clone, with the test's own key, or in a transaction that is never committed.
 
 #[kapsel_testdb::test(isolation = "shared")]
 async fn beside_other_tests(db: DatabaseConfig) -> Result<(), Error> {
@@ -68,8 +68,8 @@ async fn the_parts_of_a_configuration() -> Result<(), Box<dyn std::error::Error>
     let mut config = Config::new();
     match (db.host(), db.socket_folder()) {
         (Some(host), _) => config.host(host),
-        (None, Some(folder)) => config.host_path(folder),
-        (None, None) => unreachable!("it has one of them"),
+        (None, Some(directory)) => config.host_path(directory),
+        (None, None) => unreachable!("a configuration has a host or a socket"),
     };
     config.port(db.port()).user(db.user()).dbname(db.database());
     db.password().map(|password| config.password(password));

@@ -1,6 +1,6 @@
-//! Attributes, comments and visibility stay on the test.
+//! The test keeps its attributes, comments and visibility.
 
-/// What is tested.
+/// A doc comment.
 #[kapsel_testdb::test]
 #[ignore]
 async fn ignored(_pool: sqlx::PgPool) {
@@ -26,14 +26,14 @@ async fn panics_as_expected(_pool: sqlx::PgPool) {
 }
 
 #[kapsel_testdb::test]
-#[expect(unused_variables, reason = "a lint's level stays, too")]
+#[expect(unused_variables, reason = "the test keeps its lint levels")]
 async fn with_a_lint(pool: sqlx::PgPool) {}
 
 #[kapsel_testdb::test]
 #[cfg(any())]
 async fn not_compiled(_pool: does::not::Exist) {}
 
-/// Others may see it.
+/// A public test.
 #[kapsel_testdb::test]
 pub async fn public(_pool: sqlx::PgPool) {}
 

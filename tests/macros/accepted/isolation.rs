@@ -1,4 +1,4 @@
-//! The arguments of the attribute.
+//! The arguments of the attribute, except those about the schema.
 
 #[kapsel_testdb::test]
 async fn by_default(pool: sqlx::PgPool) {
@@ -27,15 +27,15 @@ async fn transaction(pool: sqlx::PgPool) {
 #[kapsel_testdb::test(isolation = "transaction", databases = 1)]
 fn transaction_not_async(_pool: sqlx::PgPool) {}
 
-/// What it leaves is on its way back when it ends.
+/// Its connections are still returning when it ends.
 #[kapsel_testdb::test(leaks = "fail")]
-async fn leaving_nothing(pool: sqlx::PgPool) {
+async fn without_leaks(pool: sqlx::PgPool) {
     let all = [pool.acquire().await, pool.acquire().await];
     assert!(all.iter().all(Result::is_ok));
 }
 
 #[kapsel_testdb::test(leaks = "off", isolation = "shared")]
-async fn whatever_it_leaves(pool: sqlx::PgPool) {
+async fn with_unchecked_leaks(pool: sqlx::PgPool) {
     std::mem::forget(pool.acquire().await);
 }
 

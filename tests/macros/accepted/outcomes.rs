@@ -1,4 +1,4 @@
-//! What a test may return.
+//! The return types of a test.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ async fn exit_code_or_error(_pool: sqlx::PgPool) -> Result<ExitCode, sqlx::Error
 }
 
 #[kapsel_testdb::test]
-async fn nothing_is_sent(_pool: sqlx::PgPool) {
+async fn not_send(_pool: sqlx::PgPool) {
     let cell = std::rc::Rc::new(1);
     tokio::task::yield_now().await;
     assert_eq!(*cell, 1);
@@ -45,7 +45,7 @@ async fn a_result_in_a_result(_pool: sqlx::PgPool) -> Result<Result<(), String>,
 
 #[kapsel_testdb::test]
 #[should_panic(expected = "nothing to return")]
-async fn a_unit_that_is_written(_pool: sqlx::PgPool) -> () {
+async fn explicit_unit(_pool: sqlx::PgPool) -> () {
     panic!("nothing to return");
 }
 

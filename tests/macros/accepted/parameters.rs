@@ -1,4 +1,4 @@
-//! The ways to write the parameter, and the names around the test.
+//! The forms of the parameter, and names that the test shadows.
 
 use sqlx::{PgPool, Pool, Postgres};
 
@@ -41,7 +41,7 @@ async fn r#type(pool: PgPool) {
 
 mod shadowed {
     type PgPool = ::sqlx::PgPool;
-    #[expect(dead_code, reason = "the attribute must not mean this one")]
+    #[expect(dead_code, reason = "the attribute must not use this type")]
     enum Result {}
 
     #[kapsel_testdb::test]

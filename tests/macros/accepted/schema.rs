@@ -1,15 +1,15 @@
-//! Migrations, fixtures, several databases, and none. That they do what they say is `tests/sqlx_test`.
+//! Migrations, fixtures, several databases, and no database. `tests/sqlx_test` checks their effects.
 
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
-/// An empty one.
+/// An empty migrator.
 static MIGRATOR: Migrator = Migrator::DEFAULT;
 
 async fn tables(pool: &PgPool) -> i64 {
     let sql = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
     let counted = sqlx::query_scalar(sql).fetch_one(pool).await;
-    counted.expect("a number")
+    counted.expect("a count")
 }
 
 #[kapsel_testdb::test(migrations = false)]
@@ -18,7 +18,7 @@ async fn without_migrations(pool: PgPool) {
 }
 
 #[kapsel_testdb::test(migrator = "MIGRATOR")]
-async fn an_empty_migrator_notes_nothing_in_its_table(pool: PgPool) {
+async fn an_empty_migrator_records_no_migration(pool: PgPool) {
     assert_eq!(tables(&pool).await, 1);
 }
 
@@ -26,7 +26,7 @@ async fn an_empty_migrator_notes_nothing_in_its_table(pool: PgPool) {
 async fn by_its_path(_pool: PgPool) {}
 
 #[kapsel_testdb::test(migrations = "migrations")]
-async fn the_runs_own(pool: PgPool) {
+async fn the_runs_migrations(pool: PgPool) {
     assert!(tables(&pool).await > 5);
 }
 

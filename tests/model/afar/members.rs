@@ -65,7 +65,7 @@ pub(super) fn reverify(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// CREATE DATABASE runs on the session that holds the run lock: where that is lost, so is the statement.
+/// CREATE DATABASE runs on the session that holds the run lock. If the session is lost, the statement is too.
 pub(super) fn keeper_makes(s: &mut State, g: &Safeguards) -> Option<()> {
     let acts = s.keeper == Keeper::Holding || (s.keeper == Keeper::Cut && !g.reverify);
     if !acts || s.made {
@@ -89,7 +89,7 @@ pub(super) fn keeper_dies(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// Taking an entry from `ready/` asks neither the keeper nor the server.
+/// Claiming an entry needs neither the keeper nor the server.
 pub(super) fn claim(s: &mut State, d: usize) -> Option<()> {
     if s.test != Test::Idle || s.leases_left == 0 || !s.clones[d].ready {
         return None;
@@ -115,7 +115,7 @@ pub(super) fn test_steps(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// 3D000 on a first connection is no harm: the helper claims or clones again.
+/// After 3D000 on the first connection, the helper claims or clones again.
 fn connect(s: &mut State, d: usize) {
     s.test = if s.clones[d].exists {
         s.clones[d].sessions += 1;
@@ -125,7 +125,7 @@ fn connect(s: &mut State, d: usize) {
     };
 }
 
-/// Waits while the fence is held; the clone is made on the session that then holds the run lock.
+/// Waits while the fence is held; then creates the clone on the session that holds the run lock.
 pub(super) fn fall_back(s: &mut State) -> Option<()> {
     let nothing_ready = (0..CLONES).all(|d| !s.clones[d].ready);
     let may = s.test == Test::Idle && s.leases_left > 0 && nothing_ready && !s.made;

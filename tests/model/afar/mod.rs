@@ -1,28 +1,29 @@
-//! The fence alone: a sweep that cannot see the run directory (another host) against a keeper and a test process.
+//! The fence alone: a sweep of another host, which cannot see the run directory, against a keeper and a test process.
 //!
-//! Modelled: the run lock shared and exclusive, sessions on clones, lost connections, server restarts and crash recovery (which
-//! ends every session, frees every lock and forgets the statistics but keeps `pg_postmaster_start_time`: tried on 15), a keeper
-//! that is suspended, deaths that leave a backend behind. The sweep as the code does it: one session for all looks, the fence and
-//! the drops (where it breaks, the sweep ends); a first look; looks every 0.5 s for 30 s; the fence; before each drop one more look
-//! at all of the run's databases. Any session, any counter that moved and any new database ends it for this run.
-//! Time is one rule: in the 30 s of looks whoever is awake has noticed a lost connection and is back. That a look sees what came
-//! back is the other: who is back stays back until the next look, 0.5 s later.
+//! Modeled:
+//! - the run lock, shared and exclusive; sessions on clones; lost connections; server restarts
+//! - crash recovery, which ends every session, frees every lock and resets the statistics, but keeps `pg_postmaster_start_time` (tested on 15)
+//! - a suspended keeper; deaths that leave a backend behind
+//! - the sweep as in the code, on one session (if it breaks, the sweep ends): a first snapshot, checks every 0.5 s for 30 s, the fence, and before
+//!   each drop one more check of all databases of the run. Any session, any counter that moved and any new database ends the sweep of this run.
 //!
-//! Residual risks, and what closes them:
-//! - With the keeper dead, a lease whose only session was cut, and whose test touches no database for the whole 30 s, would look dead
-//!   to another host. [`Watch::WithoutKeeper`] closes it, and is what the code does: each test process looks for the keeper every
-//!   10 s, and where there is none takes the run lock itself and verifies it as often (`watch_keeper` in `src/testing/session.rs`).
-//! - The same with the keeper alive but suspended (stopped, or on a host that sleeps): the helper finds a keeper and does nothing.
-//!   Accepted. Only [`Watch::Always`] closes it, which is what "all safeguards" means here.
-//! - A test process that is itself suspended until its sessions are gone (a laptop that sleeps in the middle of a run on another
-//!   machine's server) looks like a dead one; it finds its database gone when it wakes. Not modelled.
+//! Two rules stand for time. Within the 30 s of checks, a process that is not suspended has noticed a lost connection and has reconnected. A process
+//! that has reconnected stays connected until the next check, 0.5 s later.
 //!
-//! Abstracted away: entries other than `ready/` ([`super::lease`] has them), the keeper's own drops, more than one run, the
-//! sweep's probes of the run lock (it takes it exclusive for one round trip at each look). Between the last look at a database and
-//! its DROP (one round trip) no session is both opened and lost. Counters are taken to be current: before PostgreSQL 15 they may
-//! lag by up to 0.5 s.
-//! Implemented in `src/sweep/execute.rs` (`settle_quiet`, `remove_elsewhere`, `drop_quiet`), `src/sweep/plan.rs` (`still_quiet`),
-//! `src/run/locks.rs`, `src/run/clone.rs` (`admin`: fallback) and `src/pg/lock.rs`.
+//! Residual risks:
+//! - The keeper is dead, the only session of a lease was lost, and the test uses no database for the whole 30 s: the lease looks dead to another
+//!   host. [`Watch::WithoutKeeper`] prevents this, as the code does: each test process checks for the keeper every 10 s. If there is none, it takes
+//!   the run lock itself and verifies it as often (`watch_keeper` in `crates/helper/src/session/administration.rs`).
+//! - The same with a keeper that is alive but suspended (stopped, or on a host that sleeps): the helper finds a keeper and does nothing. This risk is
+//!   accepted. Only [`Watch::Always`] prevents it; "all safeguards" includes it here.
+//! - A test process is suspended until its sessions are gone (a laptop that sleeps during a run on another machine's server): it looks dead, and finds
+//!   its database gone when it wakes. Not modeled.
+//!
+//! Not modeled: entries other than `ready/` (see [`super::lease`]), the keeper's own drops, more than one run, and the sweep's probes of the run lock
+//! (each check takes it exclusive for one round trip). Assumptions: between the last check of a database and its DROP (one round trip), no session is
+//! both opened and lost; counters are current (before PostgreSQL 15 they may lag by up to 0.5 s).
+//! Implemented in `src/sweep/execute.rs` (`watch_quiet`, `remove_remote`, `drop_quiet`), `src/sweep/plan.rs` (`is_still_quiet`),
+//! `src/keeper/locks.rs`, `crates/core/src/run/clone.rs` (`admin`: fallback) and `crates/core/src/pg/lock.rs`.
 
 mod members;
 mod sweeper;
@@ -30,54 +31,54 @@ mod tests;
 
 use stateright::{Model, Property};
 
-/// Clone 0 is ready at the start, clone 1 is made later, by the keeper or by the test process itself.
+/// Clone 0 is ready at the start. Clone 1 is created later, by the keeper or by the test process.
 const CLONES: usize = 2;
 
-pub(super) const NOT_DROPPED: &str = "no live lease's database is dropped";
-pub(super) const AWAKE: &str = "a run whose keeper is awake loses nothing";
-pub(super) const NOT_STALE: &str = "a keeper that holds its lock offers no lost clone";
-pub(super) const REMOVABLE: &str = "whatever the dead leave can be removed";
+pub(super) const NOT_DROPPED: &str = "the database of a live lease is not dropped";
+pub(super) const AWAKE: &str = "a run with an active keeper loses no database";
+pub(super) const NOT_STALE: &str = "a keeper that holds its lock offers no dropped clone";
+pub(super) const REMOVABLE: &str = "all leftovers of a dead run can be removed";
 
-/// How the sweeper knows that all its looks are of one uninterrupted server.
+/// How the sweep knows that the server was not interrupted between its checks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Restart {
     Unchecked,
-    /// The postmaster's start time is the same.
+    /// The postmaster's start time has not changed.
     StartTime,
-    /// All looks are made on one session, which survives neither a restart nor a crash recovery; the sweep ends with it.
+    /// All checks run on one session, which survives neither a restart nor crash recovery; the sweep ends with it.
     SameSession,
 }
 
-/// Who notices that a lease's only session is lost while its test touches no database.
+/// Which process notices that the only session of a lease is lost while its test uses no database.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Watch {
     Nobody,
-    /// The helper process, while it finds no keeper.
+    /// The helper, if it finds no keeper.
     WithoutKeeper,
     Always,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Safeguards {
-    /// The run lock is won exclusively and held while dropping (not only seen free in `pg_locks`).
+    /// The sweep takes the run lock exclusive and holds it while it drops. (Otherwise it only sees in `pg_locks` that the lock is free.)
     pub fence: bool,
     /// DROP runs on the session that holds the fence.
     pub drop_inside_fence: bool,
     pub looks_for_sessions: bool,
-    /// 30 s pass between the first look and the fence.
+    /// 30 s pass between the first check and the fence.
     pub waits: bool,
-    /// ... with looks all the time: any sign of life ends the sweep of this run.
+    /// The sweep checks all that time; any sign of life ends the sweep of this run.
     pub keeps_looking: bool,
     pub restart: Restart,
-    /// `pg_stat_database.sessions` of all clones stands still from the first look to right before each drop, and none is new.
+    /// `pg_stat_database.sessions` of all clones does not change between the first check and each drop, and no clone is new.
     pub session_counts: bool,
-    /// Plain DROP, which a session prevents.
+    /// DROP without FORCE, which fails if there is a session.
     pub plain_drop: bool,
-    /// The keeper takes a lost lock back before it goes on.
+    /// The keeper reacquires a lost lock before it continues.
     pub reverify: bool,
-    /// ... and then looks which of its clones still exist.
+    /// After that, the keeper checks which of its clones still exist.
     pub relist: bool,
-    /// A lost session of a lease is noticed, not only when the test happens to use it.
+    /// Which process notices a lost session of a lease that the test does not use.
     pub lease_watched: Watch,
 }
 
@@ -99,7 +100,7 @@ impl Safeguards {
     }
 }
 
-/// How many of each fault happen.
+/// How often each fault happens at most.
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) struct Faults {
     pub cuts: u8,
@@ -112,7 +113,7 @@ pub(super) struct Faults {
 pub(super) struct Database {
     exists: bool,
     ready: bool,
-    /// A killed client's backend that goes on.
+    /// The backend of a killed client is still at work.
     orphan: bool,
     /// `pg_stat_database.sessions`.
     sessions: u8,
@@ -121,7 +122,7 @@ pub(super) struct Database {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) enum Keeper {
     Holding,
-    /// The connection is lost; not noticed yet.
+    /// The connection is lost; the keeper has not noticed yet.
     Cut,
     Suspended {
         holding: bool,
@@ -135,9 +136,9 @@ pub(super) enum Test {
     Idle,
     Claimed(usize),
     Leased(usize),
-    /// Has a lease whose only session is lost.
+    /// The only session of the lease is lost.
     Cut(usize),
-    /// Nothing was ready: holds the run lock shared and makes a clone.
+    /// Nothing was ready: the process holds the run lock shared and creates a clone.
     Making,
     Dead,
 }
@@ -147,18 +148,18 @@ pub(super) struct Sighting {
     start: u8,
     /// `None`: the clone did not exist.
     counts: [Option<u8>; CLONES],
-    /// The keeper was suspended at some time since: it may be fenced off. Not the sweeper's knowledge, only the property's.
+    /// The keeper was suspended since the first check, so it may be fenced off. Only the property uses this; the sweep does not know it.
     slept: bool,
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) enum Sweeper {
     Idle,
-    /// Looks all the time.
+    /// Checks repeatedly.
     Seen(Sighting),
-    /// The 30 s are over; the fence is next.
+    /// The 30 s have passed; the fence is next.
     Waited(Sighting),
-    /// Drops what its first look listed; `next` has been looked at for the last time.
+    /// Drops the databases of its first check; `next` has passed its last check.
     Dropping {
         seen: Sighting,
         list: [bool; CLONES],
@@ -176,7 +177,7 @@ pub(super) struct State {
     leases_left: u8,
     sweeper: Sweeper,
     left: Faults,
-    /// Server starts so far.
+    /// Number of server starts.
     start: u8,
     live_dropped: bool,
     awake_lost: bool,
@@ -228,7 +229,7 @@ impl State {
         self.test == Test::Leased(d) || self.clones[d].orphan
     }
 
-    /// Every session ends and every advisory lock is free; who has a lease does not notice by itself.
+    /// Ends every session and frees every advisory lock. The holder of a lease does not notice by itself.
     fn interrupt(&mut self, g: &Safeguards) {
         members::cut_keeper(self);
         members::cut_test(self);
@@ -262,7 +263,7 @@ impl Model for Afar {
     }
 
     fn actions(&self, s: &State, actions: &mut Vec<Action>) {
-        // What follows a loss is only a consequence.
+        // Steps after a loss show only consequences of it.
         if s.live_dropped || s.awake_lost {
             return;
         }

@@ -1,4 +1,4 @@
-//! The sweep from another host. Its own death needs no step: it only stops, and its locks go (`end`).
+//! The sweep of another host. Its death needs no step of its own: the sweep stops, and its locks are freed (`end`).
 
 use super::{Afar, CLONES, Keeper, Restart, Safeguards, Sighting, State, Sweeper, Test, Watch};
 
@@ -28,13 +28,13 @@ fn counts(s: &State) -> [Option<u8>; CLONES] {
     [count(0), count(1)]
 }
 
-/// No session, no counter that moved, no new database; one that is gone is no sign of life.
+/// No session, no counter that moved, no new database. A database that is gone is no sign of life.
 fn still_quiet(s: &State, g: &Safeguards, seen: &Sighting) -> bool {
     let mut pairs = counts(s).into_iter().zip(seen.counts);
     !in_use(s, g) && (!g.session_counts || pairs.all(|(now, then)| now.is_none() || now == then))
 }
 
-/// 30 s of looks: nobody who is awake is without a session for that long.
+/// The 30 s of checks: no process that is not suspended is without a session for that long.
 pub(super) fn wait(s: &mut State, g: &Safeguards) -> Option<()> {
     let Sweeper::Seen(seen) = s.sweeper else {
         return None;
@@ -58,7 +58,7 @@ pub(super) fn wait(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// Wins the run lock, or gives the run up.
+/// Takes the run lock exclusive, or gives up the sweep of the run.
 pub(super) fn fence(s: &mut State, g: &Safeguards) -> Option<()> {
     let Sweeper::Waited(seen) = s.sweeper else {
         return None;
@@ -77,7 +77,7 @@ pub(super) fn fence(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// Right before each drop: all of the run's databases, once more.
+/// Checks all databases of the run once more, right before each drop.
 pub(super) fn last_look(s: &mut State, g: &Safeguards, d: usize) -> Option<()> {
     let Sweeper::Dropping {
         seen, list, next, ..
@@ -114,7 +114,7 @@ pub(super) fn drop_next(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// Done, or dead: either way the fence is free.
+/// The sweep has finished or died; both free the fence.
 pub(super) fn end(s: &mut State) -> Option<()> {
     if s.sweeper == Sweeper::Idle {
         return None;
@@ -123,7 +123,7 @@ pub(super) fn end(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// The sweep ends with its session. Where looks or drops run elsewhere, they go on.
+/// The sweep ends with its session. Checks or drops on other sessions continue.
 pub(super) fn interrupted(s: &mut State, g: &Safeguards) {
     let one_session = g.restart == Restart::SameSession;
     match &mut s.sweeper {
@@ -138,7 +138,7 @@ pub(super) fn interrupted(s: &mut State, g: &Safeguards) {
     }
 }
 
-/// Lets one undisturbed sweep run to its end once nobody is left and the last backend has gone.
+/// If all processes of the run are dead and the last backend has ended, runs one undisturbed sweep to its end.
 pub(super) fn removes_all(model: &Afar, s: &State) -> bool {
     if s.keeper != Keeper::Dead || s.test != Test::Dead {
         return true;

@@ -1,4 +1,4 @@
-//! What holds with every safeguard, and what breaks without each.
+//! The properties hold with all safeguards; these fail without each of them.
 
 use super::{AWAKE, Afar, Faults, NOT_DROPPED, NOT_STALE, Restart, Safeguards, Watch};
 use crate::check::{assert_holds, assert_violates};
@@ -50,7 +50,7 @@ fn without_the_30_seconds_a_live_database_is_dropped() {
     assert_violates(without(|g| g.waits = false), &[AWAKE, NOT_DROPPED]);
 }
 
-/// A restart right before the first look, a cut right before the last, the keeper well and back in between.
+/// A restart right before the first check, a lost connection right before the last one, and the keeper connected in between.
 #[test]
 fn without_looking_in_between_a_live_run_loses_clones() {
     assert_violates(without(|g| g.keeps_looking = false), &[AWAKE]);
@@ -61,13 +61,13 @@ fn without_the_restart_check_a_live_database_is_dropped() {
     assert_violates(without(|g| g.restart = Restart::Unchecked), &[NOT_DROPPED]);
 }
 
-/// Crash recovery (one backend killed by the kernel is enough) keeps the postmaster and its start time.
+/// Crash recovery keeps the postmaster and its start time. (It happens when the kernel kills one backend.)
 #[test]
 fn without_one_session_for_all_looks_a_crash_goes_unseen() {
     assert_violates(without(|g| g.restart = Restart::StartTime), &[NOT_DROPPED]);
 }
 
-/// A lease taken between two looks whose session is lost at the second one: neither look sees it.
+/// A lease begins between two checks, and its session is lost at the second one: neither check sees it.
 #[test]
 fn without_session_counts_a_live_database_is_dropped() {
     assert_violates(without(|g| g.session_counts = false), &[NOT_DROPPED]);
@@ -88,7 +88,7 @@ fn without_looking_again_a_keeper_offers_lost_clones() {
     assert_violates(without(|g| g.relist = false), &[NOT_STALE]);
 }
 
-/// The keeper is dead, the server restarts, a test computes for a minute without a query: nobody has a session.
+/// The keeper is dead, the server restarts, and a test computes for a minute without a query: the run has no session.
 #[test]
 fn without_a_watched_lease_a_live_database_is_dropped() {
     assert_violates(without(|g| g.lease_watched = Watch::Nobody), &[NOT_DROPPED]);
@@ -101,14 +101,14 @@ fn with_leases_watched_only_without_a_keeper_it_holds_while_no_keeper_is_suspend
     assert_violates(model, &[]);
 }
 
-/// The helper finds a keeper, but the keeper does nothing: nobody has a session.
+/// The helper finds a keeper, but the keeper is suspended: the run has no session.
 #[test]
 fn with_leases_watched_only_without_a_keeper_a_suspended_one_costs_a_live_database() {
     let model = without(|g| g.lease_watched = Watch::WithoutKeeper);
     assert_violates(model, &[NOT_DROPPED]);
 }
 
-/// Statistics survive a clean restart, so the session counts tell; only crash recovery needs more.
+/// Statistics survive a clean restart, so the session counters show it. Only crash recovery needs the check.
 #[test]
 fn without_crashes_the_restart_check_is_redundant() {
     let mut model = without(|g| g.restart = Restart::Unchecked);

@@ -2,7 +2,7 @@
 
 use super::{DATABASES, KEEPER, Member, PREPARE, Safeguards, Stage, State, TEST};
 
-/// The next system call on the way into the run, or of the keeper's end.
+/// The next system call of joining the run, or of the keeper's end.
 pub(super) fn step(s: &mut State, g: &Safeguards, m: usize) -> Option<()> {
     let stage = s.members[m].stage;
     s.members[m].stage = match stage {
@@ -20,7 +20,7 @@ pub(super) fn step(s: &mut State, g: &Safeguards, m: usize) -> Option<()> {
     Some(())
 }
 
-/// Once more than the first time is enough: the sweep may have taken the first for a dead run's.
+/// At most twice: the sweep may have removed the first directory, taking it for one of a dead run.
 fn make_directory(s: &mut State) -> Option<Stage> {
     if s.directory.is_some() || s.inodes == 2 {
         return None;
@@ -42,7 +42,7 @@ fn end_run(s: &mut State, i: u8) -> Stage {
     Stage::Dead
 }
 
-/// Test processes with a clone from `ready/` hold the flock only.
+/// A test process with a clone from `ready/` holds only the `flock`.
 pub(super) fn take_run_lock(s: &mut State, g: &Safeguards, m: usize) -> Option<()> {
     let joined = matches!(s.members[m].stage, Stage::Joined(_));
     if m == TEST || !joined || s.members[m].lock {
@@ -79,7 +79,7 @@ pub(super) fn spawn(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// Does not wait until the keeper has a session of its own: until then the inherited flock alone says that the run lives.
+/// `prepare` does not wait until the keeper has a session. Until then, only the inherited `flock` shows that the run is alive.
 pub(super) fn exit(s: &mut State) -> Option<()> {
     if !s.spawned || !matches!(s.members[PREPARE].stage, Stage::Joined(_)) {
         return None;
@@ -102,7 +102,27 @@ pub(super) fn die(s: &mut State, m: usize) -> Option<()> {
     Some(())
 }
 
-/// nextest is gone: the keeper tries to upgrade its flock. Where somebody else has it shared, its own is lost.
+/// The server notices the death of a client only after the statement.
+pub(super) fn die_creating(s: &mut State) -> Option<()> {
+    let keeper = s.members[KEEPER];
+    if s.made[1] || !keeper.lock || !matches!(keeper.stage, Stage::Joined(_)) {
+        return None;
+    }
+    s.made[1] = true;
+    s.orphan = true;
+    die(s, KEEPER)
+}
+
+pub(super) fn orphan_finishes(s: &mut State) -> Option<()> {
+    if !s.orphan {
+        return None;
+    }
+    s.orphan = false;
+    s.databases[1] = true;
+    Some(())
+}
+
+/// nextest has ended: the keeper tries to upgrade its `flock`. If another process holds it shared, the keeper loses its own.
 pub(super) fn end(s: &mut State, g: &Safeguards) -> Option<()> {
     let (Stage::Joined(i), true) = (s.members[KEEPER].stage, s.members[KEEPER].lock) else {
         return None;

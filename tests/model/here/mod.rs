@@ -1,14 +1,20 @@
-//! One host: a run directory whose flock says who lives, from `prepare` over the keeper to its end, against a sweep.
+//! One host: a run directory whose `flock` shows which runs are alive, from `prepare` to the end of the keeper, against a sweep.
 //!
-//! Modelled: the directory and its lock file as an inode that can be unlinked under whoever opened it, flock shared and exclusive
-//! (Linux frees the shared lock when an upgrade fails: tried), the run lock beside it, `prepare`'s handover to the keeper, a test
-//! process that joins late, the keeper's end, the sweep step by step, a server restart that frees every advisory lock.
-//! Abstracted away: leases and sessions (the promise here is stronger: a live run loses nothing), plain DROP against FORCE (a run
-//! dead beyond doubt has only orphaned backends), `prepare` run twice.
-//! Not modelled: a run without a keeper (`--no-keeper`). Between `prepare`'s exit and its first test process, and between two test
-//! processes, nobody holds its flock: a sweep may take the directory then, and the tests after it take the slow path.
-//! Implemented in `src/run_dir/` (directory, flock, gate), `src/run/mod.rs` (opening), `src/run/spawn.rs` (handover),
-//! `src/run/teardown.rs` (end), `src/sweep/execute.rs` (`remove_here`) and `src/pg/lock.rs`.
+//! Modeled:
+//! - the directory and its lock file, as an inode that can be unlinked while a process has it open
+//! - `flock`, shared and exclusive (Linux frees the shared lock when an upgrade fails: tested), and the run lock
+//! - the handover from `prepare` to the keeper, a test process that joins late, the end of the keeper
+//! - a `CREATE DATABASE` that outlives the keeper
+//! - the sweep step by step, and a server restart, which frees every advisory lock
+//!
+//! Not modeled:
+//! - leases and sessions (the property here is stronger: a live run loses nothing)
+//! - DROP with and without FORCE (a run that is certainly dead has only orphaned backends); a second `prepare`
+//! - a run without a keeper (`--no-keeper`): between the exit of `prepare` and the first test process, and between two test processes, no process
+//!   holds the `flock`. A sweep may remove the directory then; the next tests take the slow path.
+//!
+//! Implemented in `crates/core/src/protocol/run_dir/` (directory, flock, gate), `crates/core/src/run/mod.rs` (opening), `src/keeper/spawn.rs` (handover),
+//! `crates/core/src/run/end.rs` and `src/keeper/teardown.rs` (end), `src/sweep/execute.rs` (`remove_local`) and `crates/core/src/pg/lock.rs`.
 
 mod members;
 mod sweeper;
@@ -20,28 +26,31 @@ use stateright::{Model, Property};
 const DATABASES: usize = 2;
 
 pub(super) const NOT_DROPPED: &str = "a live run loses no database";
-pub(super) const LINKED: &str = "who has joined a run has its directory";
-pub(super) const REMOVABLE: &str = "whatever a dead run leaves can be removed from here";
+pub(super) const LINKED: &str = "a process that has joined a run has its directory";
+pub(super) const REMOVABLE: &str = "all leftovers of a dead run can be removed from its host";
 
 #[derive(Clone, Debug)]
 pub(super) struct Safeguards {
-    /// The keeper inherits `prepare`'s descriptor. It takes its own run lock when it is up, perhaps after `prepare`'s exit: in
-    /// between, the flock alone says here that the run lives ([`super::afar`]: elsewhere, the 30 s).
+    /// The keeper inherits the descriptor of `prepare`. It takes the run lock itself when it has a session, perhaps after the exit of `prepare`.
+    /// Between the two, only the `flock` shows on this host that the run is alive; other hosts wait 30 s ([`super::afar`]).
     pub handover_overlaps: bool,
-    /// Who gets the flock looks whether the lock file is still in place.
+    /// A process that gets the `flock` checks whether the lock file still has its name.
     pub join_checks_directory: bool,
-    /// The keeper ends the run only with the flock exclusive.
+    /// The keeper ends the run only after it got the `flock` exclusive.
     pub keeper_waits: bool,
-    /// The sweep wins the directory's flock exclusively.
+    /// The sweep takes the `flock` of the directory exclusive.
     pub sweep_flocks: bool,
-    /// The sweep wins the run lock exclusively.
+    /// The sweep takes the run lock exclusive.
     pub sweep_fences: bool,
-    /// The sweep holds both until it is through (not only probes).
+    /// The sweep holds both until its end. (Otherwise it only probes them.)
     pub sweep_holds: bool,
-    /// The sweep lists the run's databases once it holds both.
+    /// The sweep lists the databases of the run after it has both.
     pub lists_under_fence: bool,
     /// The sweep removes the directory after the databases.
     pub directory_last: bool,
+    /// A session that creates a database holds the run lock shared. So a `CREATE DATABASE` that outlives its client has ended, or was ended, before the
+    /// sweep gets the lock.
+    pub creators_hold_lock: bool,
 }
 
 impl Safeguards {
@@ -55,11 +64,12 @@ impl Safeguards {
             sweep_holds: true,
             lists_under_fence: true,
             directory_last: true,
+            creators_hold_lock: true,
         }
     }
 }
 
-/// Which lock file: a directory that was removed and made again has another.
+/// The inode of the lock file. A directory that was removed and created again has another one.
 type Inode = u8;
 
 /// How far a process is into the run.
@@ -69,11 +79,11 @@ pub(super) enum Stage {
     Opened(Inode),
     Flocked(Inode),
     Joined(Inode),
-    /// The keeper whose upgrade failed: its shared flock is gone.
+    /// The keeper after a failed upgrade: it has lost its shared `flock`.
     Unlocked(Inode),
-    /// The keeper that ends the run: its flock is exclusive.
+    /// The keeper ends the run and holds the `flock` exclusive.
     Ending(Inode),
-    /// Found the run gone: a test process takes the slow path, a keeper stops.
+    /// The run is gone: a test process takes the slow path, a keeper stops.
     Gone,
     Dead,
 }
@@ -108,6 +118,8 @@ pub(super) struct State {
     spawned: bool,
     sweeper: Sweeper,
     list: [bool; DATABASES],
+    /// A backend creates the keeper's database; its client is dead.
+    orphan: bool,
     restarts_left: u8,
     live_dropped: bool,
 }
@@ -120,6 +132,9 @@ pub(super) enum Action {
     Spawn,
     Exit,
     Die(usize),
+    /// The keeper dies while one of its sessions creates its database.
+    DieCreating,
+    OrphanFinishes,
     End,
     Restart,
     Sweep,
@@ -187,13 +202,14 @@ impl Model for Here {
             spawned: false,
             sweeper: Sweeper::Idle,
             list: [false; DATABASES],
+            orphan: false,
             restarts_left: 1,
             live_dropped: false,
         }]
     }
 
     fn actions(&self, s: &State, actions: &mut Vec<Action>) {
-        // What follows a loss is only a consequence.
+        // Steps after a loss show only consequences of it.
         if s.live_dropped {
             return;
         }
@@ -204,6 +220,8 @@ impl Model for Here {
         actions.extend([
             Action::Spawn,
             Action::Exit,
+            Action::DieCreating,
+            Action::OrphanFinishes,
             Action::End,
             Action::Restart,
             Action::Sweep,
@@ -221,11 +239,14 @@ impl Model for Here {
             Action::Spawn => members::spawn(&mut s, g),
             Action::Exit => members::exit(&mut s),
             Action::Die(m) => members::die(&mut s, m),
+            Action::DieCreating => members::die_creating(&mut s),
+            Action::OrphanFinishes => members::orphan_finishes(&mut s),
             Action::End => members::end(&mut s, g),
             Action::Restart => {
                 s.restarts_left = s.restarts_left.checked_sub(1)?;
                 s.members.iter_mut().for_each(|m| m.lock = false);
-                // The sweep's locks go with its session, and so do its drops.
+                s.orphan = false;
+                // The sweep loses its session, and with it its locks.
                 s.sweeper = Sweeper::Idle;
                 Some(())
             }
@@ -248,13 +269,17 @@ impl Model for Here {
             Property::sometimes("a dead run is swept", |_, s: &State| {
                 s.made == [true; 2] && s.databases == [false; 2] && s.directory.is_none()
             }),
+            Property::sometimes(
+                "a sweep meets a database that a dead keeper is creating",
+                |_, s: &State| s.orphan && matches!(s.sweeper, Sweeper::Flocked(_)),
+            ),
             Property::sometimes("a keeper ends its run", |_, s: &State| {
                 matches!(s.members[KEEPER].stage, Stage::Ending(_)) && s.directory.is_none()
             }),
             Property::sometimes("a late test process finds its run gone", |_, s: &State| {
                 s.members[TEST].stage == Stage::Gone
             }),
-            Property::sometimes("prepare makes its directory again", |_, s: &State| {
+            Property::sometimes("prepare creates its directory again", |_, s: &State| {
                 s.inodes == 2 && matches!(s.members[PREPARE].stage, Stage::Joined(_))
             }),
             Property::sometimes("only the run lock stops a sweep", |_, s: &State| {

@@ -1,4 +1,4 @@
-//! The sweep of another process on the same host. Its death needs no step of its own: it stops, its locks go (`back_out`).
+//! The sweep of another process on the same host. Its death needs no step of its own: the sweep stops, and its locks are freed (`back_out`).
 
 use super::{DATABASES, Here, Safeguards, Stage, State, Sweeper};
 
@@ -12,6 +12,11 @@ pub(super) fn step(s: &mut State, g: &Safeguards) -> Option<()> {
         Sweeper::Opened(i) if g.sweep_flocks && flocked(s, g, i) => Sweeper::Idle,
         Sweeper::Opened(i) => Sweeper::Flocked(i),
         Sweeper::Flocked(_) if g.sweep_fences && s.members.iter().any(|m| m.lock) => Sweeper::Idle,
+        // No process of the run is alive on this host, so a session that holds the lock is a leftover and is ended.
+        Sweeper::Flocked(i) if g.sweep_fences && s.orphan && g.creators_hold_lock => {
+            s.orphan = false;
+            Sweeper::Flocked(i)
+        }
         Sweeper::Flocked(i) => Sweeper::Fenced(i),
         Sweeper::Fenced(i) => {
             if g.lists_under_fence {
@@ -45,7 +50,7 @@ fn drop_next(s: &mut State, i: u8) -> Sweeper {
     }
 }
 
-/// Only the directory that was opened: another one under its path is somebody else's.
+/// Removes only the directory that was opened. Another one at its path belongs to another process.
 fn remove_directory(s: &mut State, i: u8) {
     if s.directory == Some(i) {
         s.directory = None;
@@ -60,10 +65,10 @@ pub(super) fn back_out(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// Lets sweeps run to the end once nobody of the run is left and none is at work.
+/// If all processes of the run are dead and no sweep is at work, runs a sweep to its end.
 pub(super) fn removes_all(model: &Here, s: &State) -> bool {
     let over = |stage| matches!(stage, Stage::Dead | Stage::Gone);
-    if s.sweeper != Sweeper::Idle || !s.members.iter().all(|m| over(m.stage)) {
+    if s.orphan || s.sweeper != Sweeper::Idle || !s.members.iter().all(|m| over(m.stage)) {
         return true;
     }
     let mut s = s.clone();

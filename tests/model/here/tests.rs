@@ -1,4 +1,4 @@
-//! What holds with every safeguard, and what breaks without each.
+//! The properties hold with all safeguards; these fail without each of them.
 
 use super::{Here, LINKED, NOT_DROPPED, REMOVABLE, Safeguards};
 use crate::check::{assert_holds, assert_violates};
@@ -40,10 +40,13 @@ fn without_the_sweeps_flock_a_live_run_loses_databases() {
     );
 }
 
-/// The flock is exact but for one moment: a keeper whose upgrade failed has lost its own.
+/// The `flock` is exact except at one moment: a keeper whose upgrade failed has lost its own.
 #[test]
 fn without_the_sweeps_fence_a_live_run_loses_databases() {
-    assert_violates(without(|g| g.sweep_fences = false), &[NOT_DROPPED]);
+    assert_violates(
+        without(|g| g.sweep_fences = false),
+        &[NOT_DROPPED, REMOVABLE],
+    );
 }
 
 #[test]
@@ -57,6 +60,11 @@ fn without_holding_both_a_live_run_loses_databases() {
 #[test]
 fn without_listing_under_the_fence_a_leftover_loses_its_directory() {
     assert_violates(without(|g| g.lists_under_fence = false), &[REMOVABLE]);
+}
+
+#[test]
+fn without_the_run_lock_a_dead_keepers_database_outlives_its_directory() {
+    assert_violates(without(|g| g.creators_hold_lock = false), &[REMOVABLE]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a test process does; each function is one system call or statement, `None` where it is not possible now.
+//! The steps of a test process. Each function is one system call or statement; `None` if it is not possible now.
 
 use super::{CLONES, Helper, Safeguards, State};
 
@@ -20,7 +20,7 @@ pub(super) fn step(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
             Helper::Leased(n, i) => lease(s, h, n, i),
             lost => s.helpers[h] = lost,
         },
-        // A blocking flock: it waits while the keeper probes, then gets the inode, linked or not.
+        // A blocking flock waits while the keeper probes, then gets the inode, linked or not.
         Helper::Written(n) if s.flocked(g, n, 0) => return None,
         Helper::Written(n) => s.helpers[h] = Helper::Announced(n),
         Helper::Announced(n) => {
@@ -45,7 +45,7 @@ fn try_flock(s: &mut State, g: &Safeguards, h: usize, n: usize, i: u8) {
     };
 }
 
-/// Renames the entry, whichever inode its name leads to by now; `won` unless it was gone.
+/// Renames the entry, whichever inode has its name now. Returns `won` unless the entry is gone.
 fn after_rename(s: &mut State, g: &Safeguards, n: usize, won: Helper) -> Helper {
     let clone = &mut s.clones[n];
     match clone.ready {
@@ -68,7 +68,7 @@ fn lease(s: &mut State, h: usize, n: usize, i: u8) {
     s.helpers[h] = Helper::Leased(n, i);
 }
 
-/// Nothing is ready: the helper makes a clone of its own (one per helper, to bound the model).
+/// If nothing is ready, the helper creates a clone itself (one per helper, to bound the model).
 pub(super) fn fallback(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
     let n = 1 + h;
     let nothing_ready = (0..CLONES).all(|m| s.clones[m].ready.is_none());
@@ -102,7 +102,7 @@ pub(super) fn release(s: &mut State, h: usize) -> Option<()> {
     Some(())
 }
 
-/// SIGKILL: descriptors close, so flocks go; the backend may not have noticed.
+/// SIGKILL closes the descriptors and frees the `flock`s. The backend may not have noticed.
 pub(super) fn die(s: &mut State, h: usize) -> Option<()> {
     match s.helpers[h] {
         Helper::Dead => return None,

@@ -1,8 +1,8 @@
-//! What the keeper does with clones and entries; one statement or system call per step.
+//! The steps of the keeper; each is one statement or system call.
 
 use super::{CLONES, Helper, Keeper, Leases, Safeguards, State};
 
-/// Makes clone 0: database and entry, in two steps. Names are never used again, so this happens once.
+/// Creates clone 0: database and entry, in two steps. Names are never reused, so this happens once.
 pub(super) fn make(s: &mut State, g: &Safeguards) -> Option<()> {
     if s.keeper != Keeper::Idle || s.made {
         return None;
@@ -21,7 +21,7 @@ fn half_made(s: &mut State, database: bool) {
     }
 }
 
-/// Takes a lease for abandoned; the flock probe is what tells a dead claimant from a live one.
+/// Treats a lease as abandoned. Only the probe of the `flock` distinguishes a dead claimant from a live one.
 pub(super) fn reclaim(s: &mut State, g: &Safeguards, n: usize) -> Option<()> {
     let inode = s.clones[n].leased?;
     if s.keeper != Keeper::Idle || (g.keeper_probes && s.flocked(g, n, inode)) {
@@ -31,7 +31,7 @@ pub(super) fn reclaim(s: &mut State, g: &Safeguards, n: usize) -> Option<()> {
     Some(())
 }
 
-/// Hands a released clone out again (cleaned: that is another matter). Once, to bound the model.
+/// Makes a released clone ready again (cleaning is not modeled). Once, to bound the model.
 pub(super) fn recycle(s: &mut State, g: &Safeguards, n: usize) -> Option<()> {
     let inode = s.clones[n].released?;
     if s.keeper != Keeper::Idle || s.recycled || !s.clones[n].exists {
@@ -84,8 +84,8 @@ pub(super) fn die(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// Lets the keeper work to the end, nobody else being left, and looks for what it could not see or not drop.
-/// Orphaned backends do not end here: "eventually" must not mean hours. A dead keeper's run is for the sweep.
+/// If only the keeper is alive, runs it to its end and checks that no clone or entry is left that it cannot find or drop.
+/// Orphaned backends do not end here, because they may run for hours. The run of a dead keeper is left to the sweep.
 pub(super) fn can_reclaim_all(model: &Leases, s: &State) -> bool {
     if s.keeper == Keeper::Dead || s.helpers.iter().any(|h| *h != Helper::Dead) {
         return true;

@@ -1,15 +1,20 @@
-//! Leases: the entry files of a run directory, two test processes that claim, and the keeper that reclaims.
+//! Leases: the entries of a run directory, two test processes that claim them, and the keeper that reclaims them.
 //!
-//! Modelled step by step: open, flock and rename as separate system calls on inodes (an entry's name can come to lead to another
-//! inode), death between any two of them, fallback clones, recycling (once), orphaned backends of killed clients, the keeper's death.
-//! Abstracted away: directories other than `ready/`, `leased/`, `released/`; time; failing system calls; the server's own faults
-//! ([`super::afar`] has those); who may sweep when nobody is left ([`super::here`]).
-//! More than the code does today: recycling (every released clone is dropped), and a reclaimed entry that stays in `leased/` while its
-//! database is dropped. The code renames it to `failed/` under the flock and takes the database away from there, by its kept name or,
-//! where nothing is kept, by a drop: to whoever might still use it, both are the loss of the database. What is kept is no clone any more,
-//! and when it goes is not modelled.
-//! Implemented in `src/run_dir/` (entries: `offer`, `claim`, `enter_leased`, `move_leased`, `settle_abandoned`), `src/testing/session.rs`
-//! (claim, fallback, release), `src/run/clone.rs` and `src/run/kept.rs`, and `src/run/keeper/` (keeper).
+//! Modeled:
+//! - open, `flock` and rename as separate system calls on inodes (the name of an entry can get another inode), and death between any two of them
+//! - fallback clones, recycling (once), orphaned backends of killed clients, the keeper's death
+//!
+//! Not modeled: states other than `ready/`, `leased/` and `released/`; time; failing system calls; faults of the server (see [`super::afar`]); the
+//! sweep of a run without live processes (see [`super::here`]).
+//!
+//! Differences from the code:
+//! - The code does not recycle: it drops every released clone.
+//! - In the model, a reclaimed entry stays in `leased/` while its database is dropped. The code renames the entry to `failed/` under the `flock`, and
+//!   then renames the database to its kept name or, if nothing is kept, drops it. For a process that still uses the database, both are its loss. A
+//!   kept database is no clone any more; its removal is not modeled.
+//!
+//! Implemented in `crates/core/src/protocol/run_dir/` (entries: `offer`, `claim`, `create_leased`, `move_leased`, `move_abandoned`), `crates/helper/src/session.rs`
+//! (claim, fallback, release), `crates/core/src/run/clone.rs` and `crates/core/src/run/kept.rs`, and `src/keeper/` (keeper).
 
 mod helper;
 mod keeper;
@@ -17,7 +22,7 @@ mod tests;
 
 use stateright::{Model, Property};
 
-/// Clone 0 is the keeper's, clone `1 + h` is the one helper `h` makes when nothing is ready.
+/// The keeper creates clone 0; helper `h` creates clone `1 + h` if nothing is ready.
 const CLONES: usize = 3;
 const HELPERS: usize = 2;
 
@@ -25,32 +30,32 @@ pub(super) const NOT_DROPPED: &str = "no live database is dropped";
 pub(super) const LEASED_ONCE: &str = "no clone is leased twice";
 pub(super) const ENTRY_HELD: &str = "a live lease holds its own entry";
 pub(super) const CLONE_EXISTS: &str = "a claimed clone exists";
-pub(super) const RECLAIMABLE: &str = "the keeper can reclaim whatever dead helpers left";
+pub(super) const RECLAIMABLE: &str = "the keeper can reclaim all leftovers of dead helpers";
 
 #[derive(Clone, Debug)]
 pub(super) struct Safeguards {
-    /// The claimer flocks the entry and keeps the descriptor.
+    /// The claimant takes the `flock` of the entry and keeps the descriptor.
     pub flock: bool,
-    /// The flock comes before the rename, so that nothing unlocked is ever in `leased/`.
+    /// The `flock` comes before the rename, so that `leased/` never has an unlocked entry.
     pub flock_first: bool,
-    /// The claim takes the entry out of `ready/` (a link would leave it there).
+    /// The claim removes the entry from `ready/`. (A link would leave it there.)
     pub claim_renames: bool,
-    /// Only a rename that succeeded is a claim; the flock alone is not.
+    /// Only a successful rename is a claim; the `flock` alone is not.
     pub rename_decides: bool,
-    /// The keeper takes a lease for abandoned only when it gets the entry's flock.
+    /// The keeper treats a lease as abandoned only if it gets the `flock` of the entry.
     pub keeper_probes: bool,
-    /// The keeper keeps that flock while it drops.
+    /// The keeper keeps that `flock` while it drops the database.
     pub keeper_holds: bool,
-    /// A run's own leftovers are dropped with FORCE, or kept after their sessions were ended: a killed client's backend can go on
+    /// The keeper drops leftovers of its run with FORCE, or ends their sessions before it keeps them, because the backend of a killed client can run
     /// for hours.
     pub force_own: bool,
     /// Recycling moves the entry; a new file under the old name would be another inode.
     pub same_inode: bool,
     /// An entry appears in `ready/` after its database exists.
     pub create_first: bool,
-    /// A fallback clone's entry is written before its database exists.
+    /// The entry of a fallback clone is written before its database exists.
     pub entry_first: bool,
-    /// A fallback clone's entry is flocked before it appears in `leased/` (locked under a private name, then renamed).
+    /// The entry of a fallback clone is locked before it appears in `leased/` (locked under a private name, then renamed).
     pub born_locked: bool,
 }
 
@@ -72,15 +77,15 @@ impl Safeguards {
     }
 }
 
-/// An inode of an entry; a clone's first entry is inode 0.
+/// The inode of an entry. The first entry of a clone is inode 0.
 type Inode = u8;
 
 #[derive(Clone, Debug, Default, Hash, PartialEq)]
 pub(super) struct Database {
     exists: bool,
-    /// A backend of a killed client that goes on.
+    /// The backend of a killed client is still at work.
     orphan: bool,
-    /// Leases since the clone was made or recycled: the second one would find the first one's rows.
+    /// Number of leases since the clone was created or recycled. A second one would find the rows of the first.
     leases: u8,
     ready: Option<Inode>,
     leased: Option<Inode>,
@@ -91,17 +96,17 @@ pub(super) struct Database {
 pub(super) enum Helper {
     Idle,
     Opened(usize, Inode),
-    /// Renamed without a flock (only where the safeguard is out).
+    /// Renamed without a `flock` (only without the safeguard).
     Renamed(usize, Inode),
     Locked(usize, Inode),
-    /// Fallback: the entry is in `leased/`, not flocked yet (only where the safeguard is out).
+    /// Fallback: the entry is in `leased/` but not locked yet (only without the safeguard).
     Written(usize),
-    /// Fallback: the entry is in `leased/` and flocked, the database is next.
+    /// Fallback: the entry is in `leased/` and locked; the database is next.
     Announced(usize),
-    /// Fallback: the database exists, the entry is next (only where the safeguard is out).
+    /// Fallback: the database exists; the entry is next (only without the safeguard).
     Created(usize),
     Leased(usize, Inode),
-    /// Renamed to `released/`, descriptor still open.
+    /// The entry is in `released/`; the descriptor is still open.
     Releasing(usize, Inode),
     Dead,
 }
@@ -109,9 +114,9 @@ pub(super) enum Helper {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) enum Keeper {
     Idle,
-    /// The first half of making a clone ready: the database, or the entry where that safeguard is out.
+    /// The first half of creating a ready clone: the database, or without that safeguard the entry.
     Making,
-    /// Holds the entry's flock (where the safeguards say so) and drops next.
+    /// Holds the `flock` of the entry (with the safeguard); the drop is next.
     Reclaiming(usize, Inode),
     Dropped(usize),
     Dead,
@@ -121,9 +126,9 @@ pub(super) enum Keeper {
 pub(super) struct State {
     clones: [Database; CLONES],
     helpers: [Helper; HELPERS],
-    /// Claims a helper may still start: a process leases several databases one after the other.
+    /// Claims that a helper may still start; a process leases several databases one after the other.
     claims_left: [u8; HELPERS],
-    /// Whether a helper has made its clone; names are never used again.
+    /// Whether a helper has created its clone; names are never reused.
     fell_back: [bool; HELPERS],
     keeper: Keeper,
     made: bool,
@@ -154,7 +159,7 @@ pub(super) struct Leases {
 }
 
 impl State {
-    /// Whether somebody holds the flock of clone `n`'s entry `inode`.
+    /// Whether a process holds the `flock` of the entry `inode` of clone `n`.
     fn flocked(&self, guards: &Safeguards, n: usize, inode: Inode) -> bool {
         let by_helper = self.helpers.iter().any(|h| match *h {
             Helper::Locked(m, i) | Helper::Leased(m, i) | Helper::Releasing(m, i) => {
@@ -199,7 +204,7 @@ impl Model for Leases {
     }
 
     fn actions(&self, s: &State, actions: &mut Vec<Action>) {
-        // What breaks after a database is lost or shared is only a consequence.
+        // Steps after a database was lost or leased twice show only consequences of it.
         if !not_dropped(self, s) || !leased_once(self, s) {
             return;
         }
@@ -271,7 +276,7 @@ impl Model for Leases {
             Property::sometimes("a recycled clone is leased again", |_, s: &State| {
                 s.recycled && s.in_use(0)
             }),
-            Property::sometimes("helpers go on without the keeper", |_, s: &State| {
+            Property::sometimes("helpers continue without the keeper", |_, s: &State| {
                 s.keeper == Keeper::Dead && s.in_use(0) && s.in_use(2)
             }),
         ]

@@ -1,4 +1,4 @@
-//! What holds with every safeguard, and what breaks without each.
+//! The properties hold with all safeguards; these fail without each of them.
 
 use super::{CLONE_EXISTS, ENTRY_HELD, LEASED_ONCE, Leases, NOT_DROPPED, RECLAIMABLE, Safeguards};
 use crate::check::{assert_holds, assert_violates};

@@ -1,18 +1,24 @@
-//! Templates: two runs that want one template, a build that starts from it, the collector that may drop it, the sweep that clears
-//! up after dead builders.
+//! Templates: two runs that need the same template, a build that starts from it, a collector that may drop it, and a sweep that removes the leftovers
+//! of dead builders.
 //!
-//! Modelled: build lock and template lock, lookups, a build in steps (drop a wreck, create, migrate, seal, rename), the handover from
-//! `prepare` to the keeper, death between any two steps, a session lost with its locks (once), collection in steps.
-//! The collector works in place: it holds the build lock, and the template's lock exclusively, unseals, then drops. What a crash
-//! leaves in between stands unsealed under the template's name (a wreck); no lookup takes it for a template, the next builder,
-//! under the build lock, or the next collection drops it.
-//! Abstracted away: fingerprints (there is one), how many prefixes there are, seeds, failing migrations (a death leaves the same),
-//! how the sweep knows that a run is dead ([`super::here`], [`super::afar`]), which templates the collector chooses.
-//! Not protected, and not modelled: a run whose keeper was killed, or that has none, holds the template's lock only while one of its
-//! test processes has an administrative session; a template that is collected in between is missing for the next clone.
-//! Implemented in `src/template/mod.rs` (lookup), `src/template/build.rs` (second look, build, publish), `src/sweep/templates.rs`
-//! (`collect_templates`), `src/pg/databases.rs` (`drop_database`), `src/pg/lock.rs`; the handover in `src/cli/prepare.rs` and
-//! `src/run/spawn.rs`.
+//! Modeled:
+//! - build lock and template lock, lookups, the handover from `prepare` to the keeper
+//! - a build in steps (drop a wreck, create, migrate, seal, rename), and a collection in steps
+//! - death between any two steps; a session that is lost with its locks (once)
+//!
+//! The collector holds the build lock, takes the template's lock exclusive, unseals the template, and drops it. A crash between the last two steps
+//! leaves an unsealed database under the template's name (a wreck). No lookup treats it as a template; the next builder, under the build lock, or the
+//! next collection drops it.
+//!
+//! Not modeled: more than one fingerprint, the number of prefixes, seeds, failing migrations (a death leaves the same), how the sweep knows that a run
+//! is dead ([`super::here`], [`super::afar`]), and which templates the collector chooses.
+//!
+//! Not protected and not modeled: a run without a keeper, or whose keeper was killed, holds the template's lock only while one of its test processes
+//! has an administrative session. If the template is collected in between, the next clone cannot be created from it.
+//!
+//! Implemented in `crates/core/src/template/mod.rs` (lookup), `crates/core/src/template/build.rs` (second lookup, build, publish),
+//! `src/sweep/templates.rs` (`collect_templates`), `crates/core/src/pg/databases.rs` (`drop_database`) and `crates/core/src/pg/lock.rs`; the handover
+//! in `src/commands/prepare.rs` and `src/keeper/spawn.rs`.
 
 mod steps;
 mod tests;
@@ -21,42 +27,43 @@ use stateright::{Model, Property};
 
 pub(super) const BUILDERS: usize = 2;
 
-pub(super) const WHOLE: &str = "a template's name leads to a whole template, a wreck or nothing";
+pub(super) const WHOLE: &str =
+    "the name of a template belongs to a complete template, a wreck or no database";
 pub(super) const USED_SEALED: &str = "no run uses a wreck";
-pub(super) const NOT_BLOCKED: &str = "nothing left behind stops a build";
+pub(super) const NOT_BLOCKED: &str = "no leftover prevents a build";
 pub(super) const IN_USE: &str = "no template is dropped between its lookup and the end of its use";
 pub(super) const ONE_BUILD: &str = "there is one build at a time";
-pub(super) const NOT_REBUILT: &str = "what is published is not built again";
-pub(super) const UNDISTURBED: &str = "no live builder's database is swept";
-pub(super) const REMOVABLE: &str = "whatever the dead leave can be removed";
+pub(super) const NOT_REBUILT: &str = "a published template is not built again";
+pub(super) const UNDISTURBED: &str = "the database of a live builder is not swept";
+pub(super) const REMOVABLE: &str = "all leftovers of dead processes can be removed";
 
 #[derive(Clone, Debug)]
 pub(super) struct Safeguards {
     pub build_lock: bool,
-    /// Look again once the build lock is won.
+    /// The builder looks the template up again after it got the build lock.
     pub second_look: bool,
-    /// Build under a private name; otherwise under the template's own.
+    /// The build uses a private name; without this, the name of the template.
     pub private_name: bool,
-    /// The private name carries the builder's run, so that a sweep can tell whose it is.
+    /// The private name has the builder's run id, so that a sweep knows which run it belongs to.
     pub named_by_run: bool,
-    /// The builder is in its run (run lock held) before it builds.
+    /// The builder holds the run lock before it builds.
     pub run_lock_first: bool,
     pub seal_before_rename: bool,
-    /// The lookup passes over what is not sealed.
+    /// The lookup ignores an unsealed database.
     pub lookup_wants_sealed: bool,
-    /// A run holds the template lock shared before it looks.
+    /// A run takes the template lock shared before the lookup.
     pub lock_before_lookup: bool,
-    /// The builder's statements, migrations excepted, run on the session that holds its locks: who lost them cannot go on.
+    /// All statements of the builder except migrations run on the session that holds its locks, so a builder without locks cannot continue.
     pub one_session: bool,
-    /// Under the build lock the builder drops what stands unsealed under the template's name.
+    /// Under the build lock, the builder drops an unsealed database with the template's name.
     pub clears_wrecks: bool,
-    /// The keeper has the template lock before `prepare` gives its own up. (The code does not wait for it yet.)
+    /// The keeper has the template lock before `prepare` frees its own. (The code does not wait for that yet.)
     pub handover_overlaps: bool,
-    /// The collector holds the build lock: no build starts from what it drops.
+    /// The collector holds the build lock, so no build starts from the template that it drops.
     pub collector_build_lock: bool,
-    /// The collector wins the template lock exclusively.
+    /// The collector takes the template lock exclusive.
     pub collector_locks: bool,
-    /// The sweep unsets `is_template` first: a sealed database cannot be dropped.
+    /// The sweep unsets `is_template` first, because a sealed database cannot be dropped.
     pub sweep_unseals: bool,
 }
 
@@ -99,22 +106,22 @@ pub(super) enum Holder {
 #[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) enum Builder {
     Start,
-    /// Holds the template lock, where the safeguard says so.
+    /// Holds the template lock (with the safeguard).
     Looking,
     Missing,
-    /// Won the build lock.
+    /// Got the build lock.
     Building,
-    /// Saw a wreck under the build lock.
+    /// Found a wreck under the build lock.
     Clearing,
     Created,
     Migrated,
-    /// Sealed, or renamed where the order is turned round.
+    /// Sealed, or renamed if the order is reversed.
     Nearly,
-    /// `prepare` has it.
+    /// `prepare` holds the template lock.
     Found,
-    /// `prepare` is gone, the keeper has no session yet (only where the safeguard is out).
+    /// `prepare` has exited, and the keeper has no session yet (only without the safeguard).
     HandingOver,
-    /// The keeper has it, and clones are made from it.
+    /// The keeper holds the template lock, and clones are created from the template.
     Using,
     Done,
     Dead,
@@ -124,21 +131,21 @@ pub(super) enum Builder {
 pub(super) enum Collector {
     Idle,
     Chosen,
-    /// Holds the build lock, where the safeguard says so.
+    /// Holds the build lock (with the safeguard).
     Alone,
-    /// Holds the template lock exclusively, where the safeguard says so.
+    /// Holds the template lock exclusive (with the safeguard).
     Locked,
-    /// Unsealed; DROP is next.
+    /// Has unsealed the template; DROP is next.
     Condemned,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) struct State {
     template: Option<Database>,
-    /// Private names, one per builder.
+    /// Databases with private names, one per builder.
     private: [Option<Database>; BUILDERS],
     builders: [Builder; BUILDERS],
-    /// Whose session, and with it every lock, is lost.
+    /// Builders that have lost their session, and with it every lock.
     cut: [bool; BUILDERS],
     build_lock: Option<Holder>,
     borrowing: bool,
@@ -216,7 +223,7 @@ impl Model for Templates {
     }
 
     fn actions(&self, s: &State, actions: &mut Vec<Action>) {
-        // What a half-built template does next is only a consequence.
+        // Steps after an incomplete template is visible show only consequences of it.
         if !whole(self, s) {
             return;
         }
@@ -258,7 +265,7 @@ impl Model for Templates {
                 s.template.is_none_or(|t| t.sealed) || !s.builders.contains(&Builder::Found)
             }),
             Property::always(NOT_BLOCKED, |_, s: &State| !s.blocked),
-            // A cut session costs a second build, no more.
+            // A lost session may cause a second build at the same time, nothing worse.
             Property::always(ONE_BUILD, |_, s: &State| {
                 s.cut.contains(&true) || s.builders.iter().filter(|b| b.builds()).count() <= 1
             }),
@@ -269,7 +276,7 @@ impl Model for Templates {
                 s.builders == [Builder::Using; BUILDERS]
             }),
             Property::sometimes(
-                "a second look finds the template",
+                "a second lookup finds the template",
                 |_, s: &State| matches!(s.builders, [Builder::Building, _] if s.template.is_some()),
             ),
             Property::sometimes("a builder meets a wreck", |_, s: &State| {
@@ -278,9 +285,10 @@ impl Model for Templates {
             Property::sometimes("a collector meets a wreck", |_, s: &State| {
                 s.collector == Collector::Locked && s.template.is_some_and(|t| t.condemned)
             }),
-            Property::sometimes("a cut builder's place is taken", |_, s: &State| {
-                s.cut[0] && s.builders[1] == Builder::Using
-            }),
+            Property::sometimes(
+                "another run builds after a builder lost its session",
+                |_, s: &State| s.cut[0] && s.builders[1] == Builder::Using,
+            ),
             Property::sometimes("a sealed leftover waits for the sweep", |_, s: &State| {
                 s.builders[0] == Builder::Dead && s.private[0].is_some_and(|d| d.sealed)
             }),
@@ -291,7 +299,7 @@ impl Model for Templates {
     }
 }
 
-/// What a collector has unsealed counts as a wreck, whether it is about to drop it or dead.
+/// A template that a collector has unsealed counts as a wreck, whether or not the collector is alive.
 fn whole(_: &Templates, s: &State) -> bool {
     s.template
         .is_none_or(|t| t.migrated && (t.sealed || t.condemned))

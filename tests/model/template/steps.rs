@@ -1,4 +1,4 @@
-//! The steps of builders, borrower, collector and sweep; one statement each.
+//! The steps of builders, borrower, collector and sweep. Each step is one statement.
 
 use super::{BUILDERS, Builder, Collector, Database, Holder, Safeguards, State, Templates};
 
@@ -103,7 +103,7 @@ fn with_database(
         .map_or(Builder::Dead, |()| then)
 }
 
-/// A rename to a name that exists fails: who came second drops its own and gives up.
+/// A rename to an existing name fails; the second builder drops its database and gives up.
 fn rename(s: &mut State, g: &Safeguards, b: usize, then: Builder) -> Builder {
     if !g.private_name {
         return then;
@@ -121,7 +121,7 @@ fn rename(s: &mut State, g: &Safeguards, b: usize, then: Builder) -> Builder {
     }
 }
 
-/// The connection is lost, and with it every lock. The server, or whoever has another connection, notices nothing.
+/// The connection is lost, and with it every lock. Processes with other connections do not notice.
 pub(super) fn cut(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
     if s.cut.contains(&true) || !s.builders[b].builds() {
         return None;
@@ -143,7 +143,7 @@ pub(super) fn builder_dies(s: &mut State, b: usize) -> Option<()> {
     Some(())
 }
 
-/// A build of another template that starts from this one: it holds the build lock, but not this template's.
+/// A build of another template that starts from this one. It holds the build lock, but not the lock of this template.
 pub(super) fn borrow(s: &mut State, g: &Safeguards) -> Option<()> {
     if s.borrowing {
         s.borrowing = false;
@@ -178,7 +178,7 @@ pub(super) fn collect(s: &mut State, g: &Safeguards) -> Option<()> {
             Collector::Idle
         }
         Collector::Alone => Collector::Locked,
-        // Gone meanwhile: the statement fails.
+        // The database is gone, so the statement fails.
         Collector::Locked if s.template.is_none() => {
             free_build_lock(s, Holder::Collector);
             Collector::Idle
@@ -201,7 +201,7 @@ pub(super) fn collect(s: &mut State, g: &Safeguards) -> Option<()> {
     Some(())
 }
 
-/// Its process or its session ends, and another collector may come later.
+/// The process or session of the collector ends. Another collector may come later.
 pub(super) fn collector_dies(s: &mut State) -> Option<()> {
     if s.collector == Collector::Idle {
         return None;
@@ -211,7 +211,7 @@ pub(super) fn collector_dies(s: &mut State) -> Option<()> {
     Some(())
 }
 
-/// Another run's sweep finds builder `b`'s private database.
+/// The sweep of another run finds the private database of builder `b`.
 pub(super) fn sweep(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
     let seems_dead = s.builders[b] == Builder::Dead || !g.run_lock_first;
     let removable = s.private[b].is_some_and(|d| g.sweep_unseals || !d.sealed);
@@ -223,7 +223,7 @@ pub(super) fn sweep(s: &mut State, g: &Safeguards, b: usize) -> Option<()> {
     Some(())
 }
 
-/// Once nobody builds or collects, sweeps and one more collection must leave neither a private database nor a wreck.
+/// If no process builds or collects, sweeps and one more collection must leave neither a private database nor a wreck.
 pub(super) fn can_remove_all(model: &Templates, s: &State) -> bool {
     let over = |b: &Builder| matches!(b, Builder::Dead | Builder::Done);
     if !s.builders.iter().all(over) || s.collector != Collector::Idle || s.borrowing {

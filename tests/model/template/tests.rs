@@ -1,4 +1,4 @@
-//! What holds with every safeguard, and what breaks without each.
+//! The properties hold with all safeguards; these fail without each of them.
 
 use super::{
     IN_USE, NOT_BLOCKED, NOT_REBUILT, ONE_BUILD, REMOVABLE, Safeguards, Templates, UNDISTURBED,
@@ -53,7 +53,7 @@ fn without_seal_before_rename_an_unsealed_template_is_visible() {
     assert_violates(without(|g| g.seal_before_rename = false), &[WHOLE]);
 }
 
-/// What a crashed collector leaves is neither.
+/// A wreck that a crashed collector left is found by the lookup.
 #[test]
 fn without_a_lookup_that_wants_sealed_a_wreck_is_used() {
     assert_violates(
@@ -78,7 +78,7 @@ fn without_one_session_who_lost_its_locks_goes_on() {
     );
 }
 
-/// An unsealed database under the template's name: no lookup finds it, no build can be renamed over it.
+/// No lookup finds an unsealed database with the template's name, and no build can be renamed to that name.
 #[test]
 fn without_clearing_wrecks_a_crashed_collection_blocks_the_name() {
     assert_violates(without(|g| g.clears_wrecks = false), &[NOT_BLOCKED]);

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kapsel_testdb::server::binaries::Binaries;
+use kapsel_testdb_core::server::binaries::Binaries;
 
 use super::Project;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Outcome, PATIENCE, Project, Tool, poll_until};
-use crate::child;
+use crate::processes::child;
 
 /// One attempt of a test, as nextest tells it to the test's process.
 #[derive(Debug, Clone, Copy)]

@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kapsel_testdb::platform;
-use kapsel_testdb::server::binaries::Binaries;
+use kapsel_testdb_core::platform;
+use kapsel_testdb_core::server::binaries::Binaries;
 
 use super::server::SUPERUSER;
 

@@ -35,8 +35,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks every few milliseconds until there is something, and fails with the last `Err` when time runs out.
 pub fn poll_until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<T, String>) -> T {
-    try_poll_until(deadline, look)
-        .unwrap_or_else(|last| panic!("waited {deadline:?} in vain until {what}; last: {last}"))
+    try_poll_until(deadline, look).unwrap_or_else(|last| {
+        panic!("timed out after {deadline:?} waiting until {what}; last result: {last}")
+    })
 }
 
 /// [`poll_until`] for destructors, which must not panic.

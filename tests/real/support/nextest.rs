@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use kapsel_testdb::platform::{self, Signal};
-use kapsel_testdb::run_dir::RunDir;
+use kapsel_testdb_core::platform::{self, Signal};
+use kapsel_testdb_core::protocol::RunDir;
 
 use super::command::BINARY;
 use super::{Outcome, PATIENCE, Project, Tool, poll_until, try_poll_until};
@@ -224,5 +224,5 @@ impl Drop for FakeNextest {
 fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().unwrap_or_default();
-    platform::exists(pid) && !state.starts_with('Z')
+    platform::process_exists(pid) && !state.starts_with('Z')
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use kapsel_testdb::platform::{self, Signal};
+use kapsel_testdb_core::platform::{self, Signal};
 use tempfile::TempDir;
 
 use super::launcher::Launcher;

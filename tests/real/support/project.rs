@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kapsel_testdb::platform::{self, Signal};
+use kapsel_testdb_core::platform::{self, Signal};
 use tempfile::TempDir;
 
 use super::command::BINARY;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use kapsel_testdb::platform::{self, Signal};
+use kapsel_testdb_core::platform::{self, Signal};
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 

@@ -1,4 +1,4 @@
-//! What `sqlx.toml` says of migrations is so in tests, with our attribute and with sqlx's own.
+//! The options of `sqlx.toml` about migrations apply in tests, with this attribute and with sqlx's own.
 
 use sqlx::PgPool;
 use sqlx_test_sqlx_toml::MIGRATOR;
@@ -8,11 +8,11 @@ use kapsel_testdb as attribute;
 #[cfg(feature = "reference")]
 use sqlx as attribute;
 
-/// sqlx refuses what was noted with another checksum, and would run again what is noted elsewhere.
+/// sqlx rejects a migration that was recorded with another checksum, and runs one again that was recorded in another table.
 async fn is_migrated(pool: &PgPool) -> Result<(), Box<dyn std::error::Error>> {
-    let noted = "SELECT array_agg(version) FROM notes.configured WHERE success";
-    let noted: Vec<i64> = sqlx::query_scalar(noted).fetch_one(pool).await?;
-    assert_eq!(noted, [1]);
+    let applied = "SELECT array_agg(version) FROM notes.configured WHERE success";
+    let applied: Vec<i64> = sqlx::query_scalar(applied).fetch_one(pool).await?;
+    assert_eq!(applied, [1]);
     let elsewhere = "SELECT count(*) FROM pg_tables WHERE tablename = '_sqlx_migrations'";
     let elsewhere: i64 = sqlx::query_scalar(elsewhere).fetch_one(pool).await?;
     assert_eq!(elsewhere, 0);
@@ -25,7 +25,7 @@ async fn is_migrated(pool: &PgPool) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// By whatever way they are named, they are the same template: whoever comes last sees all.
+/// Each way to name the migrations leads to the same template: the last test sees them all.
 #[cfg(not(feature = "reference"))]
 async fn is_the_only_one(pool: &PgPool) -> sqlx::Result<()> {
     let templates = "SELECT count(*) FROM pg_database WHERE datname ~ '_template_' AND shobj_description(oid, 'pg_database') ~ 'notes.configured'";
@@ -35,16 +35,16 @@ async fn is_the_only_one(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 #[attribute::test]
-async fn the_folder_that_it_names(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
+async fn the_directory_of_sqlx_toml(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     is_migrated(&pool).await
 }
 
 #[attribute::test(migrations = "./db")]
-async fn a_folder_that_the_test_names(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
+async fn the_directory_of_the_test(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     is_migrated(&pool).await
 }
 
 #[attribute::test(migrator = "MIGRATOR")]
-async fn what_is_compiled_in(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
+async fn an_embedded_migrator(pool: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     is_migrated(&pool).await
 }

@@ -1,0 +1,205 @@
+//! Configuration: defaults → `sqlx.toml` → `.config/kapsel-testdb.toml` → environment → flags, resolved once into one [`Config`].
+//!
+//! `defaults.toml` describes every key ([`KEYS`]). A layer is a flat map from key to value, so the origin of each value is known. The other stages
+//! see only the resolved [`Config`].
+
+mod keys;
+mod layers;
+mod resolve;
+mod root;
+mod sqlx_toml;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key, commented_file};
+pub use layers::{Layer, Origin, file_path};
+pub use resolve::{load, load_with};
+pub use root::find_root;
+pub use sqlx_toml::SQLX_TOML;
+
+use crate::address::{Address, AddressError};
+use crate::protocol::{KeepConfig, MigrateSettings, Namespace, Pollution, PoolConfig};
+
+/// The configuration file, relative to the workspace root.
+pub const FILE: &str = ".config/kapsel-testdb.toml";
+
+/// Why the configuration cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("failed to read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file is not TOML.
+    #[error("`{path}` is not valid TOML: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The error, with line and column.
+        message: String,
+    },
+    /// The line with `DATABASE_URL` in the `.env` file is invalid.
+    #[error("`{}`: {message}", path.display())]
+    Dotenv {
+        /// The file.
+        path: PathBuf,
+        /// The error and the remedy.
+        message: &'static str,
+    },
+    /// A value has the wrong type or is out of range.
+    #[error("`{key} = {value}` ({origin}) is not valid; expected {expected}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// Its origin.
+        origin: Origin,
+        /// The valid values.
+        expected: Cow<'static, str>,
+    },
+    /// A URL is invalid.
+    #[error("{source} (from {origin})")]
+    Url {
+        /// The error.
+        source: AddressError,
+        /// Its origin.
+        origin: Origin,
+    },
+    /// `server.mode = "adopt"` without a URL.
+    #[error(
+        "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"
+    )]
+    NoUrl,
+}
+
+/// How a server is located.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerMode {
+    /// Adopt the server of the URL; without a URL, start a managed one.
+    Auto,
+    /// Adopt the server of the URL.
+    Adopt,
+    /// Start a managed server from the PostgreSQL binaries on this machine.
+    Local,
+    /// Start a service of a compose file.
+    Compose,
+}
+
+/// The database that is exported as `DATABASE_URL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportUrl {
+    /// None.
+    Off,
+    /// The run's shared clone.
+    Shared,
+    /// The maintenance database.
+    Admin,
+}
+
+/// The resolved configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The workspace root. Relative paths are relative to it.
+    pub root: PathBuf,
+    /// Prefix of the names of our databases.
+    pub namespace: Namespace,
+    /// The server.
+    pub server: ServerConfig,
+    /// The template.
+    pub template: TemplateConfig,
+    /// The pools of tests.
+    pub pool: PoolConfig,
+    /// The database that is exported as `DATABASE_URL`.
+    pub export_url: ExportUrl,
+    /// Limits of kept databases.
+    pub keep: KeepConfig,
+    /// How commits into the shared clone are reported.
+    pub pollution: Pollution,
+    /// The database that `prepare` outside nextest keeps migrated.
+    pub persistent: Option<String>,
+    /// Whether a run has a keeper.
+    pub keeper: bool,
+    /// The most disk space for the databases of a run together, in MB.
+    pub disk_budget_mb: Option<u64>,
+    /// The value and origin of each key, for `kapsel-testdb config`.
+    pub origins: BTreeMap<&'static str, (String, Origin)>,
+    /// Unknown keys and their origins.
+    pub unknown: Vec<(String, Origin)>,
+}
+
+/// How to reach or start the server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// How it is located.
+    pub mode: ServerMode,
+    /// The server of the URL, and the database in the URL.
+    pub adopted: Option<(Address, Option<String>)>,
+    /// The address for administrative work, if `url` leads through a pooler.
+    pub admin: Option<Address>,
+    /// The database of administrative sessions and their locks.
+    pub maintenance_database: String,
+    /// Whether databases may be created and dropped on a server of another machine.
+    pub allow_remote: bool,
+    /// The directory of PostgreSQL's binaries.
+    pub bin_dir: Option<PathBuf>,
+    /// The directory of the managed server's data.
+    pub state_dir: Option<PathBuf>,
+    /// The operating system user that runs the managed server if root starts it.
+    pub run_as: String,
+    /// The service of the compose file, with `ServerMode::Compose`.
+    pub compose: ComposeConfig,
+    /// How long the managed server may take to start.
+    pub start_timeout: Duration,
+    /// How long to wait for an adopted server that does not answer.
+    pub wait: Duration,
+    /// Whether the result of `initdb` is kept for the next cold start on this machine.
+    pub cache: bool,
+    /// The time without runs and clients after which the managed server is stopped.
+    pub idle_stop: Option<Duration>,
+}
+
+impl ServerConfig {
+    /// The address for administrative work on an adopted server.
+    pub fn administered(&self) -> Option<&Address> {
+        let (address, _) = self.adopted.as_ref()?;
+        Some(self.admin.as_ref().unwrap_or(address))
+    }
+}
+
+/// A service of a compose file.
+#[derive(Debug, Clone)]
+pub struct ComposeConfig {
+    /// The compose file; `None` for the one in the workspace root.
+    pub file: Option<PathBuf>,
+    /// The service; `None` for the only one, else the one called `postgres`.
+    pub service: Option<String>,
+    /// The port that PostgreSQL listens on in the container.
+    pub port: u16,
+    /// The command of the tool; empty for the first one that answers.
+    pub command: Vec<String>,
+}
+
+/// The inputs of the template.
+#[derive(Debug, Clone)]
+pub struct TemplateConfig {
+    /// The directory of migrations; `None` if the key is an empty string.
+    pub migrations: Option<PathBuf>,
+    /// The settings in `sqlx.toml` that apply to them.
+    pub migrate: MigrateSettings,
+    /// SQL files that run after the migrations, in this order.
+    pub seeds: Vec<PathBuf>,
+    /// Extensions that are created before the first migration.
+    pub extensions: Vec<String>,
+    /// The database that templates are created from.
+    pub base: String,
+    /// How many templates stay on the server.
+    pub keep: usize,
+}

@@ -1,0 +1,317 @@
+//! Resolves the layers into one [`Config`], and checks types and ranges. Errors name the origin of the value.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+
+use crate::address::Address;
+use crate::config::keys::KEYS;
+use crate::config::layers::{Layer, Origin, unknown_variables};
+use crate::config::{
+    ComposeConfig, Config, ConfigError, ExportUrl, ServerConfig, ServerMode, TemplateConfig,
+};
+use crate::protocol::{KeepConfig, Leaks, MigrateSettings, Namespace, Pollution, PoolConfig};
+
+/// Resolves the configuration of the workspace at `root`, with `flags` on top.
+///
+/// # Errors
+/// [`ConfigError`] names the key, its value and its origin.
+pub fn load(root: &Path, flags: Layer) -> Result<Config, ConfigError> {
+    load_with(root, flags, &|name| std::env::var(name).ok())
+}
+
+/// [`load`] with an environment other than the process's own.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_with(
+    root: &Path,
+    flags: Layer,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let mut values = BTreeMap::new();
+    for layer in [
+        Layer::defaults(),
+        Layer::sqlx_toml(root)?,
+        Layer::file(root, var)?,
+        Layer::environment(root, var)?,
+        flags,
+    ] {
+        values.extend(layer.values);
+    }
+    Resolver { root, values }.config()
+}
+
+const NAMESPACE_RULE: &str = "1 to 16 of a-z and 0-9, beginning with a letter";
+
+struct Resolver<'a> {
+    root: &'a Path,
+    values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Resolver<'_> {
+    fn config(&self) -> Result<Config, ConfigError> {
+        let namespace = match self.string("namespace")? {
+            Some(text) => {
+                Namespace::new(&text).map_err(|_| self.invalid("namespace", NAMESPACE_RULE))?
+            }
+            None => Namespace::from_directory_name(
+                &self.root.file_name().unwrap_or_default().to_string_lossy(),
+            ),
+        };
+        Ok(Config {
+            root: self.root.to_path_buf(),
+            namespace,
+            server: self.server()?,
+            template: self.template()?,
+            pool: PoolConfig {
+                max_connections: self.number("pool.max_connections", 1..=10_000)? as u32,
+                acquire_timeout_secs: self.number("pool.acquire_timeout_secs", 1..=86_400)?,
+                sandbox_acquire_timeout_ms: self
+                    .number("pool.sandbox_acquire_timeout_ms", 1..=86_400_000)?,
+                sandbox_lock_timeout_ms: self
+                    .number("pool.sandbox_lock_timeout_ms", 0..=86_400_000)?,
+                leaks: self.choice(
+                    "pool.leaks",
+                    "\"warn\", \"fail\" or \"off\"",
+                    &[
+                        ("warn", Leaks::Warn),
+                        ("fail", Leaks::Fail),
+                        ("off", Leaks::Off),
+                    ],
+                )?,
+            },
+            export_url: self.choice(
+                "export.database_url",
+                "\"shared\", \"admin\" or \"off\"",
+                &[
+                    ("off", ExportUrl::Off),
+                    ("shared", ExportUrl::Shared),
+                    ("admin", ExportUrl::Admin),
+                ],
+            )?,
+            keep: KeepConfig {
+                failed: self.flag("keep.failed")?,
+                max: self.number("keep.max", 0..=100_000)? as usize,
+                max_age_days: self.number("keep.max_age_days", 0..=36_500)?,
+            },
+            pollution: self.choice(
+                "shared.pollution",
+                "\"warn\", \"fail\" or \"off\"",
+                &[
+                    ("warn", Pollution::Warn),
+                    ("fail", Pollution::Fail),
+                    ("off", Pollution::Off),
+                ],
+            )?,
+            persistent: self.string("persistent.database")?,
+            keeper: self.flag("run.keeper")?,
+            disk_budget_mb: match self.values.contains_key("run.disk_budget_mb") {
+                true => Some(self.number("run.disk_budget_mb", 1..=1 << 40)?),
+                false => None,
+            },
+            origins: self.origins(),
+            unknown: self.unknown(),
+        })
+    }
+
+    fn server(&self) -> Result<ServerConfig, ConfigError> {
+        let mode = self.choice(
+            "server.mode",
+            "\"auto\", \"adopt\", \"local\" or \"compose\"",
+            &[
+                ("auto", ServerMode::Auto),
+                ("adopt", ServerMode::Adopt),
+                ("local", ServerMode::Local),
+                ("compose", ServerMode::Compose),
+            ],
+        )?;
+        let adopted = match mode {
+            ServerMode::Local | ServerMode::Compose => None,
+            ServerMode::Auto | ServerMode::Adopt => self.address("server.url")?,
+        };
+        if mode == ServerMode::Adopt && adopted.is_none() {
+            return Err(ConfigError::NoUrl);
+        }
+        Ok(ServerConfig {
+            mode,
+            adopted,
+            admin: self
+                .address("server.admin_url")?
+                .map(|(address, _)| address),
+            maintenance_database: self.required_string("server.maintenance_database")?,
+            allow_remote: self.flag("server.allow_remote")?,
+            bin_dir: self.path("server.bin_dir")?,
+            state_dir: self.path("server.state_dir")?,
+            run_as: self.required_string("server.run_as")?,
+            compose: ComposeConfig {
+                file: self.path("server.compose_file")?,
+                service: self.string("server.compose_service")?,
+                port: self.number("server.compose_port", 1..=65_535)? as u16,
+                command: self.strings("server.compose_command")?,
+            },
+            start_timeout: self.seconds("server.start_timeout_secs")?,
+            wait: self.seconds("server.wait_secs")?,
+            cache: self.flag("server.cache")?,
+            idle_stop: match self.number("server.idle_stop_secs", 0..=30 * 86_400)? {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
+        })
+    }
+
+    fn template(&self) -> Result<TemplateConfig, ConfigError> {
+        let migrations = self.required_string("template.migrations")?;
+        let migrations = (!migrations.is_empty()).then(|| self.root.join(migrations));
+        let migrate = match &migrations {
+            Some(migrations) => MigrateSettings::of_migrations(self.root, migrations)?,
+            None => MigrateSettings::default(),
+        };
+        Ok(TemplateConfig {
+            migrations,
+            migrate,
+            seeds: self
+                .strings("template.seeds")?
+                .iter()
+                .map(|seed| self.root.join(seed))
+                .collect(),
+            extensions: self.strings("template.extensions")?,
+            base: self.required_string("template.base")?,
+            keep: self.number("template.keep", 1..=10_000)? as usize,
+        })
+    }
+
+    fn invalid(&self, name: &str, expected: impl Into<Cow<'static, str>>) -> ConfigError {
+        let (value, origin) = &self.values[name];
+        ConfigError::Value {
+            key: name.to_owned(),
+            value: display_value(name, value),
+            origin: origin.clone(),
+            expected: expected.into(),
+        }
+    }
+
+    fn string(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        match self.values.get(name) {
+            None => Ok(None),
+            Some((Value::String(text), _)) => Ok(Some(text.clone())),
+            // The environment layer parses a variable of digits as a number.
+            Some((value @ (Value::Integer(_) | Value::Boolean(_)), Origin::Environment(_))) => {
+                Ok(Some(value.to_string()))
+            }
+            Some(_) => Err(self.invalid(name, "a string")),
+        }
+    }
+
+    /// A string with a default.
+    fn required_string(&self, name: &str) -> Result<String, ConfigError> {
+        self.string(name)?
+            .ok_or_else(|| self.invalid(name, "a string"))
+    }
+
+    fn strings(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let expected = "a list of strings";
+        match self.values.get(name) {
+            None => Ok(Vec::new()),
+            Some((Value::Array(items), _)) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<_>>()
+                .ok_or_else(|| self.invalid(name, expected)),
+            Some(_) => Err(self.invalid(name, expected)),
+        }
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(self.string(name)?.map(|text| self.root.join(text)))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ConfigError> {
+        match self.values.get(name) {
+            Some((Value::Boolean(flag), _)) => Ok(*flag),
+            Some((Value::Integer(n @ 0..=1), Origin::Environment(_))) => Ok(*n == 1),
+            _ => Err(self.invalid(name, "true or false (in the environment also 1 or 0)")),
+        }
+    }
+
+    fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        let number = match self.values.get(name) {
+            Some((Value::Integer(n), _)) => u64::try_from(*n).ok(),
+            _ => None,
+        };
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        number
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| self.invalid(name, expected()))
+    }
+
+    fn seconds(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.number(name, 0..=3600).map(Duration::from_secs)
+    }
+
+    fn choice<T: Copy>(
+        &self,
+        name: &str,
+        expected: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
+        let text = self.required_string(name)?;
+        choices
+            .iter()
+            .find(|(choice, _)| *choice == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| self.invalid(name, expected))
+    }
+
+    fn address(&self, name: &str) -> Result<Option<(Address, Option<String>)>, ConfigError> {
+        let Some(text) = self.string(name)? else {
+            return Ok(None);
+        };
+        let parsed = Address::parse(&text).map_err(|source| ConfigError::Url {
+            source,
+            origin: self.values[name].1.clone(),
+        });
+        let (mut address, database) = parsed?;
+        address.tls.resolve_paths(self.root);
+        Ok(Some((address, database)))
+    }
+
+    fn origins(&self) -> BTreeMap<&'static str, (String, Origin)> {
+        KEYS.iter()
+            .map(|key| {
+                let entry = match self.values.get(&key.name) {
+                    Some((value, origin)) => (display_value(&key.name, value), origin.clone()),
+                    None => (key.default.clone(), Origin::Default),
+                };
+                (key.name.as_str(), entry)
+            })
+            .collect()
+    }
+
+    fn unknown(&self) -> Vec<(String, Origin)> {
+        self.values
+            .iter()
+            .filter(|(name, _)| KEYS.iter().all(|key| key.name != **name))
+            .map(|(name, (_, origin))| (name.clone(), origin.clone()))
+            .chain(unknown_variables())
+            .collect()
+    }
+}
+
+/// A value as TOML; the password of a URL is left out.
+fn display_value(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if matches!(name, "server.url" | "server.admin_url") => {
+            match Address::parse(text) {
+                Ok((address, database)) => {
+                    format!("\"{}\"", address.url(database.as_deref().unwrap_or("")))
+                }
+                Err(_) => "\"…\"".to_owned(),
+            }
+        }
+        value => value.to_string(),
+    }
+}

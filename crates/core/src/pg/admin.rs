@@ -1,0 +1,272 @@
+//! An administrative session: a direct connection to the maintenance database, and the statements on it.
+//!
+//! All statements use the simple protocol: one round trip per call, with several statements in it if that saves round trips. A
+//! crash ends the session, which frees its locks; the server completes or rolls back the statement that was running.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
+use tokio::time::timeout;
+
+use crate::address::Address;
+use crate::pg::connect::{ATTEMPT_TIMEOUT, RetryLimits, connect, lock_session};
+use crate::pg::error::{Context, PgError};
+use crate::pg::lock::LockKey;
+use crate::pg::sql::NO_IDLE_TIMEOUT;
+use crate::platform::disk;
+use crate::sqlstate;
+use crate::sqlx_compat::internal;
+
+/// Identity of the server process that answers at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postmaster {
+    /// The cluster's system identifier, from initdb.
+    pub cluster: String,
+    /// Start time of the server.
+    pub started: String,
+}
+
+/// A session in the maintenance database.
+#[derive(Debug)]
+pub struct Admin {
+    connection: PgConnection,
+    address: Address,
+}
+
+impl Admin {
+    /// Connects to a maintenance database for administrative work.
+    ///
+    /// # Errors
+    /// See [`connect`].
+    pub async fn connect(
+        address: &Address,
+        database: &str,
+        purpose: &str,
+        limits: RetryLimits,
+    ) -> Result<Self, PgError> {
+        let options = lock_session(address.options(database))
+            .application_name(&format!("kapsel-testdb {purpose}"));
+        let connection = connect(address, &options, limits).await?;
+        Ok(Self {
+            connection,
+            address: address.clone(),
+        })
+    }
+
+    /// Closes the session; the server frees its locks.
+    pub async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        sql: String,
+        context: impl FnOnce() -> String,
+    ) -> Result<(), PgError> {
+        let result = internal::execute(&mut self.connection, &sql)
+            .await
+            .context(context);
+        match result {
+            Err(error) if error.is(sqlstate::DISK_FULL) => Err(PgError::DiskFull {
+                remedy: self.full_disk_message().await,
+                cause: Box::new(error),
+            }),
+            result => result,
+        }
+    }
+
+    /// The message for a full disk. If the server is on this host, it names the data directory and the free space.
+    pub async fn full_disk_message(&mut self) -> String {
+        let directory = match self.data_directory().await {
+            Ok(path) if self.address.is_local() => Some(PathBuf::from(path)),
+            _ => None,
+        };
+        disk::full_disk_message(directory.as_deref())
+    }
+
+    pub(super) async fn rows(&mut self, sql: String, context: &str) -> Result<Vec<PgRow>, PgError> {
+        internal::rows(&mut self.connection, &sql)
+            .await
+            .context(|| context.to_owned())
+    }
+
+    /// The first column of the first row of a query.
+    pub(super) async fn value<T>(&mut self, sql: String, context: &str) -> Result<T, PgError>
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let rows = self.rows(sql, context).await?;
+        rows.first()
+            .ok_or(Sqlx::RowNotFound)
+            .and_then(|row| row.try_get(0))
+            .context(|| context.to_owned())
+    }
+
+    /// Reads the identity of the server.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn postmaster(&mut self) -> Result<Postmaster, PgError> {
+        let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()) AS cluster, \
+                   pg_postmaster_start_time()::text AS started";
+        let context = "identify the server";
+        let rows = self.rows(sql.to_owned(), context).await?;
+        let row = rows.last().ok_or(Sqlx::RowNotFound);
+        let read = row.and_then(|row| {
+            Ok(Postmaster {
+                cluster: row.try_get("cluster")?,
+                started: row.try_get("started")?,
+            })
+        });
+        read.context(|| context.to_owned())
+    }
+
+    /// Takes locks shared; waits for each.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn lock_shared(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
+        let locks: String = keys
+            .iter()
+            .map(|k| format!("SELECT pg_advisory_lock_shared({});", k.as_i64()))
+            .collect();
+        let sql = format!("{NO_IDLE_TIMEOUT}{locks}");
+        self.run(sql, || "take the run lock".to_owned()).await
+    }
+
+    /// Tries to take a lock shared. `false`: another session holds it exclusive.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn try_lock_shared(&mut self, key: LockKey) -> Result<bool, PgError> {
+        self.try_lock_with("pg_try_advisory_lock_shared", key).await
+    }
+
+    /// Tries to take a lock exclusive. `false`: another session holds it.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn try_lock(&mut self, key: LockKey) -> Result<bool, PgError> {
+        self.try_lock_with("pg_try_advisory_lock", key).await
+    }
+
+    /// Takes a lock exclusive; waits for it.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn lock(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!("SELECT pg_advisory_lock({})", key.as_i64());
+        self.run(sql, || "wait for a lock".to_owned()).await
+    }
+
+    /// Releases a lock that is held exclusive.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn unlock(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!("SELECT pg_advisory_unlock({})", key.as_i64());
+        self.run(sql, || "release a lock".to_owned()).await
+    }
+
+    /// Releases a lock that is held shared.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn unlock_shared(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!("SELECT pg_advisory_unlock_shared({})", key.as_i64());
+        self.run(sql, || "release a lock".to_owned()).await
+    }
+
+    async fn try_lock_with(&mut self, function: &str, key: LockKey) -> Result<bool, PgError> {
+        let sql = format!("SELECT {function}({}) AS acquired", key.as_i64());
+        self.value(sql, "take a lock").await
+    }
+
+    /// The sessions that hold a lock: application name, process id and client address of each.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn lock_holders(&mut self, key: LockKey) -> Result<Vec<String>, PgError> {
+        let (high, low) = (key.as_i64() >> 32, key.as_i64() & 0xffff_ffff);
+        let sql = format!(
+            "SELECT concat_ws(' ', '`' || coalesce(a.application_name, '?') || '`', '(backend ' || l.pid || ')', \
+               'on ' || a.client_addr::text) AS holder \
+             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+               AND l.classid = {high} AND l.objid = {low} \
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        let rows = self.rows(sql, "list the holders of a lock").await?;
+        rows.iter()
+            .map(|row| row.try_get("holder"))
+            .collect::<Result<_, _>>()
+            .context(|| "list the holders of a lock".to_owned())
+    }
+
+    /// Ends the other sessions that hold this lock shared. Those of another role are left alone.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn end_shared_holders(&mut self, key: LockKey) -> Result<(), PgError> {
+        let (high, low) = (key.as_i64() >> 32, key.as_i64() & 0xffff_ffff);
+        let sql = format!(
+            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ShareLock' AND l.objsubid = 1 \
+               AND l.classid = {high} AND l.objid = {low} AND a.pid <> pg_backend_pid() \
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+               AND pg_has_role(a.usesysid, 'USAGE')"
+        );
+        self.run(sql, || "end the sessions that hold a lock".to_owned())
+            .await
+    }
+
+    /// Checks that the session, and with it every lock, still exists.
+    ///
+    /// # Errors
+    /// The session is lost, or the server did not answer in time.
+    pub async fn verify(&mut self) -> Result<(), PgError> {
+        let context = || "reach the server on the run's administrative session".to_owned();
+        match timeout(ATTEMPT_TIMEOUT, self.run("SELECT 1".to_owned(), context)).await {
+            Ok(result) => result,
+            Err(_) => Err(Sqlx::Io(std::io::ErrorKind::TimedOut.into())).context(context),
+        }
+    }
+
+    /// The server's data directory. Only superusers and members of `pg_read_all_settings` may read it.
+    ///
+    /// # Errors
+    /// The statement failed: 42501 if the role lacks the privilege.
+    pub async fn data_directory(&mut self) -> Result<String, PgError> {
+        let context = "read the setting `data_directory`";
+        let sql = "SELECT current_setting('data_directory') AS path".to_owned();
+        self.value(sql, context).await
+    }
+
+    /// The server's uptime.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn uptime(&mut self) -> Result<Duration, PgError> {
+        let sql = "SELECT greatest(0, extract(epoch FROM now() - pg_postmaster_start_time()))::int8 AS seconds";
+        let seconds: i64 = self
+            .value(sql.to_owned(), "read the server's uptime")
+            .await?;
+        Ok(Duration::from_secs(seconds.unsigned_abs()))
+    }
+
+    /// Counts client sessions on the server.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn count_connections(&mut self) -> Result<i64, PgError> {
+        let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend'";
+        self.value(sql.to_owned(), "count connections").await
+    }
+
+    /// The address of the server.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+}

@@ -1,0 +1,315 @@
+//! Errors of PostgreSQL: which are transient, and the remedies of the others.
+
+use std::time::Duration;
+
+use sqlx::error::Error as Sqlx;
+use sqlx::postgres::PgErrorPosition;
+
+use crate::address::tls;
+use crate::sqlstate;
+
+/// Why a statement or a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// Nothing answers at the address.
+    #[error(
+        "cannot reach PostgreSQL at `{address}`: {source}; start it, or correct the URL (`kapsel-testdb config` shows its source)"
+    )]
+    Unreachable {
+        /// The server's address.
+        address: String,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// The server refused the login.
+    #[error(
+        "PostgreSQL at `{address}` refused the login: {message}; {}",
+        login_remedy(message)
+    )]
+    Login {
+        /// The server's address.
+        address: String,
+        /// The server's message.
+        message: String,
+    },
+    /// TLS failed.
+    #[error(
+        "TLS with PostgreSQL at `{address}` failed: {message}; {}",
+        tls::remedy(message)
+    )]
+    Tls {
+        /// The server's address.
+        address: String,
+        /// The message of the TLS library or of sqlx.
+        message: String,
+    },
+    /// The server rejected connections for a transient reason until the time limit.
+    #[error(
+        "PostgreSQL at `{address}` did not accept a connection within {} s: {message}; wait until it is up, or, if it has too many \
+         connections, raise `max_connections` or run fewer tests at once",
+        waited.as_secs()
+    )]
+    Busy {
+        /// The server's address.
+        address: String,
+        /// The last message.
+        message: String,
+        /// How long the attempts took.
+        waited: Duration,
+    },
+    /// A statement failed.
+    #[error("failed to {context}: {source}")]
+    Statement {
+        /// Completes "failed to …".
+        context: String,
+        /// The error of sqlx.
+        source: Sqlx,
+    },
+    /// A statement failed because the disk is full.
+    #[error("{cause}; {remedy}")]
+    DiskFull {
+        /// The failed statement.
+        cause: Box<Self>,
+        /// The data directory, the free space and the remedies.
+        remedy: String,
+    },
+}
+
+impl PgError {
+    /// The SQLSTATE, if the server rejected a statement.
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Statement { source, .. } => code_of(source),
+            Self::DiskFull { cause, .. } => cause.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether a statement failed because its session was lost, or the server is starting or shutting down: a retry may succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if classify(source) == ConnectFailure::Transient)
+    }
+
+    /// Whether a pooler rejected the startup options of an administrative session: PgBouncer supports only a few.
+    pub fn is_rejected_by_pooler(&self) -> bool {
+        let Self::Statement { source, .. } = self else {
+            return false;
+        };
+        code_of(source).as_deref() == Some(sqlstate::PROTOCOL_VIOLATION)
+            && source.to_string().contains("unsupported startup parameter")
+    }
+
+    /// Whether a statement failed with this SQLSTATE.
+    pub fn is(&self, code: &str) -> bool {
+        self.code().as_deref() == Some(code)
+    }
+}
+
+/// Adds context to an sqlx error.
+pub trait Context<T> {
+    /// `context` completes "failed to …".
+    ///
+    /// # Errors
+    /// The same error as [`PgError::Statement`].
+    fn context(self, context: impl FnOnce() -> String) -> Result<T, PgError>;
+}
+
+impl<T> Context<T> for Result<T, Sqlx> {
+    fn context(self, context: impl FnOnce() -> String) -> Result<T, PgError> {
+        self.map_err(|source| PgError::Statement {
+            context: context(),
+            source,
+        })
+    }
+}
+
+/// The SQLSTATE of an error, if it comes from the server.
+pub fn code_of(error: &Sqlx) -> Option<String> {
+    error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .map(|c| c.into_owned())
+}
+
+/// Details of an error, parsed from the server's response.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ErrorDetails {
+    /// The server's message with SQLSTATE, detail, hint and context, in one line; or sqlx's message.
+    pub message: String,
+    /// The SQLSTATE.
+    pub code: Option<String>,
+    /// Position in the text that was sent, in characters from 1.
+    pub position: Option<usize>,
+    /// Line in the data of a COPY, from 1.
+    pub copy_line: Option<usize>,
+}
+
+impl ErrorDetails {
+    /// Parses an error.
+    pub fn of(error: &Sqlx) -> Self {
+        let database = error
+            .as_database_error()
+            .and_then(|e| e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+        let Some(database) = database else {
+            return Self {
+                message: error.to_string(),
+                code: None,
+                position: None,
+                copy_line: None,
+            };
+        };
+        let mut message = format!("{} (SQLSTATE {})", database.message(), database.code());
+        let context = database.r#where();
+        let more = [
+            ("detail", database.detail()),
+            ("hint", database.hint()),
+            ("context", context),
+        ];
+        for (label, text) in more {
+            if let Some(text) = text {
+                let text = text.replace('\n', ", ");
+                message.push_str(&format!("; {label}: {text}"));
+            }
+        }
+        Self {
+            message,
+            code: Some(database.code().to_owned()),
+            position: match database.position() {
+                Some(PgErrorPosition::Original(position)) => Some(position),
+                _ => None,
+            },
+            copy_line: context.and_then(copy_line),
+        }
+    }
+}
+
+/// The line in `COPY t, line 17, column x: "abc"`; a trigger's context may come before it.
+fn copy_line(context: &str) -> Option<usize> {
+    let copy = context.lines().find(|line| line.starts_with("COPY "))?;
+    let (_, after) = copy.split_once(", line ")?;
+    let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().filter(|line| *line > 0)
+}
+
+/// Category of a failed attempt to connect.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// Transient: retry until the deadline.
+    Transient,
+    /// The database does not exist.
+    NoDatabase,
+    /// A retry would not help.
+    Final,
+}
+
+/// Classifies a failed attempt to connect.
+pub fn classify(error: &Sqlx) -> ConnectFailure {
+    use std::io::ErrorKind as Io;
+    match error {
+        Sqlx::Io(io) => match io.kind() {
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::UnexpectedEof
+            | Io::WouldBlock
+            | Io::BrokenPipe => ConnectFailure::Transient,
+            _ => ConnectFailure::Final,
+        },
+        Sqlx::Database(_) => match code_of(error).as_deref() {
+            Some(sqlstate::TOO_MANY_CONNECTIONS | sqlstate::CANNOT_CONNECT_NOW)
+            | Some(sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN) => {
+                ConnectFailure::Transient
+            }
+            Some(sqlstate::INVALID_CATALOG_NAME) => ConnectFailure::NoDatabase,
+            _ => ConnectFailure::Final,
+        },
+        // sqlx reports a closed connection like this if it requested TLS first: the port of a container whose server is not up yet.
+        Sqlx::Protocol(text) if text.contains("response from SSLRequest: 0x00") => {
+            ConnectFailure::Transient
+        }
+        _ => ConnectFailure::Final,
+    }
+}
+
+/// The remedy for a refused login.
+fn login_remedy(message: &str) -> &'static str {
+    // "no encryption" since PostgreSQL 14, "SSL off" before.
+    if message.contains("no encryption") || message.contains("SSL off") {
+        return "if the server requires TLS, set `sslmode=require` in the URL; otherwise allow this machine in the server's pg_hba.conf";
+    }
+    "correct the user or the password in the URL, in PGPASSWORD or in the passfile"
+}
+
+/// Exponential backoff with jitter: 5 ms, doubling to 250 ms, each shortened at random by up to a half, so that processes that
+/// were rejected together do not retry together.
+pub fn backoff(attempt: u32) -> Duration {
+    jittered(5 << attempt.min(6), 250)
+}
+
+/// [`backoff`] for a server that is starting: attempts are cheap then, so the pauses stay below 80 ms for the first one or two
+/// seconds.
+pub fn backoff_starting(attempt: u32) -> Duration {
+    jittered(5 << attempt.min(6), if attempt < 24 { 80 } else { 250 })
+}
+
+/// At most `limit` ms, shortened at random by up to a half.
+fn jittered(full: u64, limit: u64) -> Duration {
+    let full = full.min(limit);
+    Duration::from_millis(full - crate::protocol::random() % (full / 2 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_closed_before_tls_is_transient() {
+        let answer = |byte: &str| {
+            let text = format!("unexpected response from SSLRequest: 0x{byte} (a place)");
+            classify(&Sqlx::Protocol(text))
+        };
+        assert_eq!(answer("00"), ConnectFailure::Transient);
+        assert_eq!(answer("48"), ConnectFailure::Final);
+    }
+
+    #[test]
+    fn the_line_of_a_copy_is_read_from_the_context() {
+        assert_eq!(
+            copy_line("COPY t, line 17, column x: \"a, line 3\""),
+            Some(17)
+        );
+        let trigger = "PL/pgSQL function f() line 3 at RAISE\nCOPY t, line 2: \"1\"";
+        assert_eq!(copy_line(trigger), Some(2));
+        assert_eq!(copy_line("PL/pgSQL function f() line 3 at RAISE"), None);
+        assert_eq!(copy_line("COPY t, Zeile 2"), None);
+    }
+
+    #[test]
+    fn backoff_grows_to_its_limit_and_is_never_zero() {
+        for attempt in 0..40 {
+            for delay in [backoff(attempt), backoff_starting(attempt)] {
+                assert!(delay >= Duration::from_millis(2), "{attempt}: {delay:?}");
+                assert!(delay <= Duration::from_millis(250), "{attempt}: {delay:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_starting_server_is_tried_every_80_ms_at_first() {
+        let mut elapsed = Duration::ZERO;
+        for attempt in 0.. {
+            let delay = backoff_starting(attempt);
+            assert!(delay <= Duration::from_millis(80), "{attempt}: {delay:?}");
+            elapsed += delay;
+            if elapsed > Duration::from_secs(1) {
+                assert!(attempt < 40, "too few attempts: {attempt}");
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_differ() {
+        let delays: std::collections::BTreeSet<_> = (0..50).map(|_| backoff(20)).collect();
+        assert!(delays.len() > 10, "{delays:?}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Version, settings and limits of the server, and the privileges of our role, in one round trip on the hot path of every run.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sqlx::{Error as Sqlx, Row};
+
+use crate::pg::admin::Admin;
+use crate::pg::error::{Context, PgError};
+use crate::pg::sql::{NO_IDLE_TIMEOUT, literal};
+
+/// Version, settings and limits of a server, and the privileges of our role.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// `server_version_num`: 150004 is 15.4.
+    pub version_num: i32,
+    /// Our role.
+    pub role: String,
+    /// Whether the role may create databases.
+    pub can_create: bool,
+    /// Whether the role is a superuser.
+    pub superuser: bool,
+    /// `fsync`.
+    pub fsync: bool,
+    /// Limits on sessions, and the current sessions.
+    pub sessions: Sessions,
+    /// Encoding, collation, character type and collation version of the database that templates are created from; empty if there
+    /// is no such database.
+    pub base_locale: String,
+    /// Settings that decide how well the server suits tests.
+    pub settings: Settings,
+}
+
+/// A server's limits on sessions, and its sessions except our administrative ones.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Sessions {
+    /// `max_connections` without the connections that are reserved for superusers and members of `pg_use_reserved_connections`.
+    pub usable: u32,
+    /// `max_connections`.
+    pub max_connections: u32,
+    /// `CONNECTION LIMIT` of our role, if it has one.
+    pub role_limit: Option<u32>,
+    /// Sessions per database.
+    pub by_database: BTreeMap<String, u32>,
+}
+
+/// Settings that make tests slow or fail, and privileges that our role may lack.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `synchronous_commit`.
+    pub synchronous_commit: String,
+    /// `full_page_writes`.
+    pub full_page_writes: bool,
+    /// `autovacuum`.
+    pub autovacuum: bool,
+    /// `autovacuum_naptime` in seconds.
+    pub autovacuum_naptime: i64,
+    /// `jit`.
+    pub jit: bool,
+    /// `shared_buffers` in bytes.
+    pub shared_buffers: i64,
+    /// `client_connection_check_interval` in seconds; none before PostgreSQL 14.
+    pub check_interval: Option<f64>,
+    /// Whether the server is a standby.
+    pub in_recovery: bool,
+    /// `default_transaction_read_only`.
+    pub read_only: bool,
+    /// Whether we may read every setting, such as `data_directory`.
+    pub reads_settings: bool,
+    /// Whether we may end other roles' sessions.
+    pub signals: bool,
+    /// Whether the server received our startup options; a pooler does not pass them on.
+    pub options_arrive: bool,
+}
+
+impl Default for Settings {
+    /// Settings of a server that suits tests.
+    fn default() -> Self {
+        Self {
+            synchronous_commit: "off".to_owned(),
+            full_page_writes: false,
+            autovacuum: false,
+            autovacuum_naptime: 600,
+            jit: false,
+            shared_buffers: 128 << 20,
+            check_interval: Some(1.0),
+            in_recovery: false,
+            read_only: false,
+            reads_settings: true,
+            signals: true,
+            options_arrive: true,
+        }
+    }
+}
+
+/// [`Settings`] as JSON. `current_setting` is cheap; the view `pg_settings` would compute every setting.
+const SETTINGS: &str = "json_build_object( \
+    'synchronous_commit', current_setting('synchronous_commit'), \
+    'full_page_writes', current_setting('full_page_writes')::bool, \
+    'autovacuum', current_setting('autovacuum')::bool, \
+    'autovacuum_naptime', extract(epoch FROM current_setting('autovacuum_naptime')::interval)::int8, \
+    'jit', current_setting('jit')::bool, \
+    'shared_buffers', pg_size_bytes(current_setting('shared_buffers')), \
+    'check_interval', extract(epoch FROM current_setting('client_connection_check_interval', true)::interval)::float8, \
+    'in_recovery', pg_is_in_recovery(), \
+    'read_only', current_setting('default_transaction_read_only')::bool, \
+    'reads_settings', pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'), \
+    'signals', pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), \
+    'options_arrive', current_setting('client_min_messages') = 'error')::text";
+
+/// [`Sessions`] as JSON, without our administrative sessions.
+const SESSIONS: &str = "json_build_object( \
+    'max_connections', current_setting('max_connections')::int8, \
+    'usable', current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 \
+      - coalesce(current_setting('reserved_connections', true)::int8, 0), \
+    'role_limit', nullif(r.rolconnlimit, -1), \
+    'by_database', (SELECT coalesce(json_object_agg(s.datname, s.n), '{}') FROM \
+      (SELECT a.datname, count(*) AS n FROM pg_stat_activity a \
+       WHERE a.datname IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' \
+         AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s))::text";
+
+impl ServerFacts {
+    /// The major version: 15 for 15.4.
+    pub fn major(&self) -> i32 {
+        self.version_num / 10_000
+    }
+
+    /// The version for output: `15.4`.
+    pub fn version(&self) -> String {
+        format!("{}.{}", self.major(), self.version_num % 10_000)
+    }
+}
+
+impl Admin {
+    /// Reads the facts in one round trip.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn facts(&mut self, base: &str) -> Result<ServerFacts, PgError> {
+        let sql = format!(
+            "{NO_IDLE_TIMEOUT} \
+             SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
+             (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
+             current_setting('fsync')::bool AS fsync, \
+             {SETTINGS} AS settings, {SESSIONS} AS sessions, \
+             (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
+               coalesce(to_jsonb(d)->>'datlocprovider', ''), \
+               coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
+               (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c \
+                WHERE c.collcollate = d.datcollate)) \
+              FROM pg_database d WHERE d.datname = {}) AS base_locale \
+             FROM pg_roles r WHERE r.rolname = current_user",
+            literal(base)
+        );
+        let context = || "read the server's settings".to_owned();
+        let rows = self.rows(sql, "read the server's settings").await?;
+        let row = rows.last().ok_or(Sqlx::RowNotFound).context(context)?;
+        let read = || {
+            let (settings, sessions): (String, String) =
+                (row.try_get("settings")?, row.try_get("sessions")?);
+            let invalid = |e: serde_json::Error| Sqlx::Decode(e.into());
+            Ok(ServerFacts {
+                version_num: row.try_get("version_num")?,
+                role: row.try_get("role")?,
+                can_create: row.try_get("can_create")?,
+                superuser: row.try_get("superuser")?,
+                fsync: row.try_get("fsync")?,
+                base_locale: row
+                    .try_get::<Option<String>, _>("base_locale")?
+                    .unwrap_or_default(),
+                settings: serde_json::from_str(&settings).map_err(invalid)?,
+                sessions: serde_json::from_str(&sessions).map_err(invalid)?,
+            })
+        };
+        read().context(context)
+    }
+
+    /// The extensions of `wanted` that this role cannot create here, with the reasons.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn missing_extensions(
+        &mut self,
+        wanted: &[String],
+        superuser: bool,
+    ) -> Result<Vec<(String, ExtensionProblem)>, PgError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let context = "list the extensions";
+        let sql = "SELECT name::text AS name, bool_or(trusted OR NOT superuser) AS free FROM pg_available_extension_versions GROUP BY name";
+        let rows = self.rows(sql.to_owned(), context).await?;
+        let mut found = BTreeMap::new();
+        for row in rows {
+            let read = || Ok((row.try_get("name")?, row.try_get("free")?));
+            let (name, free): (String, bool) = read().context(|| context.to_owned())?;
+            found.insert(name, free);
+        }
+        let problem = |name: &String| match found.get(name) {
+            None => Some((name.clone(), ExtensionProblem::NotInstalled)),
+            Some(false) if !superuser => Some((name.clone(), ExtensionProblem::NeedsSuperuser)),
+            Some(_) => None,
+        };
+        Ok(wanted.iter().filter_map(problem).collect())
+    }
+}
+
+/// Why an extension cannot be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtensionProblem {
+    /// The server has no such extension.
+    NotInstalled,
+    /// Only a superuser may create it.
+    NeedsSuperuser,
+}

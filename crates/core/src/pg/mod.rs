@@ -1,0 +1,18 @@
+//! All administrative SQL, which is in no other directory.
+
+pub mod admin;
+pub mod blockers;
+pub mod connect;
+pub mod counters;
+pub mod databases;
+pub mod error;
+pub mod facts;
+pub mod lock;
+pub mod probe;
+pub mod script;
+mod settings;
+pub mod sql;
+
+pub use admin::Admin;
+pub use error::PgError;
+pub use facts::ServerFacts;

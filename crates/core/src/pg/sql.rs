@@ -1,0 +1,21 @@
+//! Quoting, and SQL that several modules use.
+
+/// Only PostgreSQL 14 and later know `idle_session_timeout`, so it cannot be a startup option.
+pub(super) const NO_IDLE_TIMEOUT: &str = "SELECT set_config('idle_session_timeout', '0', false) \
+    WHERE current_setting('server_version_num')::int4 >= 140000;";
+
+/// Quotes text as an SQL string. Text with a backslash becomes an `E''` string, so the result does not depend on
+/// `standard_conforming_strings`.
+pub(super) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+/// Quotes text as an SQL identifier.
+pub fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}

@@ -1,0 +1,226 @@
+//! Waits for the end of another process or for a change in a directory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::FdFlags;
+
+/// Interval of checks without pidfd or inotify.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Takes ownership of a descriptor that the parent process passed under this number.
+///
+/// # Errors
+/// There is no such descriptor.
+#[expect(unsafe_code, reason = "the number comes from our parent")]
+pub fn inherit(fd: RawFd) -> io::Result<File> {
+    // SAFETY: the next statement checks that it is open; the hidden subcommand that calls this owns the descriptors from its parent.
+    let file = unsafe { File::from_raw_fd(fd) };
+    match rustix::io::fcntl_setfd(&file, FdFlags::CLOEXEC) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            std::mem::forget(file);
+            Err(error.into())
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "tokio has no safe constructor any more")]
+fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    let interest = tokio::io::Interest::READABLE;
+    // SAFETY: an `OwnedFd` is a valid descriptor, and the `AsyncFd` that owns it neither replaces nor closes it.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Waits for a process that need not be a child.
+#[derive(Debug)]
+pub enum ProcessWatch {
+    /// The system notifies us.
+    #[cfg(target_os = "linux")]
+    Pidfd(tokio::io::unix::AsyncFd<OwnedFd>),
+    /// We check at intervals.
+    Poll(ProcessId),
+}
+
+/// A process id with the start time, which distinguishes it from a later process with the same id (0 if unknown).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProcessId {
+    pid: u32,
+    started: u64,
+}
+
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.pid, self.started)
+    }
+}
+
+impl std::str::FromStr for ProcessId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (pid, started) = text.split_once(':')?;
+            Some(Self {
+                pid: pid.parse().ok()?,
+                started: started.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| format!("`{text}` is not a process id"))
+    }
+}
+
+impl ProcessId {
+    /// This process.
+    pub fn current() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// The parent process.
+    pub fn parent() -> Option<Self> {
+        let parent = rustix::process::getppid()?;
+        Self::of(parent.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// The process that has this id now.
+    pub fn of(pid: u32) -> Option<Self> {
+        let (_, started) = stat(pid)?;
+        Some(Self { pid, started })
+    }
+}
+
+/// The nearest ancestor process that is nextest, else the parent.
+pub fn nextest_ancestor() -> Option<ProcessId> {
+    let parent = rustix::process::getppid()?;
+    let parent = parent.as_raw_nonzero().get().unsigned_abs();
+    let mut pid = parent;
+    while pid > 1 {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim_end() == "cargo-nextest" {
+            return ProcessId::of(pid);
+        }
+        // Without `/proc`, ancestors of the parent are unknown.
+        let Some((above, _)) = stat(pid).filter(|(above, _)| *above > 0) else {
+            break;
+        };
+        pid = above;
+    }
+    (parent > 1).then(|| ProcessId::of(parent)).flatten()
+}
+
+/// The parent and start time of a process (0 if unknown); `None` if there is no such process.
+#[cfg(target_os = "linux")]
+fn stat(pid: u32) -> Option<(u32, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything; after the last parenthesis come fields 3 (state), 4 (parent), … 22 (start).
+    let mut after = stat.rsplit_once(')')?.1.split_whitespace();
+    let parent = after.nth(1)?.parse().ok()?;
+    Some((parent, after.nth(17)?.parse().ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stat(pid: u32) -> Option<(u32, u64)> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    rustix::process::test_kill_process(pid)
+        .ok()
+        .map(|()| (0, 0))
+}
+
+impl ProcessWatch {
+    /// Starts to watch. `None`: the process has already ended.
+    pub fn open(process: &ProcessId) -> Option<Self> {
+        let watch = Self::pidfd(process.pid).unwrap_or(Self::Poll(*process));
+        // Checked after opening, because another process may have got the id in between.
+        (ProcessId::of(process.pid) == Some(*process)).then_some(watch)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn pidfd(pid: u32) -> Option<Self> {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        async_fd(fd).ok().map(Self::Pidfd)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn pidfd(_pid: u32) -> Option<Self> {
+        None
+    }
+
+    /// Waits until the process ends.
+    pub async fn ended(&self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Pidfd(pidfd) => drop(pidfd.readable().await),
+            Self::Poll(process) => {
+                while ProcessId::of(process.pid) == Some(*process) {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for changes in directories.
+#[derive(Debug)]
+pub struct DirWatch {
+    #[cfg(target_os = "linux")]
+    inotify: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+}
+
+impl DirWatch {
+    /// Watches directories for entries that are added, removed, or closed after writing. Polls if the system has no inotify watches left.
+    #[cfg(target_os = "linux")]
+    pub fn open(directories: &[&Path]) -> Self {
+        let inotify = Self::inotify(directories);
+        if let Err(error) = &inotify {
+            tracing::info!("polling, because inotify is not available: {error}");
+        }
+        Self {
+            inotify: inotify.ok(),
+        }
+    }
+
+    /// Watches directories for entries that are added or removed.
+    #[cfg(not(target_os = "linux"))]
+    pub fn open(_directories: &[&Path]) -> Self {
+        Self {}
+    }
+
+    #[cfg(target_os = "linux")]
+    fn inotify(directories: &[&Path]) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+        use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+        let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        for directory in directories {
+            let events = WatchFlags::MOVED_TO
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::CREATE
+                | WatchFlags::DELETE
+                | WatchFlags::CLOSE_WRITE;
+            inotify::add_watch(&fd, *directory, events)?;
+        }
+        async_fd(fd)
+    }
+
+    /// Waits until something changed or may have changed.
+    #[cfg(target_os = "linux")]
+    pub async fn changed(&self) {
+        let Some(inotify) = &self.inotify else {
+            return tokio::time::sleep(POLL_INTERVAL).await;
+        };
+        if let Ok(mut guard) = inotify.readable().await {
+            let mut buffer = [0_u8; 4096];
+            while rustix::io::read(inotify.get_ref().as_fd(), &mut buffer).is_ok_and(|n| n > 0) {}
+            guard.clear_ready();
+        }
+    }
+
+    /// Waits until something changed or may have changed.
+    #[cfg(not(target_os = "linux"))]
+    pub async fn changed(&self) {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

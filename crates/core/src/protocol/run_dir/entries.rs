@@ -1,0 +1,269 @@
+//! Entries: one file per database of a run, in the subdirectory that is the database's state.
+//!
+//! A change of state is one rename; the loser of a race gets `ENOENT`. Names are never used twice, so a renamed entry is never mistaken for another
+//! one. A crash of a claimant frees the `flock` of its entry; the keeper and the sweep recognize it by that.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{IoContext, open_existing};
+use crate::protocol::{Claimant, DbName, RunDir, RunDirError, open_lock};
+
+/// The state of a database of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryState {
+    /// Ready for a test to claim.
+    Ready,
+    /// Claimed by a test.
+    Leased,
+    /// Released by a test, to be dropped.
+    Released,
+    /// Of a failed test, to be kept.
+    Failed,
+}
+
+impl EntryState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Leased, Self::Released, Self::Failed];
+
+    /// The name of the subdirectory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Leased => "leased",
+            Self::Released => "released",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The subdirectory of the templates that tests of the run use besides the run's own.
+pub(super) const TEMPLATES: &str = "templates";
+
+/// How many names a claimant lists before it tries to claim one of them.
+const BATCH: usize = 16;
+
+/// A claimed entry. Its `flock` shows that the claimant lives; closing the descriptor frees it.
+#[derive(Debug)]
+pub struct Claim {
+    /// The database.
+    pub name: DbName,
+    /// Number of renames that the claim took, failed ones included.
+    pub renames: usize,
+    flock: File,
+    claimant: Option<Claimant>,
+}
+
+impl Claim {
+    fn new(name: DbName, renames: usize, flock: File) -> Self {
+        Self {
+            name,
+            renames,
+            flock,
+            claimant: None,
+        }
+    }
+
+    /// The descriptor that holds the `flock`.
+    pub fn file(&self) -> &File {
+        &self.flock
+    }
+
+    /// Writes the claimant into the entry.
+    #[must_use]
+    pub fn with_claimant(mut self, claimant: Option<Claimant>) -> Self {
+        if let Some(claimant) = &claimant
+            && let Err(error) = (&self.flock).write_all(claimant.line().as_bytes())
+        {
+            // The lease works without it; only a kept database would lack the test's name.
+            tracing::debug!("failed to write the claimant of `{}`: {error}", self.name);
+        }
+        self.claimant = claimant;
+        self
+    }
+
+    /// Removes the claimant from the entry, because no test has used the database.
+    #[must_use]
+    pub fn without_claimant(mut self) -> Self {
+        let _ = self.flock.set_len(0);
+        self.claimant = None;
+        self
+    }
+
+    /// The claimant, if it is known.
+    pub fn claimant(&self) -> Option<&Claimant> {
+        self.claimant.as_ref()
+    }
+}
+
+/// The entries of a run directory, dead or alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Entries<'a> {
+    run_dir: &'a Path,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn of(run_dir: &'a Path) -> Self {
+        Self { run_dir }
+    }
+
+    fn path(&self, state: EntryState, name: &str) -> PathBuf {
+        self.run_dir.join(state.as_str()).join(name)
+    }
+
+    /// The databases in a state, in no order.
+    pub fn list(&self, state: EntryState) -> Vec<DbName> {
+        list(&self.run_dir.join(state.as_str()))
+    }
+
+    /// The claimant of a database, if there is one and it is known.
+    pub fn claimant(&self, state: EntryState, name: &DbName) -> Option<Claimant> {
+        let text = fs::read_to_string(self.path(state, &name.to_string())).ok()?;
+        Claimant::parse(&text)
+    }
+
+    /// Changes the state of a database; `false` if the entry is gone.
+    pub fn move_entry(&self, name: &DbName, from: EntryState, to: EntryState) -> bool {
+        let text = name.to_string();
+        fs::rename(self.path(from, &text), self.path(to, &text)).is_ok()
+    }
+
+    /// Whether a process holds the entry's `flock`, so that its claimant lives.
+    pub fn is_held(&self, state: EntryState, name: &DbName) -> bool {
+        let file = File::open(self.path(state, &name.to_string()));
+        file.is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+
+    /// Changes the state of the leased databases of dead claimants, and returns their names.
+    pub fn move_abandoned(&self, to: EntryState) -> Vec<DbName> {
+        let mut abandoned = self.list(EntryState::Leased);
+        abandoned.retain(|name| {
+            let file = File::open(self.path(EntryState::Leased, &name.to_string()));
+            // Held during the move, so that no two processes handle the same entry.
+            file.is_ok_and(|file| {
+                file.try_lock().is_ok() && self.move_entry(name, EntryState::Leased, to)
+            })
+        });
+        abandoned
+    }
+
+    /// Removes the entry of a database that is gone.
+    pub fn remove_entry(&self, state: EntryState, name: &DbName) {
+        let _ = fs::remove_file(self.path(state, &name.to_string()));
+    }
+}
+
+impl RunDir {
+    /// Its entries.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(self.path())
+    }
+
+    fn entry(&self, state: EntryState, name: &str) -> PathBuf {
+        self.entries().path(state, name)
+    }
+
+    /// The databases in a state, in no order.
+    pub fn list(&self, state: EntryState) -> Vec<DbName> {
+        self.entries().list(state)
+    }
+
+    /// Creates the entry of a ready database. The database must exist.
+    pub fn offer(&self, name: &DbName) -> Result<(), RunDirError> {
+        let path = self.entry(EntryState::Ready, &name.to_string());
+        open_lock(&path).map(drop)
+    }
+
+    /// Claims a ready database; `None` if none is ready. `start` makes simultaneous claimants begin at different entries. All ready databases are
+    /// clones of the run's own template.
+    pub fn claim(&self, start: usize) -> Option<Claim> {
+        let entries = fs::read_dir(self.path().join(EntryState::Ready.as_str())).ok()?;
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        let mut renames = 0;
+        // In batches: there may be many entries, and one of the first is usually free.
+        loop {
+            let batch: Vec<_> = names.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return None;
+            }
+            let (before, from_start) = batch.split_at(start % batch.len());
+            let mut ready = from_start.iter().chain(before).filter_map(|n| n.to_str());
+            if let Some(claim) = ready.find_map(|text| self.claim_entry(text, &mut renames)) {
+                return Some(claim);
+            }
+        }
+    }
+
+    fn claim_entry(&self, text: &str, renames: &mut usize) -> Option<Claim> {
+        let name = text.parse().ok()?;
+        let from = self.entry(EntryState::Ready, text);
+        // Gone, or another claimant holds it: the next one.
+        let flock = open_existing(&from).ok()?;
+        flock.try_lock().ok()?;
+        *renames += 1;
+        fs::rename(&from, self.entry(EntryState::Leased, text)).ok()?;
+        Some(Claim::new(name, *renames, flock))
+    }
+
+    /// Creates the leased entry of a database that is about to be created. The entry is locked before it is visible, so that no process takes it for
+    /// abandoned.
+    pub fn create_leased(&self, name: &DbName) -> Result<Claim, RunDirError> {
+        let text = name.to_string();
+        let hidden = self.path().join(format!("{text}.new"));
+        let file = open_lock(&hidden)?;
+        file.lock().at("lock", &hidden)?;
+        fs::rename(&hidden, self.entry(EntryState::Leased, &text)).at("rename", &hidden)?;
+        Ok(Claim::new(name.clone(), 0, file))
+    }
+
+    /// Changes the state of a leased database; `false` if the run or the entry is gone.
+    pub fn end_lease(&self, claim: Claim, to: EntryState) -> bool {
+        self.move_leased(&claim.name, to)
+    }
+
+    /// [`Self::end_lease`] for a claim that another process holds; that process gives up the claim when it notices.
+    pub fn move_leased(&self, name: &DbName, to: EntryState) -> bool {
+        self.entries().move_entry(name, EntryState::Leased, to)
+    }
+
+    /// Registers a template that tests of the run use besides the run's own. The keeper holds its lock from now on, and collectors on this host
+    /// leave it alone.
+    pub fn register_template(&self, name: &DbName) -> Result<(), RunDirError> {
+        open_lock(&self.templates_dir().join(name.to_string())).map(drop)
+    }
+
+    /// The directory of these registrations, to be watched.
+    pub fn templates_dir(&self) -> PathBuf {
+        self.path().join(TEMPLATES)
+    }
+
+    /// The templates that tests of the run use besides the run's own.
+    pub fn templates(&self) -> Vec<DbName> {
+        list_templates(self.path())
+    }
+
+    /// Removes the entry of a database that is gone.
+    pub fn remove_entry(&self, state: EntryState, name: &DbName) {
+        self.entries().remove_entry(state, name);
+    }
+
+    /// Creates a released entry for an existing database, so that the keeper drops it.
+    pub fn mark_released(&self, name: &DbName) -> Result<(), RunDirError> {
+        open_lock(&self.entry(EntryState::Released, &name.to_string())).map(drop)
+    }
+}
+
+/// The templates that tests of a run use besides the run's own.
+pub fn list_templates(run_dir: &Path) -> Vec<DbName> {
+    list(&run_dir.join(TEMPLATES))
+}
+
+fn list(dir: &Path) -> Vec<DbName> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}

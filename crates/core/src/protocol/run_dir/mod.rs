@@ -1,0 +1,175 @@
+//! The runtime directory of this user on this host, and in it one run directory per run: `<runtime>/runs/<run id>/`.
+//!
+//! A run directory holds `run.json`, `lock`, and the subdirectories `ready`, `leased`, `released` and `failed`. Each entry in these is a file named
+//! after a database, with a line about its claimant. Claiming an entry is `flock`, then `rename(2)` from `ready` to `leased`: exactly one process
+//! wins, without asking another one. The claimant keeps the descriptor, so a free `flock` means that the claimant is dead. Every live process of
+//! the run holds the `flock` of `lock` shared; a process that gets it exclusive knows that no process of the run lives on this host.
+//!
+//! A crash leaves a directory whose `lock` is free, with or without `run.json`; the sweep removes it. Run directories are created and removed only
+//! under the gate (`runs.lock`), so no process mistakes one that is just being created for one of a dead run.
+
+mod claimant;
+mod entries;
+mod file;
+mod run;
+mod runtime;
+mod runtime_files;
+mod settings;
+mod shared_use;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+pub use claimant::Claimant;
+pub use entries::{Claim, Entries, EntryState};
+pub use file::{Connections, PROTOCOL, RunFile, TemplateInputs};
+pub use run::{DeadRunDir, RunDir};
+pub use runtime::{Gate, Presence, Runtime};
+pub use settings::{
+    KeepConfig, Leaks, MigrateSettings, Pollution, PoolConfig, Strategy, TemplateBase,
+};
+pub use shared_use::{SharedUse, UseEvent, UseMode};
+
+use crate::env;
+use crate::protocol::random_word;
+
+/// Why a run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// A file system operation failed.
+    #[error("failed to {context} `{}`: {source}", path.display())]
+    Io {
+        /// The operation, a verb after "failed to".
+        context: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// Another user could create files in the directory.
+    #[error(
+        "`{}` is not a private directory of this user ({why}); remove it, or set {} to another directory",
+        path.display(),
+        env::RUNTIME_DIR
+    )]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The run has ended.
+    #[error("the run of `{}` has ended; run `kapsel-testdb prepare` through nextest again, or unset {}", path.display(), env::RUN_DIR)]
+    Gone {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// `run.json` is damaged or has another protocol version.
+    #[error("`{}` is not usable: {message}; use the same version of kapsel-testdb for the command line tool and the tests", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        message: String,
+    },
+}
+
+trait IoContext<T> {
+    fn at(self, context: &'static str, path: &Path) -> Result<T, RunDirError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, context: &'static str, path: &Path) -> Result<T, RunDirError> {
+        self.map_err(|source| RunDirError::Io {
+            context,
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Creates a directory with mode 0700, or checks that the existing one is private to this user and no symbolic link.
+pub fn private_dir(path: &Path) -> Result<(), RunDirError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(source).at("create", path),
+    }
+    check_private(path, uid())
+}
+
+/// Checks that a directory is private to `owner` and no symbolic link.
+pub fn check_private(path: &Path, owner: u32) -> Result<(), RunDirError> {
+    check(path, owner, 0o077, "other users can access it")
+}
+
+/// Checks that a directory belongs to this user, that no other user can create files in it, and that it is no symbolic link.
+pub fn check_unwritable(path: &Path) -> Result<(), RunDirError> {
+    check(path, uid(), 0o022, "other users can write to it")
+}
+
+fn check(
+    path: &Path,
+    owner: u32,
+    forbidden_mode: u32,
+    too_open: &'static str,
+) -> Result<(), RunDirError> {
+    let metadata = fs::symlink_metadata(path).at("check", path)?;
+    let why = if metadata.file_type().is_symlink() {
+        "it is a symbolic link"
+    } else if !metadata.is_dir() {
+        "it is not a directory"
+    } else if metadata.uid() != owner {
+        "it belongs to another user"
+    } else if metadata.mode() & forbidden_mode != 0 {
+        too_open
+    } else {
+        return Ok(());
+    };
+    Err(RunDirError::NotPrivate {
+        path: path.to_path_buf(),
+        why,
+    })
+}
+
+/// Waits for an exclusive `flock`.
+pub fn lock_file(file: &File, path: &Path) -> Result<(), RunDirError> {
+    file.lock().at("lock", path)
+}
+
+/// Opens a file for its `flock`; creates it with mode 0600 if it is missing.
+pub fn open_lock(path: &Path) -> Result<File, RunDirError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .at("open", path)
+}
+
+fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Replaces a file by a rename, so that no process reads half of it.
+pub fn write_atomically(path: &Path, text: &str) -> Result<(), RunDirError> {
+    let temporary = path.with_extension(format!("{}.tmp", random_word()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .at("write", &temporary)?;
+    file.write_all(text.as_bytes()).at("write", &temporary)?;
+    fs::rename(&temporary, path).at("write", path)
+}

@@ -1,0 +1,326 @@
+//! The directory of one run: live processes join it, and a process that removes it fences it off first.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::entries::list_templates;
+use super::file::RUN_JSON;
+use super::{IoContext, uid};
+use crate::address::Address;
+use crate::protocol::{
+    DbName, Entries, EntryState, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private,
+    open_lock, write_atomically,
+};
+
+pub(super) const LOCK: &str = "lock";
+pub(super) const KEEPER_PID: &str = "keeper.pid";
+const KEEPER_LOCK: &str = "keeper.lock";
+const PASSFILE: &str = "pgpass";
+const ADMIN_PASSFILE: &str = "pgpass.admin";
+const SHARED: &str = "shared";
+const SHARED_LOCK: &str = "shared.lock";
+
+/// A run directory whose lock this process holds shared.
+#[derive(Debug)]
+pub struct RunDir {
+    runtime: Runtime,
+    path: PathBuf,
+    lock: File,
+}
+
+/// The directory of a dead run, whose lock this process holds exclusive.
+#[derive(Debug)]
+pub struct DeadRunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    pub(super) fn new(path: PathBuf, lock: File) -> Self {
+        Self {
+            runtime: Runtime::containing(&path),
+            path,
+            lock,
+        }
+    }
+
+    /// Joins a run: takes its lock shared.
+    ///
+    /// # Errors
+    /// [`RunDirError::Gone`] if the directory has been removed or is being removed.
+    pub fn join(path: &Path) -> Result<Self, RunDirError> {
+        match Self::join_once(path) {
+            // A process that only checks whether the run is alive holds its lock briefly, under the gate.
+            Err(RunDirError::Gone { .. }) => {
+                if path.exists() {
+                    drop(Runtime::containing(path).gate()?);
+                }
+                Self::join_once(path)
+            }
+            result => result,
+        }
+    }
+
+    /// [`Self::join`] under the gate.
+    pub(super) fn join_once(path: &Path) -> Result<Self, RunDirError> {
+        let gone = || RunDirError::Gone {
+            path: path.to_path_buf(),
+        };
+        let lock_path = path.join(LOCK);
+        let lock = match File::open(&lock_path) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(gone()),
+            Err(source) => return Err(source).at("open", &lock_path),
+        };
+        check_private(path, uid())?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(gone()),
+            Err(TryLockError::Error(source)) => return Err(source).at("lock", &lock_path),
+        }
+        // A process that held it exclusive may have removed the file between our open and our flock.
+        if lock.metadata().at("check", &lock_path)?.nlink() == 0 {
+            return Err(gone());
+        }
+        Ok(Self::new(path.to_path_buf(), lock))
+    }
+
+    /// Joins with a lock that was inherited from another process of the run.
+    pub fn inherit(path: &Path, lock: File) -> Self {
+        Self::new(path.to_path_buf(), lock)
+    }
+
+    /// The runtime directory that contains it.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The directory of the entries in a state, to be watched.
+    pub fn entries_dir(&self, state: EntryState) -> PathBuf {
+        self.path.join(state.as_str())
+    }
+
+    /// The descriptor that holds the lock.
+    pub fn lock_file(&self) -> &File {
+        &self.lock
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tries to take the lock of a run directory exclusive. `None`: a process of the run is alive, or the directory is gone.
+    pub fn fence(path: &Path) -> Result<Option<DeadRunDir>, RunDirError> {
+        let lock_path = path.join(LOCK);
+        if fs::symlink_metadata(path).is_err() {
+            return Ok(None);
+        }
+        // A crash between creating the directory and the lock file leaves a directory without it.
+        let lock = open_lock(&lock_path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(source).at("lock", &lock_path),
+        }
+        let linked = lock.metadata().at("check", &lock_path)?.nlink() > 0;
+        Ok(linked.then(|| DeadRunDir {
+            path: path.to_path_buf(),
+            _lock: lock,
+        }))
+    }
+
+    /// Reads the `run.json` of a run directory without joining the run, and without passwords.
+    pub fn peek(path: &Path) -> Option<RunFile> {
+        let text = fs::read_to_string(path.join(RUN_JSON)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// The databases of a dead run that are kept when it is removed: of tests that failed, and of claimants that died.
+    pub fn databases_to_keep(path: &Path) -> Vec<DbName> {
+        if !Self::peek(path).is_some_and(|file| file.keep.failed) {
+            return Vec::new();
+        }
+        [EntryState::Failed, EntryState::Leased]
+            .map(|state| Entries::of(path).list(state))
+            .concat()
+    }
+
+    /// Leaves the run and tries to take the lock exclusive.
+    ///
+    /// # Errors
+    /// Other processes of the run are alive; the lock is still held shared.
+    pub fn end(self) -> Result<DeadRunDir, Self> {
+        // flock converts a lock by freeing it first, so a failed attempt must take it again. The gap is harmless: only a process that ends the run
+        // is here, and a process that takes the lock exclusive in the gap is a sweep, which removes the same databases.
+        match self.lock.try_lock() {
+            Ok(()) => Ok(DeadRunDir {
+                path: self.path,
+                _lock: self.lock,
+            }),
+            Err(_) => {
+                let _ = self.lock.try_lock_shared();
+                Err(self)
+            }
+        }
+    }
+
+    /// Writes `run.json`, and the passfiles if there are passwords.
+    pub fn write(&self, file: &RunFile) -> Result<(), RunDirError> {
+        if let Some(line) = file.server.passfile_line() {
+            write_atomically(&self.passfile(), &line)?;
+        }
+        if let Some(line) = file.admin.as_ref().and_then(Address::passfile_line) {
+            write_atomically(&self.path.join(ADMIN_PASSFILE), &line)?;
+        }
+        let path = self.path.join(RUN_JSON);
+        let text = serde_json::to_string_pretty(file).map_err(|e| RunDirError::Unreadable {
+            path: path.clone(),
+            message: e.to_string(),
+        })?;
+        write_atomically(&path, &text)
+    }
+
+    /// Reads `run.json` and the passfiles.
+    ///
+    /// # Errors
+    /// [`RunDirError::Unreadable`] if it is damaged or has another protocol version.
+    pub fn read(&self) -> Result<RunFile, RunDirError> {
+        let path = self.path.join(RUN_JSON);
+        let unreadable = |message: String| RunDirError::Unreadable {
+            path: path.clone(),
+            message,
+        };
+        let text = fs::read_to_string(&path).at("read", &path)?;
+        let mut file: RunFile =
+            serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
+        if file.protocol != PROTOCOL {
+            return Err(unreadable(format!(
+                "its protocol version is {}, expected {PROTOCOL}",
+                file.protocol
+            )));
+        }
+        let password = |name: &str| {
+            let line = fs::read_to_string(self.path.join(name)).ok()?;
+            Address::read_passfile_line(&line)
+        };
+        file.server.password = password(PASSFILE);
+        if let Some(admin) = &mut file.admin {
+            admin.password = password(ADMIN_PASSFILE);
+        }
+        Ok(file)
+    }
+
+    /// The passfile for the drivers of tests.
+    pub fn passfile(&self) -> PathBuf {
+        self.path.join(PASSFILE)
+    }
+
+    /// The run's shared clone, if there is one.
+    pub fn shared(&self) -> Option<DbName> {
+        shared_in(&self.path)
+    }
+
+    /// Stores the name of the run's shared clone. `None`: the next process that needs one creates it.
+    pub fn set_shared(&self, name: Option<&DbName>) -> Result<(), RunDirError> {
+        let path = self.path.join(SHARED);
+        match name {
+            Some(name) => write_atomically(&path, &format!("{name}\n")),
+            None => match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", &path),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Tries to take the lock for creating the shared clone; `None` while another process holds it.
+    pub fn try_lock_shared_clone(&self) -> Result<Option<File>, RunDirError> {
+        self.try_lock_file(SHARED_LOCK)
+    }
+
+    /// Takes the lock of the run's keeper; `None` if the run has a keeper.
+    pub fn lock_keeper(&self) -> Result<Option<File>, RunDirError> {
+        // A process that only checks for a keeper holds the lock briefly.
+        for _ in 0..5 {
+            if let Some(lock) = self.try_lock_file(KEEPER_LOCK)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(None)
+    }
+
+    /// Stores the keeper's process id. From now on it ends the run when it receives SIGTERM.
+    pub fn set_keeper_pid(&self, pid: u32) -> Result<(), RunDirError> {
+        write_atomically(&self.path.join(KEEPER_PID), &format!("{pid}\n"))
+    }
+
+    /// The keeper's process id, once it handles SIGTERM.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.path.join(KEEPER_PID)).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn try_lock_file(&self, name: &str) -> Result<Option<File>, RunDirError> {
+        let path = self.path.join(name);
+        let file = open_lock(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(source).at("lock", &path),
+        }
+    }
+
+    /// Whether the run has a keeper. Not called on the fast path.
+    pub fn has_keeper(&self) -> bool {
+        let path = self.path.join(KEEPER_LOCK);
+        File::open(path).is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+}
+
+impl DeadRunDir {
+    /// Its entries.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(&self.path)
+    }
+
+    /// Whether the databases of failed tests are kept. A directory without `run.json` never had any.
+    pub fn keeps_failed(&self) -> bool {
+        RunDir::peek(&self.path).is_some_and(|file| file.keep.failed)
+    }
+
+    /// The clones that no test has claimed.
+    pub fn ready(&self) -> Vec<DbName> {
+        self.entries().list(EntryState::Ready)
+    }
+
+    /// The run's shared clone, if there is one.
+    pub fn shared(&self) -> Option<DbName> {
+        shared_in(&self.path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The templates that the run's tests used besides the run's own.
+    pub fn templates(&self) -> Vec<DbName> {
+        list_templates(&self.path)
+    }
+
+    /// Removes the directory, under the gate, so that no process joins meanwhile.
+    pub fn remove(self, _gate: &Gate) -> Result<(), RunDirError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", &self.path),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn shared_in(run_dir: &Path) -> Option<DbName> {
+    let text = fs::read_to_string(run_dir.join(SHARED)).ok()?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,184 @@
+//! Files in the runtime directory that outlive a run: keeper logs, pollution reports, the cache of compose services, and the last server warning.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::IoContext;
+use crate::protocol::{
+    DbName, Namespace, RunDirError, RunId, Runtime, private_dir, random_word, write_atomically,
+};
+
+pub(super) const LOGS: &str = "logs";
+const POLLUTION: &str = "pollution";
+const COMPOSE: &str = "compose";
+
+/// Extensions of a pollution report before and after it was printed.
+const PENDING: &str = "json";
+const PRINTED: &str = "told";
+
+impl Runtime {
+    /// The log of a run's keeper. It is outside the run directory, so that it can be read after the run's end.
+    pub fn keeper_log(&self, run: &RunId) -> PathBuf {
+        self.path().join(LOGS).join(format!("{run}.log"))
+    }
+
+    /// Removes the oldest keeper logs.
+    pub fn prune_logs(&self, keep: usize) {
+        prune(&self.path().join(LOGS), keep);
+    }
+
+    /// Writes the pollution report of a shared clone, and keeps the newest `keep` reports.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_pollution_report(
+        &self,
+        run: &RunId,
+        database: &DbName,
+        text: &str,
+        keep: usize,
+    ) -> Result<(), RunDirError> {
+        let dir = self.path().join(POLLUTION);
+        private_dir(&dir)?;
+        prune(&dir, keep.saturating_sub(1));
+        let database = database.to_string();
+        let serial = database.rsplit('_').next().unwrap_or_default();
+        write_atomically(&dir.join(format!("{run}-{serial}.{PENDING}")), text)
+    }
+
+    /// The pollution reports that have not been printed yet, oldest first.
+    pub fn pending_pollution_reports(&self) -> Vec<PathBuf> {
+        let mut files = files_by_age(&self.path().join(POLLUTION));
+        files.retain(|path| path.extension().is_some_and(|e| e == PENDING));
+        files
+    }
+
+    /// Marks a pollution report as printed, and returns its new path. `None`: another process did so first.
+    pub fn mark_report_printed(report: &Path) -> Option<PathBuf> {
+        let printed = report.with_extension(PRINTED);
+        fs::rename(report, &printed).ok()?;
+        Some(printed)
+    }
+
+    /// The cache file of a compose service, and its lock. Creates their directory.
+    ///
+    /// # Errors
+    /// The directory cannot be created or is not private.
+    pub fn compose_cache(&self, key: &str) -> Result<(PathBuf, PathBuf), RunDirError> {
+        let dir = self.path().join(COMPOSE);
+        private_dir(&dir)?;
+        let file = |extension: &str| dir.join(format!("{key}.{extension}"));
+        Ok((file("json"), file("lock")))
+    }
+
+    /// Whether this server warning was noted within the last `interval`.
+    pub fn is_warning_noted(
+        &self,
+        namespace: &Namespace,
+        warning: &str,
+        interval: Duration,
+    ) -> bool {
+        let path = self.warning(namespace);
+        let age = path.metadata().and_then(|metadata| metadata.modified());
+        age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < interval))
+            && fs::read_to_string(&path).is_ok_and(|noted| noted == warning)
+    }
+
+    /// Notes a server warning.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_warning(&self, namespace: &Namespace, warning: &str) -> Result<(), RunDirError> {
+        write_atomically(&self.warning(namespace), warning)
+    }
+
+    fn warning(&self, namespace: &Namespace) -> PathBuf {
+        self.path().join(format!("warned-{namespace}"))
+    }
+
+    /// A private passfile that is unlinked already: no other process can find it, and it needs no removal.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn unlinked_passfile(&self, line: &str) -> Result<File, RunDirError> {
+        let path = self.path().join(format!("pgpass.{}.tmp", random_word()));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path).at("write", &path)?;
+        fs::remove_file(&path).at("remove", &path)?;
+        file.write_all(line.as_bytes()).at("write", &path)?;
+        file.seek(SeekFrom::Start(0)).at("write", &path)?;
+        Ok(file)
+    }
+}
+
+/// The names begin with run ids, which sort by age.
+fn files_by_age(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+fn prune(dir: &Path, keep: usize) {
+    for file in files_by_age(dir).iter().rev().skip(keep) {
+        let _ = fs::remove_file(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::protocol::{Fingerprint, Kind, RunKey};
+
+    #[test]
+    fn each_pollution_report_is_printed_once_and_the_number_is_limited() {
+        let base = tempfile::tempdir().expect("a temp dir");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime directory");
+        let namespace = Namespace::new("app").expect("valid");
+        let fingerprint = Fingerprint::from_hash(&[1; 32]);
+        let run = RunId::new(UNIX_EPOCH, &RunKey::new(&["x"]));
+        let write = || {
+            let database = DbName::for_run(&namespace, Kind::Shared, &fingerprint, &run);
+            let written = runtime.write_pollution_report(&run, &database, "{}", 5);
+            written.expect("written");
+        };
+        write();
+        let pending = runtime.pending_pollution_reports();
+        let printed = Runtime::mark_report_printed(&pending[0]).expect("the first");
+        assert!(printed.exists());
+        assert!(
+            Runtime::mark_report_printed(&pending[0]).is_none(),
+            "the second"
+        );
+        assert!(runtime.pending_pollution_reports().is_empty());
+        for _ in 0..9 {
+            write();
+        }
+        assert_eq!(
+            files_by_age(&base.path().join("rt").join(POLLUTION)).len(),
+            5
+        );
+    }
+
+    #[test]
+    fn an_unlinked_passfile_has_its_text_and_no_name() {
+        use std::io::Read;
+        let base = tempfile::tempdir().expect("a temp dir");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime directory");
+        let before = fs::read_dir(runtime.path()).expect("a directory").count();
+        let mut text = String::new();
+        let mut file = runtime.unlinked_passfile("secret").expect("a file");
+        file.read_to_string(&mut text).expect("its text");
+        assert_eq!(text, "secret");
+        assert_eq!(
+            fs::read_dir(runtime.path()).expect("a directory").count(),
+            before
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Creates the databases of a run: clones of the template, and the shared clone.
+//!
+//! A crash leaves a database with the run's id in its name, perhaps without an entry. The teardown and the sweep find it by its name on the server.
+
+use std::time::{Duration, Instant};
+
+use crate::pg::PgError;
+use crate::pg::admin::Admin;
+use crate::pg::connect::{Retry, RetryLimits, connect_once};
+use crate::pg::lock::LockKey;
+use crate::protocol::{Claimant, DbName, Entries, EntryState, Kind, RunDir, RunFile};
+use crate::run::{RunError, kept};
+use crate::sqlstate;
+
+/// How long to wait for another process that creates the shared clone.
+const SHARED_CLONE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A new name for a database of the run.
+pub fn new_name(file: &RunFile, kind: Kind) -> DbName {
+    DbName::for_run(
+        &file.namespace,
+        kind,
+        file.template.fingerprint(),
+        &file.run,
+    )
+}
+
+/// An administrative session that holds the run lock and the template's lock shared.
+///
+/// # Errors
+/// The connection failed.
+pub async fn admin(file: &RunFile, purpose: &str, limits: RetryLimits) -> Result<Admin, PgError> {
+    let locks = [
+        LockKey::run(&file.namespace, &file.run),
+        LockKey::template(&file.template),
+    ];
+    let mut retry = Retry::within(limits.busy);
+    loop {
+        let mut admin = connect(file, purpose, limits).await?;
+        match admin.lock_shared(&locks).await {
+            Err(error) if error.is_transient() => retry.pause(error).await?,
+            result => return result.map(|()| admin),
+        }
+    }
+}
+
+/// An administrative session that holds the run lock shared; `None` if another process holds the lock exclusive because it removes the run.
+///
+/// # Errors
+/// The connection failed.
+pub async fn try_admin(
+    file: &RunFile,
+    purpose: &str,
+    limits: RetryLimits,
+) -> Result<Option<Admin>, PgError> {
+    let mut admin = connect(file, purpose, limits).await?;
+    let run = LockKey::run(&file.namespace, &file.run);
+    Ok(admin.try_lock_shared(run).await?.then_some(admin))
+}
+
+/// An administrative session without locks.
+///
+/// # Errors
+/// The connection failed.
+pub async fn connect(file: &RunFile, purpose: &str, limits: RetryLimits) -> Result<Admin, PgError> {
+    let address = file.admin_address();
+    Admin::connect(address, &file.maintenance_database, purpose, limits).await
+}
+
+/// Creates a clone with this name.
+///
+/// # Errors
+/// A statement failed.
+pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<(), PgError> {
+    let source = file.template.to_string();
+    admin.create_database(name, &source, file.strategy).await?;
+    admin.apply_settings(name, &file.settings).await
+}
+
+/// Creates a clone with a new name.
+///
+/// # Errors
+/// A statement failed.
+pub async fn create_new(admin: &mut Admin, file: &RunFile, kind: Kind) -> Result<DbName, PgError> {
+    loop {
+        let name = new_name(file, kind);
+        match create(admin, file, &name).await {
+            Err(error) if error.is(sqlstate::DUPLICATE_DATABASE) => {}
+            result => return result.map(|()| name),
+        }
+    }
+}
+
+/// Connects to a new clone once. The first session of a database writes its catalog cache file, so it takes longer than later ones.
+///
+/// # Errors
+/// The connection failed.
+pub async fn warm(file: &RunFile, name: &DbName) -> Result<(), PgError> {
+    let address = file.admin_address();
+    connect_once(address, &name.to_string()).await
+}
+
+/// Returns the run's shared clone; the first process that needs it creates it. `lost` is the name of a shared clone that no longer exists.
+///
+/// # Errors
+/// A statement failed, or the run directory is gone.
+pub async fn ensure_shared(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    lost: Option<&DbName>,
+) -> Result<DbName, RunError> {
+    let started = Instant::now();
+    let lock = loop {
+        match dir.try_lock_shared_clone()? {
+            Some(lock) => break lock,
+            None if started.elapsed() > SHARED_CLONE_TIMEOUT => {
+                return Err(RunError::SharedClone(SHARED_CLONE_TIMEOUT));
+            }
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    };
+    if let Some(name) = dir.shared().filter(|name| Some(name) != lost) {
+        return Ok(name);
+    }
+    let name = create_new(admin, file, Kind::Shared).await?;
+    dir.set_shared(Some(&name))?;
+    drop(lock);
+    Ok(name)
+}
+
+/// Replaces the shared clone for the next round of tests: the keeper drops the old one, and the first process that needs the new one, usually the
+/// keeper, creates it.
+///
+/// # Errors
+/// The run directory is gone.
+pub async fn refresh_shared(dir: &RunDir) -> Result<(), RunError> {
+    if let Some(old) = dir.shared() {
+        dir.set_shared(None)?;
+        dir.mark_released(&old)?;
+    }
+    Ok(())
+}
+
+/// Drops a released database of the run and removes its entry. If its claimant is a retry, it also drops the databases of the test's earlier
+/// attempts: the caller knows that the retry and these attempts have ended.
+///
+/// # Errors
+/// A statement failed; the entry stays.
+pub async fn drop_released(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<(), PgError> {
+    let entries = dir.entries();
+    let claimant = entries.claimant(EntryState::Released, name);
+    if let Some(passed) = claimant.filter(|c| c.is_retry() && file.keep.failed) {
+        for name in release_earlier_attempts(entries, &passed) {
+            admin.drop_database(&name, false, true).await?;
+            dir.remove_entry(EntryState::Released, &name);
+        }
+        kept::drop_earlier_attempts(admin, entries, name, &passed).await?;
+    }
+    admin.drop_database(name, false, true).await?;
+    dir.remove_entry(EntryState::Released, name);
+    Ok(())
+}
+
+/// Releases the databases of earlier attempts that failed or died and were not preserved yet, because there is no keeper.
+pub fn release_earlier_attempts(entries: Entries<'_>, passed: &Claimant) -> Vec<DbName> {
+    let released = [EntryState::Failed, EntryState::Leased].map(|state| {
+        let mut names = entries.list(state);
+        names.retain(|name| {
+            let claimant = entries.claimant(state, name);
+            claimant.is_some_and(|c| c.is_same_test(passed) && c.attempt < passed.attempt)
+                && !entries.is_held(state, name)
+                && entries.move_entry(name, state, EntryState::Released)
+        });
+        names
+    });
+    released.concat()
+}

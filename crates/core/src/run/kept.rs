@@ -1,0 +1,173 @@
+//! Kept databases: the clone of a failed test, renamed to its kept name, with a note about its test in its comment.
+//!
+//! One transaction sets note and name. So a crash leaves either a clone that is preserved later, or a kept database and an entry in state failed
+//! without a database. Each process that adds a kept database enforces the limits of their number and age.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::pg::PgError;
+use crate::pg::admin::Admin;
+use crate::pg::databases::DatabaseRow;
+use crate::protocol::{Claimant, DbName, Entries, EntryState, KeepConfig, Kind, Namespace, RunId};
+use crate::sqlstate;
+
+/// The comment of a kept database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNote {
+    /// Version of the tool that kept it.
+    pub tool: String,
+    /// The run.
+    pub run: RunId,
+    /// Its template.
+    pub template: DbName,
+    /// The time at which it was kept, in milliseconds since 1970.
+    pub kept_at: u64,
+    /// Its claimant, if it is known.
+    #[serde(flatten)]
+    pub claimant: Option<Claimant>,
+}
+
+impl KeptNote {
+    /// Parses the comment of a database.
+    pub fn parse(comment: Option<&str>) -> Option<Self> {
+        serde_json::from_str(comment?).ok()
+    }
+
+    /// The note about a database of a run; a name without a run has none.
+    fn new(name: &DbName, claimant: Option<Claimant>) -> Option<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Some(Self {
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            run: name.run()?.clone(),
+            template: DbName::template(name.namespace(), name.fingerprint()),
+            kept_at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            claimant,
+        })
+    }
+}
+
+/// Preserves the clone of a failed test under the name that the test printed, with a note about the test, and removes its failed entry. Ends the
+/// sessions that the test left, and rolls back its prepared transactions. `None`: the database does not exist, for example because its claimant died
+/// before it was created.
+///
+/// # Errors
+/// A statement failed; the entry stays.
+pub async fn preserve(
+    admin: &mut Admin,
+    entries: Entries<'_>,
+    name: &DbName,
+) -> Result<Option<DbName>, PgError> {
+    let kept = name.with_kind(Kind::Kept);
+    let note = KeptNote::new(name, entries.claimant(EntryState::Failed, name));
+    let text = serde_json::to_string(&note).unwrap_or_default();
+    admin.end_sessions(name).await?;
+    let mut renamed = admin.keep_database(name, &kept, &text).await;
+    if renamed
+        .as_ref()
+        .is_err_and(|e| e.is(sqlstate::OBJECT_IN_USE))
+    {
+        // A prepared transaction keeps a database in use until it ends.
+        admin.roll_back_prepared(name).await?;
+        renamed = admin.keep_database(name, &kept, &text).await;
+    }
+    let exists = match renamed {
+        Err(error) if error.is(sqlstate::INVALID_CATALOG_NAME) => false,
+        result => result.map(|()| true)?,
+    };
+    entries.remove_entry(EntryState::Failed, name);
+    Ok(exists.then_some(kept))
+}
+
+/// Drops the kept databases beyond the limits, oldest first, except those with sessions or of another owner.
+///
+/// # Errors
+/// The server is not usable.
+pub async fn enforce_limits(
+    admin: &mut Admin,
+    namespace: &Namespace,
+    keep: KeepConfig,
+) -> Result<(), PgError> {
+    let rows = admin.databases(namespace).await?;
+    let expired = expired(&rows, keep, SystemTime::now());
+    drop_unused(admin, expired.into_iter()).await
+}
+
+/// Drops the databases of earlier attempts of a test after an attempt has passed. `passed` is the claimant that released the database `name`. An
+/// attempt that released one database and failed with another one has not passed.
+///
+/// # Errors
+/// The server is not usable.
+pub async fn drop_earlier_attempts(
+    admin: &mut Admin,
+    entries: Entries<'_>,
+    name: &DbName,
+    passed: &Claimant,
+) -> Result<(), PgError> {
+    let rows = admin.databases(name.namespace()).await?;
+    let kept: Vec<(&DatabaseRow, u32)> = rows
+        .iter()
+        .filter_map(|row| Some((row, attempt_of(row, name, passed)?)))
+        .collect();
+    let failed = entries.list(EntryState::Failed);
+    let failed = failed
+        .iter()
+        .filter_map(|name| entries.claimant(EntryState::Failed, name))
+        .filter(|claimant| claimant.is_same_test(passed))
+        .map(|claimant| claimant.attempt);
+    let mut attempts = kept.iter().map(|(_, attempt)| *attempt).chain(failed);
+    if attempts.any(|attempt| attempt >= passed.attempt) {
+        return Ok(());
+    }
+    drop_unused(admin, kept.into_iter().map(|(row, _)| row)).await
+}
+
+/// The attempt of this test that a kept database belongs to, if it is of the same run of ours or of nextest's.
+fn attempt_of(row: &DatabaseRow, name: &DbName, test: &Claimant) -> Option<u32> {
+    let note = KeptNote::parse(row.comment.as_deref()).filter(|_| row.name.kind() == Kind::Kept)?;
+    let claimant = note.claimant.filter(|c| c.is_same_test(test))?;
+    let is_same_run = row.name.run() == name.run() || test.nextest_run.is_some();
+    is_same_run.then_some(claimant.attempt)
+}
+
+/// Checks for sessions first, because a DROP that waits for sessions blocks new ones for 5 s.
+async fn drop_unused(
+    admin: &mut Admin,
+    rows: impl Iterator<Item = &DatabaseRow>,
+) -> Result<(), PgError> {
+    for row in rows.filter(|row| row.owned && row.sessions == 0) {
+        match admin.drop_database(&row.name, false, false).await {
+            Err(error) if error.code().is_some() => {
+                tracing::info!("failed to drop the kept database `{}`: {error}", row.name);
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// The kept databases beyond the limits, oldest first.
+pub fn expired(rows: &[DatabaseRow], keep: KeepConfig, now: SystemTime) -> Vec<&DatabaseRow> {
+    let mut kept: Vec<(SystemTime, &DatabaseRow)> = rows
+        .iter()
+        .filter(|row| row.name.kind() == Kind::Kept)
+        .map(|row| (kept_at(row), row))
+        .collect();
+    kept.sort_by_key(|(at, _)| *at);
+    let surplus = kept.len().saturating_sub(keep.max);
+    let oldest = now - Duration::from_secs(keep.max_age_days * 86_400);
+    kept.into_iter()
+        .enumerate()
+        .filter(|(rank, (at, _))| *rank < surplus || *at < oldest)
+        .map(|(_, (_, row))| row)
+        .collect()
+}
+
+/// The time at which a database was kept; if it is unknown, the time at which its run began.
+pub fn kept_at(row: &DatabaseRow) -> SystemTime {
+    let began = row.name.run().map_or(UNIX_EPOCH, RunId::created_at);
+    KeptNote::parse(row.comment.as_deref()).map_or(began, |note| {
+        UNIX_EPOCH + Duration::from_millis(note.kept_at)
+    })
+}

@@ -1,0 +1,222 @@
+//! A run: one `nextest run`, one `kapsel-testdb run`, or one process on the slow path. Opening a run locates the server, finds or builds the
+//! template, and creates the run directory. The keeper does everything that outlives the process that opened the run.
+//!
+//! The liveness locks come before anything that would need sweeping: first the `flock` of the run directory (exact on this host), then the run lock
+//! on the server, then databases. A crash after the first step leaves a directory with a free `flock`; after the third, also databases with the run's
+//! id. The next sweep removes both.
+
+pub mod clone;
+pub mod end;
+pub mod kept;
+pub mod lease;
+
+use std::time::SystemTime;
+
+use crate::config::Config;
+use crate::connections;
+use crate::pg::PgError;
+use crate::pg::admin::Admin;
+use crate::protocol::{
+    Connections, Limit, PROTOCOL, RunDir, RunDirError, RunFile, RunId, RunKey, Runtime,
+    TemplateBase, TemplateInputs, random_word,
+};
+use crate::server::{Server, ServerError};
+use crate::template::{self, BuildObserver, BuildTarget, Template, TemplateError, TemplatePlan};
+
+/// Why a run cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The server is not usable.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The template is not usable.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The run directory is not usable.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// A statement failed.
+    #[error(transparent)]
+    Pg(#[from] PgError),
+    /// The process that creates the shared clone does not finish.
+    #[error(
+        "timed out after {} s waiting for another process to create the run's shared clone; if that process is suspended, end it; then run the tests again", .0.as_secs()
+    )]
+    SharedClone(std::time::Duration),
+    /// Another process removes the run.
+    #[error("lost run `{0}`: another process is removing its databases; run the tests again")]
+    FencedOff(RunId),
+    /// The keeper could not be started.
+    #[error(
+        "failed to start the keeper: {0}; to run without one, use `--no-keeper` or `run.keeper = false`"
+    )]
+    Keeper(std::io::Error),
+}
+
+/// The identity of a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Identity<'a> {
+    /// nextest's run id: a second `prepare` with the same one joins the run.
+    Nextest(&'a str),
+    /// A command; the processes that it starts share the run.
+    Command,
+    /// One test process.
+    Process,
+}
+
+/// An open run. The run is alive while this value exists.
+#[derive(Debug)]
+pub struct OpenRun {
+    /// The runtime directory.
+    pub runtime: Runtime,
+    /// The run directory; its lock is held.
+    pub dir: RunDir,
+    /// The contents of `run.json`.
+    pub file: RunFile,
+    /// The server.
+    pub server: Server,
+    /// The session that holds the run lock and the template's lock.
+    pub admin: Admin,
+    /// The template.
+    pub template: Template,
+    /// The connection slots of the server.
+    pub limit: Limit,
+    /// Whether the run existed already.
+    pub joined: bool,
+}
+
+/// Opens a run: server, run directory, locks, template, `run.json`.
+///
+/// # Errors
+/// [`RunError`]. The run directory is removed then, or left to the sweep.
+pub async fn open(
+    config: &Config,
+    identity: Identity<'_>,
+    threads: usize,
+    observer: &dyn BuildObserver,
+) -> Result<OpenRun, RunError> {
+    let runtime = Runtime::open()?;
+    let (server, mut admin) = Server::locate(config, "run").await?;
+    let plan = TemplatePlan::new(config, &server.facts).await?;
+    let (dir, id, joined) = join_or_create(&runtime, config, &server, identity)?;
+    let template_base = TemplateBase::of(&config.template);
+    let target = BuildTarget::new(&config.namespace, &template_base, &server);
+    let built = template::ensure(&mut admin, target, &plan, &id, observer).await;
+    let template = match built {
+        Ok(template) => template,
+        Err(error) => {
+            // A build that lost its session may have left a database. Then the directory stays, so that the sweep finds the run.
+            let rows = admin.databases(&config.namespace).await;
+            let clean = rows.is_ok_and(|rows| rows.iter().all(|row| row.name.run() != Some(&id)));
+            if clean && !joined {
+                close(&runtime, dir);
+            }
+            return Err(error.into());
+        }
+    };
+    // The run of one process has no keeper.
+    let opened = match identity {
+        Identity::Process => None,
+        Identity::Nextest(_) | Identity::Command => Some(&id),
+    };
+    let (ledger, limit) = connections::update(
+        &runtime,
+        &server.admin_address,
+        &server.facts.sessions,
+        opened,
+    )?;
+    let connections = match opened {
+        None => Connections {
+            per_process: limit.share(threads, config.pool.max_connections),
+            reserved: false,
+        },
+        Some(id) => connections::reserve_for_run(&ledger, &limit, &config.pool, id, threads)?,
+    };
+    let template_inputs = TemplateInputs::of(&plan, template_base, config.template.migrate.clone());
+    let file = run_file(
+        config,
+        &server,
+        &template,
+        template_inputs,
+        id,
+        threads,
+        connections,
+    );
+    dir.write(&file)?;
+    Ok(OpenRun {
+        runtime,
+        dir,
+        file,
+        server,
+        admin,
+        template,
+        limit,
+        joined,
+    })
+}
+
+/// Joins the live run with this identity, or creates its directory.
+fn join_or_create(
+    runtime: &Runtime,
+    config: &Config,
+    server: &Server,
+    identity: Identity<'_>,
+) -> Result<(RunDir, RunId, bool), RunError> {
+    let address = server.admin_address.to_string();
+    let namespace = config.namespace.as_str();
+    let process = format!("{}-{}", std::process::id(), random_word());
+    let key = match identity {
+        Identity::Nextest(id) => RunKey::new(&["nextest", id, &address, namespace]),
+        Identity::Command | Identity::Process => {
+            RunKey::new(&["process", &process, &address, namespace])
+        }
+    };
+    let gate = runtime.gate()?;
+    if let Some(dir) = runtime.find(&gate, &key) {
+        let id = dir.read()?.run;
+        return Ok((dir, id, true));
+    }
+    let id = RunId::new(SystemTime::now(), &key);
+    let dir = runtime.create(&gate, &id)?;
+    Ok((dir, id, false))
+}
+
+/// Removes the directory of a run without databases, unless another process has joined the run.
+pub fn close(runtime: &Runtime, dir: RunDir) {
+    let Ok(gate) = runtime.gate() else { return };
+    if let Ok(dead) = dir.end()
+        && let Err(error) = dead.remove(&gate)
+    {
+        tracing::warn!("{error}");
+    }
+}
+
+fn run_file(
+    config: &Config,
+    server: &Server,
+    template: &Template,
+    template_inputs: TemplateInputs,
+    run: RunId,
+    threads: usize,
+    connections: Connections,
+) -> RunFile {
+    RunFile {
+        protocol: PROTOCOL,
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+        run,
+        namespace: config.namespace.clone(),
+        server: server.address.clone(),
+        admin: (server.admin_address != server.address).then(|| server.admin_address.clone()),
+        maintenance_database: server.maintenance_database.clone(),
+        template: template.name.clone(),
+        template_inputs,
+        strategy: template::strategy(&server.facts),
+        settings: template.settings.clone(),
+        threads,
+        disk_budget_mb: config.disk_budget_mb,
+        pool: config.pool,
+        connections,
+        keep: config.keep,
+        pollution: config.pollution,
+    }
+}

@@ -1,0 +1,126 @@
+//! Finds PostgreSQL's programs on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::server::local::LocalError;
+
+/// A directory with `initdb` and `postgres`.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+impl Binaries {
+    /// Searches the configured directory; without one, PATH, then the directories of Debian, Red Hat, Homebrew and Postgres.app, the
+    /// newest version first.
+    ///
+    /// # Errors
+    /// [`LocalError::NoBinaries`] names the searched directories.
+    pub fn find(configured: Option<&Path>) -> Result<Self, LocalError> {
+        let candidates = match configured {
+            Some(dir) => vec![dir.to_path_buf(), dir.join("bin")],
+            None => default_directories(),
+        };
+        candidates
+            .iter()
+            .find(|dir| dir.join("initdb").is_file() && dir.join("postgres").is_file())
+            .map(|dir| Self { dir: dir.clone() })
+            .ok_or(LocalError::NoBinaries {
+                searched: candidates,
+            })
+    }
+
+    /// The path of a program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The output of `postgres --version`, which includes the minor version and the distribution's.
+    pub fn version(&self) -> Option<String> {
+        let output = Command::new(self.program("postgres"))
+            .arg("--version")
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+}
+
+/// The path of a client program, `psql` or `pg_dump`. Programs of server packages take precedence over PATH, where Debian has a
+/// wrapper that takes 20 ms longer.
+pub fn client_program(name: &str, configured: Option<&Path>) -> PathBuf {
+    let configured = configured.map(|dir| vec![dir.to_path_buf(), dir.join("bin")]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = configured
+        .unwrap_or_else(package_directories)
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file());
+    found.unwrap_or_else(|| PathBuf::from(name))
+}
+
+fn default_directories() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(package_directories())
+        .collect()
+}
+
+/// Directories in which packages install the programs.
+fn package_directories() -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    for (parent, prefix) in [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+        ("/Applications/Postgres.app/Contents/Versions", ""),
+    ] {
+        directories.extend(versions(Path::new(parent), prefix));
+    }
+    directories
+}
+
+/// The `bin` directories of the versions below `parent`, newest first.
+fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, dir)| dir).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_comes_first_by_number() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        for version in ["9", "13", "15", "junk"] {
+            std::fs::create_dir_all(dir.path().join(version).join("bin")).expect("directories");
+        }
+        let found = versions(dir.path(), "");
+        let expected: Vec<_> = ["15", "13", "9"]
+            .iter()
+            .map(|v| dir.path().join(v).join("bin"))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_configured_directory_without_binaries_is_named() {
+        let error = Binaries::find(Some(Path::new("/nowhere/pg"))).expect_err("nothing there");
+        assert!(error.to_string().contains("/nowhere/pg"), "{error}");
+    }
+}

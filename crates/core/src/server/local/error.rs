@@ -1,0 +1,93 @@
+//! Why the managed server could not be started or stopped.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::server::local::SOCKET_PATH_MAX;
+
+/// Why the managed server could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// No binaries were found.
+    #[error(
+        "found no PostgreSQL server binaries (`initdb`, `postgres`); searched {}; install PostgreSQL (Debian: `apt-get install postgresql`, \
+         macOS: `brew install postgresql`), set `server.bin_dir`, or set DATABASE_URL to a running server",
+        searched.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ")
+    )]
+    NoBinaries {
+        /// The searched directories.
+        searched: Vec<PathBuf>,
+    },
+    /// We are root, as which PostgreSQL does not run, and the configured user does not exist.
+    #[error(
+        "PostgreSQL refuses to run as root and there is no user `{0}` to run it as; set `server.run_as` to an existing user"
+    )]
+    NoUser(String),
+    /// A system call failed.
+    #[error("failed to {context} `{}`: {source}", path.display())]
+    Io {
+        /// Completes "failed to …".
+        context: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A directory is not private.
+    #[error(
+        "`{}` is not a private directory of the server's user ({why}); remove it, or set `server.state_dir` to another directory",
+        path.display()
+    )]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The socket's path is too long.
+    #[error(
+        "the socket path `{}` is longer than the {SOCKET_PATH_MAX} bytes that a unix socket allows; set `server.state_dir` to a shorter path",
+        .0.display()
+    )]
+    PathTooLong(PathBuf),
+    /// initdb failed.
+    #[error(
+        "`initdb` failed ({status}): {output}; fix the cause, or set `server.bin_dir` to another installation"
+    )]
+    InitDb {
+        /// Its exit status.
+        status: String,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// The server did not start.
+    #[error("the managed server did not start: {reason}; the last lines of its log `{}`: {tail}; {remedy}", log.display())]
+    Start {
+        /// The reason.
+        reason: String,
+        /// The log file.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+        /// The remedy.
+        remedy: String,
+    },
+    /// The server did not stop.
+    #[error("the managed server did not stop: {0}")]
+    Stop(String),
+}
+
+/// Adds an action and a path to an I/O error.
+pub(super) trait PathContext<T> {
+    fn at(self, context: &'static str, path: &Path) -> Result<T, LocalError>;
+}
+
+impl<T> PathContext<T> for io::Result<T> {
+    fn at(self, context: &'static str, path: &Path) -> Result<T, LocalError> {
+        self.map_err(|source| LocalError::Io {
+            context,
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}

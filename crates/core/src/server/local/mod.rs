@@ -1,0 +1,359 @@
+//! The managed server: PostgreSQL binaries of this machine, disposable data, and a unix socket in a private directory.
+//!
+//! `<state>/` contains `pg<major>/` with `data`, `s` (the socket) and `log`. `start.lock` lets one process at a time start or stop the
+//! server. If we are root, only `data` and `s` belong to the server's user: we write nothing where that user could create a link.
+//! There is no registry: we find the server by connecting to its socket. It belongs to the user and outlives runs, so the next
+//! `prepare` finds it within milliseconds.
+//!
+//! A crash leaves a `data.new` of an interrupted initdb or copy, which the next start removes; or a data directory with a stale
+//! `postmaster.pid`, which PostgreSQL removes when it starts. If another program has that process id now, we remove the file.
+
+mod cache;
+mod cluster;
+mod copy;
+mod dirs;
+mod error;
+pub mod idle;
+mod log;
+mod places;
+mod settings;
+mod stale;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use self::cluster::ClusterOrigin;
+use self::error::PathContext;
+use self::log::last_lines;
+use self::places::{Owner, default_state, major_version};
+use crate::address::Address;
+use crate::config::ServerConfig;
+use crate::platform;
+use crate::platform::disk;
+use crate::protocol::{check_private, check_unwritable};
+use crate::server::binaries::Binaries;
+
+pub use self::error::LocalError;
+
+const PORT: u16 = 5432;
+const SUPERUSER: &str = "postgres";
+/// `sun_path` has 108 bytes on Linux and 104 on macOS, including the final NUL.
+const SOCKET_PATH_MAX: usize = 103;
+/// Interval of checks while a server starts or stops.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Time limit of a stop. A fast shutdown ends sessions, and without `fsync` there is little to write.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The managed server's binaries and directories, whether it runs or not.
+#[derive(Debug)]
+pub struct Local {
+    binaries: Binaries,
+    owner: Owner,
+    state: PathBuf,
+    major: String,
+    cache: bool,
+}
+
+/// The start lock. A process holds it while it starts or stops the server, or shared while it connects.
+#[derive(Debug)]
+pub struct StartLock(#[expect(dead_code, reason = "held for its flock")] File);
+
+/// A running postmaster, from its pid file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunningServer {
+    /// The process id.
+    pub pid: u32,
+    /// Start time, in seconds since 1970.
+    pub started: u64,
+}
+
+impl RunningServer {
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_secs(self.started))
+    }
+}
+
+/// Starts the managed server if it does not run.
+///
+/// # Errors
+/// [`LocalError`] with the remedy.
+pub async fn ensure(local: &std::sync::Arc<Local>, timeout: Duration) -> Result<(), LocalError> {
+    if local.runs() {
+        return Ok(());
+    }
+    let local = local.clone();
+    tokio::task::spawn_blocking(move || local.start(timeout))
+        .await
+        .map_err(io::Error::other)
+        .at("wait for the start of", Path::new("postgres"))?
+}
+
+impl Local {
+    /// Finds the binaries and the directories; starts nothing.
+    ///
+    /// # Errors
+    /// [`LocalError`] with the remedy.
+    pub fn open(settings: &ServerConfig) -> Result<Self, LocalError> {
+        let (bin_dir, state_dir) = (settings.bin_dir.as_deref(), settings.state_dir.as_deref());
+        let local = Self::at(bin_dir, state_dir, &settings.run_as)?;
+        Ok(Self {
+            cache: settings.cache,
+            ..local
+        })
+    }
+
+    fn at(
+        bin_dir: Option<&Path>,
+        state_dir: Option<&Path>,
+        run_as: &str,
+    ) -> Result<Self, LocalError> {
+        let binaries = Binaries::find(bin_dir)?;
+        let major = major_version(&binaries)?;
+        let local = Self {
+            state: state_dir.map_or_else(|| default_state(&major), Path::to_path_buf),
+            owner: Owner::find(run_as)?,
+            binaries,
+            major,
+            cache: true,
+        };
+        let socket = local.socket();
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(LocalError::PathTooLong(socket));
+        }
+        Ok(local)
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> Address {
+        Address::socket(self.socket_dir(), PORT, SUPERUSER)
+    }
+
+    /// The directory of this major version's server.
+    pub fn dir(&self) -> PathBuf {
+        self.state.join(format!("pg{}", self.major))
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// The log file.
+    pub fn log(&self) -> PathBuf {
+        self.dir().join("log")
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket_dir().join(format!(".s.PGSQL.{PORT}"))
+    }
+
+    fn socket_dir(&self) -> PathBuf {
+        self.dir().join("s")
+    }
+
+    /// The server's programs.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// Whether it accepts connections and has a data directory.
+    pub fn runs(&self) -> bool {
+        self.answers() && self.has_cluster()
+    }
+
+    /// Whether a process listens on its socket. The checks ensure that only the server's user could create the socket.
+    fn answers(&self) -> bool {
+        check_unwritable(&self.state).is_ok()
+            && check_private(&self.socket_dir(), self.owner.uid).is_ok()
+            && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+    }
+
+    fn has_cluster(&self) -> bool {
+        self.data().join("PG_VERSION").is_file()
+    }
+
+    /// The running server, if it accepts connections.
+    pub fn postmaster(&self) -> Option<RunningServer> {
+        let pid = self.running_pid().filter(|_| self.runs())?;
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let started = text.lines().nth(2)?.trim().parse().ok()?;
+        Some(RunningServer { pid, started })
+    }
+
+    /// Starts the server under the start lock; creates the cluster first if there is none. Other processes wait and find the server
+    /// running.
+    fn start(&self, timeout: Duration) -> Result<(), LocalError> {
+        let deadline = Instant::now() + timeout;
+        let _lock = self.lock()?;
+        if self.runs() {
+            return Ok(());
+        }
+        self.create_own_dir(&self.dir())?;
+        self.create_server_dir(&self.socket_dir())?;
+        self.wait_for_previous_server(deadline)?;
+        self.clear_stale_files();
+        let origin = if self.has_cluster() {
+            ClusterOrigin::Existing
+        } else {
+            self.create_cluster(self.cache)?
+        };
+        match (self.launch(deadline), origin) {
+            (Err(error), ClusterOrigin::Copied(entry)) => {
+                tracing::warn!("creating a new cluster: the copy from the cache failed: {error}");
+                entry.remove();
+                self.remove_cluster()?;
+                self.create_cluster(false)?;
+                self.launch(deadline)
+            }
+            (result, _) => result,
+        }
+    }
+
+    fn launch(&self, deadline: Instant) -> Result<(), LocalError> {
+        let child = self.spawn()?;
+        self.wait_until_ready(child, deadline)
+    }
+
+    /// Takes the start lock exclusive.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or locked.
+    pub fn lock(&self) -> Result<StartLock, LocalError> {
+        let (lock, path) = self.open_lock()?;
+        lock.lock().at("lock", &path)?;
+        Ok(StartLock(lock))
+    }
+
+    /// Takes the start lock shared, to connect: meanwhile the server cannot be stopped for being idle.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or locked.
+    pub fn lock_shared(&self) -> Result<StartLock, LocalError> {
+        let (lock, path) = self.open_lock()?;
+        lock.lock_shared().at("lock", &path)?;
+        Ok(StartLock(lock))
+    }
+
+    fn open_lock(&self) -> Result<(File, PathBuf), LocalError> {
+        self.create_own_dir(&self.state)?;
+        let path = self.state.join("start.lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .at("open", &path)?;
+        Ok((lock, path))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.program(program));
+        // A fixed environment: the server must not inherit PGDATA, LC_* or NEXTEST_ENV.
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C");
+        command.current_dir("/").stdin(Stdio::null());
+        self.owner.become_owner(&mut command);
+        command
+    }
+
+    fn spawn(&self) -> Result<Child, LocalError> {
+        let log = self.open_log()?;
+        let again = log.try_clone().at("open", &self.log())?;
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data());
+        for setting in self.settings() {
+            command.arg("-c").arg(setting);
+        }
+        command.stdout(log).stderr(again);
+        platform::detach(&mut command, &[]);
+        command
+            .spawn()
+            .at("run", &self.binaries.program("postgres"))
+    }
+
+    fn wait_until_ready(&self, mut child: Child, deadline: Instant) -> Result<(), LocalError> {
+        // The postmaster writes the status "ready" to its pid file when it accepts connections (since version 10).
+        let pid_file = self.data().join("postmaster.pid");
+        let pid = child.id().to_string();
+        loop {
+            let text = fs::read_to_string(&pid_file).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            if lines.first() == Some(&pid.as_str()) && lines.get(7) == Some(&"ready") {
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait().at("wait for", &pid_file)? {
+                return Err(self.start_error(format!("the process ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                let _ = platform::signal(child.id(), platform::Signal::QUIT);
+                let _ = child.wait();
+                return Err(self.start_error("it was not ready in time".to_owned()));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    fn start_error(&self, reason: String) -> LocalError {
+        let tail = self.log_tail(5).unwrap_or_default().join(" | ");
+        let data = self.data();
+        let remedy = if tail.contains("No space left on device") {
+            disk::full_disk_message(Some(&data))
+        } else {
+            format!(
+                "if its data directory is damaged, remove `{}`; the next start creates a new one",
+                data.display()
+            )
+        };
+        LocalError::Start {
+            reason,
+            log: self.log(),
+            tail,
+            remedy,
+        }
+    }
+
+    /// Stops the server and ends all its sessions; `false` if it did not run. The data directory stays for the next start.
+    ///
+    /// # Errors
+    /// The server did not stop in time.
+    pub fn stop(&self) -> Result<bool, LocalError> {
+        if check_unwritable(&self.state).is_err() {
+            return Ok(false);
+        }
+        self.stop_locked(&self.lock()?)
+    }
+
+    /// [`Self::stop`] with the start lock already held.
+    ///
+    /// # Errors
+    /// See [`Self::stop`].
+    pub fn stop_locked(&self, _lock: &StartLock) -> Result<bool, LocalError> {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let Some(pid) = self.running_pid() else {
+            return self.end_orphans(deadline);
+        };
+        platform::signal(pid, platform::Signal::INT).at("signal", &self.data())?;
+        // The pid file disappears shortly before the process.
+        while self.is_ours(pid) {
+            if Instant::now() > deadline {
+                let seconds = STOP_TIMEOUT.as_secs();
+                return Err(LocalError::Stop(format!(
+                    "process {pid} did not end within {seconds} s; `kill -QUIT {pid}` ends it immediately"
+                )));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        Ok(true)
+    }
+}

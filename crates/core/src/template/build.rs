@@ -1,0 +1,319 @@
+//! Builds a template. The caller holds the build lock. The building database carries the id of a live run.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sqlx::PgConnection;
+use sqlx::migrate::{MigrateError, Migration};
+
+use crate::pg::PgError;
+use crate::pg::admin::Admin;
+use crate::pg::connect::{self, RetryLimits};
+use crate::pg::databases::DatabaseRow;
+use crate::protocol::{DbName, Kind, RunId};
+use crate::sqlstate;
+use crate::sqlx_compat::internal;
+use crate::template::fingerprint::Link;
+use crate::template::steps::{
+    create_extensions, create_migrations_table, failing_statement, is_syntax_error, run_seed,
+    sql_error, vacuum_and_close,
+};
+use crate::template::{
+    BuildEvent, BuildObserver, BuildTarget, Input, Template, TemplateError, TemplateInfo,
+    TemplatePlan, explain_build, usable_template,
+};
+
+pub(super) struct Builder<'a> {
+    pub admin: &'a mut Admin,
+    pub target: BuildTarget<'a>,
+    pub plan: &'a TemplatePlan,
+    pub run: &'a RunId,
+    pub observer: &'a dyn BuildObserver,
+}
+
+impl Builder<'_> {
+    /// Checks again for the template under the build lock, and builds it if it is missing.
+    pub async fn build_if_missing(mut self) -> Result<Template, TemplateError> {
+        let existing = self.admin.databases(self.target.namespace).await?;
+        let row = existing.iter().find(|row| row.name == self.plan.name);
+        if let Some(template) = usable_template(&self.plan.name, row, self.target.facts)? {
+            return Ok(template);
+        }
+        self.announce(&existing);
+        let migrated = self.build_schema(&existing).await?;
+        let settings = match &self.plan.chain.seeded {
+            Some(link) => {
+                self.drop_wreck(link, &existing).await?;
+                self.build_seeded(&migrated, link).await?
+            }
+            None => migrated.settings,
+        };
+        self.observer.event(&BuildEvent::Built);
+        Ok(Template {
+            name: self.plan.name.clone(),
+            settings,
+            existed: false,
+        })
+    }
+
+    fn announce(&self, existing: &[DatabaseRow]) {
+        let templates: Vec<TemplateInfo> = existing
+            .iter()
+            .filter(|row| row.is_usable_template())
+            .filter_map(|row| TemplateInfo::parse(row.comment.as_deref()))
+            .collect();
+        let reused = self.longest_prefix(existing).map_or(0, |(k, _)| k);
+        let source = &self.plan.source;
+        self.observer.event(&BuildEvent::Building {
+            reasons: &explain_build(&self.plan.chain.inputs, &templates),
+            reused,
+            steps: source.migrations.len() - reused + source.seeds.len(),
+        });
+    }
+
+    /// The template with the longest prefix of our migrations, and its number of migrations.
+    fn longest_prefix<'b>(&self, existing: &'b [DatabaseRow]) -> Option<(usize, &'b DatabaseRow)> {
+        let links = self.plan.chain.schema.iter().enumerate().rev();
+        links
+            .filter_map(|(k, link)| {
+                let fingerprint = link.fingerprint();
+                let row = existing.iter().find(|row| {
+                    row.is_usable_template() && *row.name.fingerprint() == fingerprint
+                })?;
+                Some((k, row))
+            })
+            .next()
+    }
+
+    /// Builds the template of all migrations, unless it exists.
+    async fn build_schema(&mut self, existing: &[DatabaseRow]) -> Result<Published, TemplateError> {
+        let prefix = self.longest_prefix(existing);
+        let all = self.plan.source.migrations.len();
+        if let Some((k, row)) = prefix
+            && k == all
+        {
+            return Ok(Published::existing(row));
+        }
+        let (done, source, settings) = match prefix {
+            Some((k, row)) => {
+                let published = Published::existing(row);
+                (k, row.name.to_string(), published.settings)
+            }
+            None => (0, self.target.template_base.base.clone(), Vec::new()),
+        };
+        let link = self.plan.chain.migrated();
+        self.drop_wreck(link, existing).await?;
+        let building = self.create_building(link, &source, &settings).await?;
+        let result = self.migrate(&building, done).await;
+        self.finish(building, link, self.plan.chain.migrated_inputs(), result)
+            .await
+    }
+
+    /// Builds the template with seeds from the template without.
+    async fn build_seeded(
+        &mut self,
+        migrated: &Published,
+        link: &Link,
+    ) -> Result<Vec<String>, TemplateError> {
+        let source = migrated.name.to_string();
+        let building = self
+            .create_building(link, &source, &migrated.settings)
+            .await?;
+        let result = self.seed(&building).await;
+        self.finish(building, link, &self.plan.chain.inputs, result)
+            .await
+            .map(|published| published.settings)
+    }
+
+    /// Drops a database of ours with the template's name that is no usable template: an interrupted collection left it, or a user
+    /// unsealed it.
+    async fn drop_wreck(
+        &mut self,
+        link: &Link,
+        existing: &[DatabaseRow],
+    ) -> Result<(), TemplateError> {
+        let name = DbName::template(self.target.namespace, &link.fingerprint());
+        match existing.iter().find(|row| row.name == name && row.owned) {
+            Some(row) => Ok(self
+                .admin
+                .drop_database(&name, row.is_template, false)
+                .await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn create_building(
+        &mut self,
+        link: &Link,
+        source: &str,
+        settings: &[String],
+    ) -> Result<DbName, TemplateError> {
+        let building = DbName::for_run(
+            self.target.namespace,
+            Kind::Building,
+            &link.fingerprint(),
+            self.run,
+        );
+        let strategy = super::strategy(self.target.facts);
+        self.admin
+            .create_database(&building, source, strategy)
+            .await?;
+        self.admin.apply_settings(&building, settings).await?;
+        Ok(building)
+    }
+
+    /// Publishes the building database, or drops it if the build failed. A crash leaves it to the sweep of the run.
+    async fn finish(
+        &mut self,
+        building: DbName,
+        link: &Link,
+        inputs: &[Input],
+        result: Result<(), TemplateError>,
+    ) -> Result<Published, TemplateError> {
+        let published = match result {
+            Ok(()) => self.publish(&building, link, inputs).await,
+            Err(error) => Err(self.with_remedy(error).await),
+        };
+        if published.is_err() {
+            let _ = self.admin.drop_database(&building, true, true).await;
+        }
+        published
+    }
+
+    /// Adds the free space and the remedies to an error about a full disk.
+    async fn with_remedy(&mut self, error: TemplateError) -> TemplateError {
+        match error {
+            TemplateError::Failed {
+                file,
+                position,
+                message,
+                code,
+            } if code.as_deref() == Some(sqlstate::DISK_FULL) => TemplateError::Failed {
+                file,
+                position,
+                message: format!("{message}; {}", self.admin.full_disk_message().await),
+                code,
+            },
+            TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::DiskFull {
+                remedy: self.admin.full_disk_message().await,
+                cause: Box::new(error),
+            }
+            .into(),
+            error => error,
+        }
+    }
+
+    /// Comments, seals and renames. The rename comes last, because the name makes the template visible.
+    async fn publish(
+        &mut self,
+        building: &DbName,
+        link: &Link,
+        inputs: &[Input],
+    ) -> Result<Published, TemplateError> {
+        let now = unix_now();
+        let settings = self.admin.database_settings(building).await?;
+        let info = TemplateInfo {
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: link.hex(),
+            inputs: inputs.to_vec(),
+            settings: settings.clone(),
+            built_at: now,
+            used_at: now,
+        };
+        let comment = serde_json::to_string(&info).unwrap_or_default();
+        let name = DbName::template(self.target.namespace, &link.fingerprint());
+        self.admin.comment(building, &comment).await?;
+        self.admin.seal_database(building).await?;
+        self.admin.rename_database(building, &name).await?;
+        Ok(Published { name, settings })
+    }
+
+    async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
+        let address = self.target.address;
+        let options = connect::quiet(address.options(&building.to_string()))
+            .application_name("kapsel-testdb build");
+        Ok(connect::connect(address, &options, RetryLimits::RUNNING).await?)
+    }
+
+    async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
+        let mut connection = self.connect(building).await?;
+        create_extensions(&mut connection, &self.target.template_base.extensions).await?;
+        let table = self.plan.source.migrations_table.as_ref();
+        if let Some(table) = table {
+            let created = create_migrations_table(&mut connection, table).await;
+            created.map_err(|error| self.migration_failed(None, &error))?;
+        }
+        let table = table.map_or("", |table| &table.table);
+        for migration in &self.plan.source.migrations[done..] {
+            let file = self.plan.source.file_of(migration);
+            self.observer.event(&BuildEvent::Step { file: &file });
+            if let Err(error) = internal::apply_migration(&mut connection, table, migration).await {
+                let statement = failing_statement(&mut connection, migration).await;
+                return Err(self.migration_failed(Some((migration, statement)), &error));
+            }
+        }
+        vacuum_and_close(connection).await
+    }
+
+    fn migration_failed(
+        &self,
+        at: Option<(&Migration, Option<usize>)>,
+        error: &MigrateError,
+    ) -> TemplateError {
+        let (file, sql, statement) = match at {
+            Some((migration, statement)) => (
+                self.plan.source.file_of(migration),
+                internal::migration_sql(migration),
+                statement,
+            ),
+            None => ("the migrations table".to_owned(), "", None),
+        };
+        let statement = statement.map_or(String::new(), |n| format!(" in statement {n}"));
+        match error {
+            MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
+                let statement = if is_syntax_error(error) {
+                    ""
+                } else {
+                    &statement
+                };
+                sql_error(&file, statement, sql, error)
+            }
+            error => TemplateError::Failed {
+                file,
+                position: statement,
+                message: error.to_string(),
+                code: None,
+            },
+        }
+    }
+
+    async fn seed(&self, building: &DbName) -> Result<(), TemplateError> {
+        let mut connection = self.connect(building).await?;
+        for seed in &self.plan.source.seeds {
+            self.observer.event(&BuildEvent::Step { file: &seed.file });
+            run_seed(&mut connection, seed).await?;
+        }
+        vacuum_and_close(connection).await
+    }
+}
+
+struct Published {
+    name: DbName,
+    settings: Vec<String>,
+}
+
+impl Published {
+    fn existing(row: &DatabaseRow) -> Self {
+        let info = TemplateInfo::parse(row.comment.as_deref());
+        Self {
+            name: row.name.clone(),
+            settings: info.map(|info| info.settings).unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}

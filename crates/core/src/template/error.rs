@@ -1,0 +1,80 @@
+//! Why a template could not be found or built.
+
+use std::path::PathBuf;
+
+use crate::pg::PgError;
+use crate::pg::script::ScriptError;
+use crate::protocol::DbName;
+
+/// Why a template could not be found or built.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// A connection or a statement failed.
+    #[error(transparent)]
+    Pg(#[from] PgError),
+    /// The directory of the migrations does not exist.
+    #[error(
+        "found no migrations directory at `{}`; create it, set `template.migrations` to another directory (\"\" for none), or pass the \
+         workspace root with --root",
+        .0.display()
+    )]
+    NoMigrations(PathBuf),
+    /// The directory contains no migrations.
+    #[error(
+        "`{}` contains no migrations (files named `<version>_<description>.sql`); add one, or set `template.migrations` to \"\"",
+        .0.display()
+    )]
+    EmptyMigrations(PathBuf),
+    /// A file cannot be read.
+    #[error("failed to read `{}`: {message}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        message: String,
+    },
+    /// A migration or seed file failed.
+    #[error("`{file}` failed{position}: {message}")]
+    Failed {
+        /// The file.
+        file: String,
+        /// Position of the error, if the server reports it.
+        position: String,
+        /// The server's message.
+        message: String,
+        /// The SQLSTATE, if the server reported the error.
+        code: Option<String>,
+    },
+    /// The template that a database was created from no longer exists.
+    #[error(
+        "the template `{0}` no longer exists; to rebuild it, run `kapsel-testdb prepare` on the revision that the database belongs to \
+         (`template.keep` sets how many templates stay)"
+    )]
+    Gone(DbName),
+    /// A seed file changed after the fingerprint was computed.
+    #[error("the seed file `{}` changed while the template was being built; run the command again", .0.display())]
+    Changed(PathBuf),
+    /// Another role owns the database with the template's name.
+    #[error(
+        "the template `{name}` belongs to the role `{owner}`, not to `{role}`; let its owner drop it, or choose another `namespace`"
+    )]
+    OtherOwner {
+        /// The database.
+        name: String,
+        /// Its owner.
+        owner: String,
+        /// Our role.
+        role: String,
+    },
+}
+
+impl From<ScriptError> for TemplateError {
+    fn from(error: ScriptError) -> Self {
+        Self::Failed {
+            position: error.position.to_string(),
+            file: error.name,
+            message: error.message,
+            code: error.code,
+        }
+    }
+}

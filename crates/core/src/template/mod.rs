@@ -1,0 +1,273 @@
+//! The template: a sealed database with the migrated schema and the seed data. It is found by its fingerprint, or built once.
+//!
+//! Hot path: the run takes the template's lock shared and finds the template, in one round trip. Slow path: the run takes the
+//! server's build lock, checks again, builds under a private name from the longest migrated prefix that exists, seals, and renames
+//! last. A crash at any step leaves a `building` database of a dead run, which the sweep removes. There is never an incomplete
+//! `template` database.
+
+mod build;
+mod error;
+mod explain;
+mod fingerprint;
+mod observer;
+mod persistent;
+mod source;
+mod steps;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::TemplateError;
+pub use explain::{explain_build, explain_stale};
+pub use fingerprint::{Chain, Input, Link};
+pub use observer::{BuildEvent, BuildObserver, LogObserver};
+pub use persistent::migrate_persistent;
+pub use source::Source;
+
+use crate::address::Address;
+use crate::config::{Config, TemplateConfig};
+use crate::pg::admin::Admin;
+use crate::pg::databases::DatabaseRow;
+use crate::pg::lock::LockKey;
+use crate::pg::{PgError, ServerFacts};
+use crate::protocol::{
+    DbName, MigrateSettings, Namespace, RunId, Strategy, TemplateBase, TemplateInputs,
+};
+use crate::server::Server;
+
+/// The comment of a template: facts that do not fit into its name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TemplateInfo {
+    /// Version of the tool that built it.
+    pub tool: String,
+    /// The whole fingerprint, in hexadecimal.
+    pub fingerprint: String,
+    /// The inputs of the fingerprint.
+    pub inputs: Vec<Input>,
+    /// Statements that apply the database-level settings to a clone, because `CREATE DATABASE` does not copy them.
+    #[serde(default)]
+    pub settings: Vec<String>,
+    /// Build time, in seconds since 1970.
+    pub built_at: u64,
+    /// Time of the last use by a run, accurate to the hour, in seconds since 1970.
+    pub used_at: u64,
+}
+
+impl TemplateInfo {
+    /// Parses a comment that this tool wrote.
+    pub fn parse(comment: Option<&str>) -> Option<Self> {
+        serde_json::from_str(comment?).ok()
+    }
+}
+
+/// A template that may be cloned.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Its name.
+    pub name: DbName,
+    /// Statements that apply the database-level settings to a clone.
+    pub settings: Vec<String>,
+    /// Whether it existed before, so that no build was needed.
+    pub existed: bool,
+}
+
+impl TemplateBase {
+    /// From the configuration.
+    pub fn of(config: &TemplateConfig) -> Self {
+        Self {
+            base: config.base.clone(),
+            extensions: config.extensions.clone(),
+        }
+    }
+}
+
+/// Server and namespace for which templates are built.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildTarget<'a> {
+    /// Namespace of the templates.
+    pub namespace: &'a Namespace,
+    /// Base database and extensions.
+    pub template_base: &'a TemplateBase,
+    /// Address for administrative sessions.
+    pub address: &'a Address,
+    /// Facts about the server.
+    pub facts: &'a ServerFacts,
+}
+
+impl<'a> BuildTarget<'a> {
+    /// On the given server.
+    pub fn new(
+        namespace: &'a Namespace,
+        template_base: &'a TemplateBase,
+        server: &'a Server,
+    ) -> Self {
+        Self {
+            namespace,
+            template_base,
+            address: &server.admin_address,
+            facts: &server.facts,
+        }
+    }
+}
+
+/// The sources of a template, its fingerprints and its name.
+#[derive(Debug)]
+pub struct TemplatePlan {
+    /// Migrations and seeds.
+    pub source: Source,
+    /// Their fingerprints.
+    pub chain: Chain,
+    /// Name of the complete template.
+    pub name: DbName,
+}
+
+impl TemplatePlan {
+    /// Reads the configured files and computes the fingerprints.
+    ///
+    /// # Errors
+    /// A file is missing or cannot be read.
+    pub async fn new(config: &Config, facts: &ServerFacts) -> Result<Self, TemplateError> {
+        let source = Source::read(config).await?;
+        let template_base = TemplateBase::of(&config.template);
+        Ok(Self::of(source, &config.namespace, &template_base, facts))
+    }
+
+    /// For a source that was already read.
+    pub fn of(
+        source: Source,
+        namespace: &Namespace,
+        template_base: &TemplateBase,
+        facts: &ServerFacts,
+    ) -> Self {
+        let chain = Chain::new(&source, template_base, facts);
+        let name = DbName::template(namespace, &chain.last().fingerprint());
+        Self {
+            source,
+            chain,
+            name,
+        }
+    }
+}
+
+impl TemplateInputs {
+    /// The inputs of a plan, for `run.json`.
+    pub fn of(plan: &TemplatePlan, template_base: TemplateBase, migrate: MigrateSettings) -> Self {
+        let directory = plan.source.directory.clone();
+        Self {
+            migrate,
+            // JSON cannot hold a path that is not UTF-8; without the path, tests compare the fingerprints.
+            migrations: directory.filter(|directory| directory.to_str().is_some()),
+            seeds: plan.chain.seeded.is_some(),
+            template_base,
+            start: plan.chain.start.hex(),
+            schema: plan.chain.migrated().hex(),
+        }
+    }
+}
+
+/// Takes the run lock and the template's lock shared on this session, then finds or builds the template. The locks come first, so
+/// that the template cannot be collected while the session lives.
+///
+/// # Errors
+/// [`TemplateError`]; a failed build leaves no template.
+pub async fn ensure(
+    admin: &mut Admin,
+    target: BuildTarget<'_>,
+    plan: &TemplatePlan,
+    run: &RunId,
+    observer: &dyn BuildObserver,
+) -> Result<Template, TemplateError> {
+    let locks = [
+        LockKey::run(target.namespace, run),
+        LockKey::template(&plan.name),
+    ];
+    let found = admin
+        .lock_and_find(&locks, std::slice::from_ref(&plan.name))
+        .await?;
+    if let Some(template) = usable_template(&plan.name, found.first(), target.facts)? {
+        return Ok(template);
+    }
+    wait_for_build_lock(admin, observer).await?;
+    let builder = build::Builder {
+        admin,
+        target,
+        plan,
+        run,
+        observer,
+    };
+    let built = builder.build_if_missing().await;
+    let unlocked = admin.unlock(LockKey::build()).await;
+    let template = built?;
+    unlocked?;
+    Ok(template)
+}
+
+async fn wait_for_build_lock(
+    admin: &mut Admin,
+    observer: &dyn BuildObserver,
+) -> Result<(), TemplateError> {
+    if !admin.try_lock(LockKey::build()).await? {
+        let holders = admin.lock_holders(LockKey::build()).await?;
+        observer.event(&BuildEvent::Waiting { holders: &holders });
+        admin.lock(LockKey::build()).await?;
+    }
+    Ok(())
+}
+
+/// The row as a template, if we may use it. A database of another role is an error: we can neither use nor replace it.
+fn usable_template(
+    name: &DbName,
+    row: Option<&DatabaseRow>,
+    facts: &ServerFacts,
+) -> Result<Option<Template>, TemplateError> {
+    let Some(row) = row else { return Ok(None) };
+    if !row.owned {
+        return Err(TemplateError::OtherOwner {
+            name: row.name.to_string(),
+            owner: row.owner.clone(),
+            role: facts.role.clone(),
+        });
+    }
+    let info = TemplateInfo::parse(row.comment.as_deref());
+    Ok(match info {
+        Some(info) if row.is_usable_template() => Some(Template {
+            name: name.clone(),
+            settings: info.settings,
+            existed: true,
+        }),
+        _ => None,
+    })
+}
+
+/// The fastest way to create clones on this server. With `fsync=off`, file copy is 1.5 to 5 times faster than the default of
+/// PostgreSQL 15 and later; with `fsync=on`, its two checkpoints make it up to 20 times slower (docs/BENCHMARKS.md). Older servers
+/// have only file copy and no option for it. On 18 and later, the file system may share blocks: that is twice as fast, and not slower
+/// on a file system that cannot, because Linux falls back to copying. On macOS it would be an error there.
+pub fn strategy(facts: &ServerFacts) -> Strategy {
+    match facts.major() {
+        18.. if !facts.fsync && cfg!(target_os = "linux") => Strategy::FileClone,
+        15.. if !facts.fsync => Strategy::FileCopy,
+        _ => Strategy::Default,
+    }
+}
+
+/// Records the time of use in the template's comment, at most once an hour. Collection removes the least recently used templates.
+///
+/// # Errors
+/// A failed statement.
+pub async fn mark_used(admin: &mut Admin, name: &DbName) -> Result<(), PgError> {
+    let now = build::unix_now();
+    let rows = admin.lock_and_find(&[], std::slice::from_ref(name)).await?;
+    let info = rows
+        .first()
+        .filter(|row| row.owned)
+        .and_then(|row| TemplateInfo::parse(row.comment.as_deref()));
+    let Some(info) = info.filter(|info| now >= info.used_at + 3600) else {
+        return Ok(());
+    };
+    let info = TemplateInfo {
+        used_at: now,
+        ..info
+    };
+    let text = serde_json::to_string(&info).unwrap_or_default();
+    admin.comment(name, &text).await
+}

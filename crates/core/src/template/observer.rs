@@ -1,0 +1,43 @@
+//! Progress of a build.
+
+/// An event of a build.
+#[derive(Debug)]
+pub enum BuildEvent<'a> {
+    /// Another session is building; we wait for it.
+    Waiting {
+        /// The sessions that hold the build lock.
+        holders: &'a [String],
+    },
+    /// A build starts.
+    Building {
+        /// The differences to the most similar template.
+        reasons: &'a [String],
+        /// Number of migrations in the template that the build starts from.
+        reused: usize,
+        /// Number of migrations and seeds to run.
+        steps: usize,
+    },
+    /// A migration or seed starts.
+    Step {
+        /// The file.
+        file: &'a str,
+    },
+    /// The template is complete.
+    Built,
+}
+
+/// Receives the events of a build.
+pub trait BuildObserver: Sync {
+    /// Called for each event.
+    fn event(&self, event: &BuildEvent<'_>);
+}
+
+/// Logs the events.
+#[derive(Debug)]
+pub struct LogObserver;
+
+impl BuildObserver for LogObserver {
+    fn event(&self, event: &BuildEvent<'_>) {
+        tracing::info!(?event, "template");
+    }
+}

@@ -1,0 +1,342 @@
+//! A test's database, the pool on it, and the end of its lease.
+//!
+//! A process that dies without ending a lease leaves a leased entry whose `flock` is free. The keeper, the end of the run, or the sweep
+//! keeps that database like that of a failed test.
+
+mod options;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+
+use kapsel_testdb_core::protocol::{DbName, Leaks, UseMode};
+
+pub use self::options::TestDbOptions;
+use crate::lease::{self, Lease, LeaseRequest, Leased};
+use crate::sandbox::SandboxLost;
+use crate::session::Session;
+use crate::slots::Permit;
+use crate::sqlx_compat::{InternalSqlx, SharedPool, Version};
+use crate::{TestDbError, TestTransaction, report};
+
+/// How long the end of a lease waits for connections that the test still uses.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A database for a test, with a pool on it. Dropping it releases the database. The database is kept for inspection if it is dropped
+/// during a panic, or if the process ends without dropping it, because a killed test counts as failed. So do not leak a `TestDb`, and do
+/// not store it in a `static`.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = kapsel_testdb::TestDb::lease().await?;
+/// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(db.pool()).await?;
+/// db.release().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `V` is the version of sqlx that the pool belongs to: `Sqlx0_9` or `Sqlx0_8`.
+#[derive(Debug)]
+pub struct TestDb<V: Version = InternalSqlx> {
+    pub(super) pool: V::Pool,
+    db_name: DbName,
+    /// `db_name` as text, for [`Self::name`].
+    name: String,
+    pub(super) lease: Lease,
+    pub(super) session: Arc<Session>,
+    pub(super) permit: Permit,
+    /// Overrides `pool.leaks`.
+    leaks: Option<Leaks>,
+}
+
+impl TestDb {
+    /// Leases a clone of the template for this test alone (isolation `database`). A test may lease several.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let tenant = kapsel_testdb::TestDb::lease().await?;
+    /// assert_ne!(db.name(), tenant.name());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TestDbError`] if there is no server, no template or no connection. The message names the remedy.
+    pub async fn lease() -> Result<Self, TestDbError> {
+        TestDbOptions::new().lease().await
+    }
+
+    /// Leases the run's shared clone (isolation `shared`). Tests avoid conflicts by using their own keys: see [`crate::test_id`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::shared().await?;
+    /// let name = kapsel_testdb::test_id();
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ($1)").bind(&name).execute(db.pool()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn shared() -> Result<Self, TestDbError> {
+        TestDbOptions::new().shared().await
+    }
+
+    /// Opens a sandbox (isolation `transaction`). Its pool has one connection, in a transaction on the run's shared clone that is never
+    /// committed. A transaction that the application begins is a savepoint in it. `docs/SANDBOX.md` lists the differences from a database
+    /// of its own.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::sandbox().await?;
+    /// let mut tx = db.pool().begin().await?;
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(&mut *tx).await?;
+    /// tx.commit().await?;
+    /// db.release().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`Self::url`], [`Self::connect_options`] and [`Self::pool_options`] lead to the shared clone, outside of the sandbox.
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn sandbox() -> Result<Self, TestDbError> {
+        TestDbOptions::new().sandbox().await
+    }
+
+    /// Begins a transaction on the run's shared clone. It rolls back when it is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = kapsel_testdb::TestDb::begin().await?;
+    /// sqlx::query("DELETE FROM tenants").execute(&mut *tx).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Self::lease`].
+    pub async fn begin() -> Result<TestTransaction, TestDbError> {
+        let request = LeaseRequest::Shared(UseMode::Begin);
+        TestTransaction::begin(lease::obtain(request, Some(1)).await?).await
+    }
+}
+
+impl<V: Version> TestDb<V> {
+    fn new(leased: Leased<V>, leaks: Option<Leaks>) -> Self {
+        Self {
+            pool: leased.pool,
+            name: leased.name.to_string(),
+            db_name: leased.name,
+            lease: leased.lease,
+            session: leased.session,
+            permit: leased.permit,
+            leaks,
+        }
+    }
+
+    /// The pool on the database. It opens connections as needed, by default at most `pool.max_connections`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ('acme')").execute(db.pool()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pool(&self) -> &V::Pool {
+        &self.pool
+    }
+
+    /// The database's name.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// println!("works on {}", db.name());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The database's URL for other drivers, including the password if the server needs one. Do not print it.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let server = std::process::Command::new("my-server").env("DATABASE_URL", db.url()).spawn()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn url(&self) -> String {
+        self.session.file.server.url_with_password(&self.name)
+    }
+
+    /// The options of a pool of your own on the database. Its maximum size is that of [`Self::pool`] less 1 (at least 1), because the
+    /// `TestDb` keeps one connection open.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let options = db.pool_options().test_before_acquire(false);
+    /// let pool = options.connect_with(db.connect_options()).await?;
+    /// pool.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pool_options(&self) -> V::PoolOptions {
+        let mut settings = self.session.pool_settings(&self.permit);
+        settings.connections = (settings.connections - 1).max(1);
+        V::pool_options(&settings)
+    }
+
+    /// The complete options of a connection of your own.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use sqlx::Connection;
+    ///
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let mut connection = sqlx::PgConnection::connect_with(&db.connect_options()).await?;
+    /// connection.ping().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_options(&self) -> V::ConnectOptions {
+        self.session.connect_options::<V>(&self.db_name)
+    }
+
+    /// The options of a connection of the helper's own version of sqlx.
+    pub(super) fn internal_options(&self) -> PgConnectOptions {
+        self.session.file.server.options(&self.name)
+    }
+
+    /// Closes the pool and releases the database. If the test left connections, pools or transactions open, that is reported, makes the
+    /// test fail, or is ignored: see `pool.leaks`. Dropping a `TestDb` releases the database too, but neither closes the pool nor checks
+    /// for leaks, because a destructor cannot wait for connections that are being returned.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// sqlx::query("DELETE FROM tenants").execute(db.pool()).await?;
+    /// db.release().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Panics, so that the test fails, in two cases:
+    ///
+    /// - The sandbox was lost. (Dropping the `TestDb` panics as well, but only if the loss is known by then.)
+    /// - The test left something open, and [`Leaks::Fail`] is set. The database is then kept, like that of any failed test.
+    pub async fn release(self) {
+        let ended = self.end(Outcome::Passed).await;
+        if let Some(lost) = ended.sandbox_lost {
+            panic!("{lost}");
+        }
+        if let Some(leaks) = ended.fatal_leaks {
+            panic!("{leaks}");
+        }
+    }
+
+    /// Ends a lease of any kind: ends the sandbox, checks a passed test for leaks, closes the pool, and releases or keeps the database.
+    pub(super) async fn end(mut self, outcome: Outcome<'_>) -> EndReport {
+        let mut ended = EndReport::default();
+        let policy = self.leaks.unwrap_or(self.session.file.pool.leaks);
+        let mut lease = std::mem::replace(&mut self.lease, Lease::Ended);
+        if let Lease::Sandbox(sandbox, shared_use) = lease {
+            ended.sandbox_lost = sandbox.end(&self.pool, outcome.failure()).await.err();
+            lease = Lease::Shared(shared_use);
+        }
+        if let Outcome::Failed(_) = outcome {
+            // Leaks are not checked: they may be a consequence of the failure.
+            self.release_or_keep(lease, true);
+            return ended;
+        }
+        let leaks = match policy {
+            Leaks::Off => None,
+            Leaks::Warn | Leaks::Fail => self.left_open(&lease).await,
+        };
+        // The check for leaks has already waited for connections in use.
+        let timeout = if leaks.is_some() {
+            Duration::ZERO
+        } else {
+            CLOSE_TIMEOUT
+        };
+        let closed = tokio::time::timeout(timeout, self.pool.close()).await;
+        if let (Ok(()), Lease::Shared(shared_use)) = (closed, &mut lease)
+            && let Some(shared_use) = shared_use.take()
+        {
+            shared_use.end();
+        }
+        let fails = leaks.is_some() && policy == Leaks::Fail;
+        self.release_or_keep(lease, fails);
+        if fails {
+            ended.fatal_leaks = leaks;
+        } else if let Some(leaks) = leaks {
+            report::left_open(&leaks);
+        }
+        ended
+    }
+
+    /// Releases a clone, or keeps it if the test failed.
+    fn release_or_keep(&self, lease: Lease, failed: bool) {
+        let Lease::Clone(claim) = lease else { return };
+        if failed && self.session.file.keep.failed {
+            let claimant = claim.claimant().cloned();
+            match self.session.keep(claim) {
+                Ok(kept) => report::kept(&kept, &self.session.file.server, claimant.as_ref()),
+                Err(error) => report::not_kept(&self.db_name, &error),
+            }
+        } else if let Err(error) = self.session.release(claim) {
+            report::left_to_sweep(&error);
+        }
+    }
+}
+
+/// The outcome of a test.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outcome<'a> {
+    Passed,
+    /// With the message of the panic, empty if there is none.
+    Failed(&'a str),
+}
+
+impl<'a> Outcome<'a> {
+    fn failure(self) -> Option<&'a str> {
+        match self {
+            Self::Passed => None,
+            Self::Failed(message) => Some(message),
+        }
+    }
+}
+
+/// What the end of a lease detected.
+#[derive(Debug, Default)]
+pub(super) struct EndReport {
+    pub sandbox_lost: Option<SandboxLost>,
+    /// The message about leaks, if they make the test fail.
+    pub fatal_leaks: Option<String>,
+}
+
+impl<V: Version> Drop for TestDb<V> {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        match std::mem::replace(&mut self.lease, Lease::Ended) {
+            Lease::Sandbox(sandbox, _) => {
+                match sandbox.ended(&self.pool, panicking.then_some("")) {
+                    Err(lost) if panicking => report::lost_sandbox(&lost),
+                    Err(lost) => panic!("{lost}"),
+                    Ok(()) => {}
+                }
+            }
+            lease => self.release_or_keep(lease, panicking),
+        }
+    }
+}

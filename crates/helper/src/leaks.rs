@@ -1,0 +1,374 @@
+//! Finds leaks: connections that a test did not return to its pool, pools that it did not close, and open transactions.
+//!
+//! A test without leaks pays one round trip, for a function that reads shared memory. A finding is checked again for a short time, because a
+//! dropped connection returns to its pool a little later, and so does a closed backend end. The module only reads, so a crash at any
+//! point leaves the same as a crash of the test.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::identity::test_name;
+use crate::lease::Lease;
+use crate::sqlx_compat::{PooledConnection, SharedPool, Version};
+use crate::{TestDb, TestDbError};
+
+/// How long a connection may stay open after the test before it counts as a leak.
+const GRACE: Duration = Duration::from_millis(150);
+/// The minimum number of checks: on a busy machine one sleep may take longer than [`GRACE`].
+const MIN_CHECKS: usize = 10;
+/// Most connections have returned by then; after that, checks are less frequent.
+const SETTLED: Duration = Duration::from_millis(10);
+/// The resolution of timers. For a shorter time, the check polls without sleeping.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+/// The maximum number of characters of a query in a message.
+const MAX_QUERY_CHARS: usize = 120;
+
+/// The number of backends of any kind on this database. It reads no table, so the first one of a session takes at most half a millisecond;
+/// the view `pg_stat_activity` takes five.
+const BACKEND_COUNT: &str =
+    "SELECT pg_stat_get_db_numbackends(datid)::text FROM pg_stat_get_activity(pg_backend_pid())";
+
+/// The other client sessions on this database. The backend type of other roles' sessions may be hidden; only clients have a user.
+const SESSIONS: &str = "SELECT coalesce(a.state, 'connected'), a.application_name, \
+     (extract(epoch FROM clock_timestamp() - coalesce(a.state_change, a.backend_start)) * 1000)::int8::text, a.query \
+     FROM pg_stat_get_activity(NULL) a JOIN pg_stat_get_activity(pg_backend_pid()) me ON a.datid = me.datid AND a.pid <> me.pid \
+     WHERE a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' ORDER BY a.backend_start";
+
+/// The sessions that are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeakScope {
+    /// All sessions of the database: it belongs to the test.
+    Database,
+    /// Only the test's pool: other tests use the database too, or a pooler has sessions there.
+    Pool,
+}
+
+/// The open connections of a test.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OpenConnections {
+    /// Connections of the test's pool that were not returned.
+    held: usize,
+    /// All sessions except the idle ones of the test's pool, if they are known.
+    sessions: Vec<OpenSession>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct OpenSession {
+    /// `idle`, `active`, `idle in transaction` and so on.
+    state: String,
+    application: String,
+    /// Time in that state.
+    since: Duration,
+    /// The current or last query.
+    query: String,
+}
+
+impl OpenConnections {
+    fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// The number of connections. If the sessions are known, they include the connections that were not returned.
+    fn count(&self) -> usize {
+        self.sessions.len().max(self.held)
+    }
+}
+
+/// The result of a check, and the connection that the check used.
+struct LeakFinding {
+    open: OpenConnections,
+    checker: Option<Box<dyn PooledConnection>>,
+}
+
+/// Checks until nothing is open, but not longer than [`GRACE`].
+async fn find_leaks(pool: &impl SharedPool, scope: LeakScope) -> LeakFinding {
+    let begun = Instant::now();
+    let mut checker = None;
+    // The size of the pool when the server had no other session on the database.
+    let mut alone = None;
+    for checks in 1.. {
+        if checker.is_none() {
+            checker = pool.try_acquire();
+        }
+        if alone != Some(pool.size()) {
+            // The query comes first: connections return while it runs.
+            alone = size_if_alone(pool, scope, checker.as_deref_mut()).await;
+        }
+        if alone == Some(pool.size()) && held(pool, checker.is_some()) == 0 {
+            let open = OpenConnections::default();
+            return LeakFinding { open, checker };
+        }
+        let elapsed = begun.elapsed();
+        if elapsed > SETTLED {
+            // Idle connections are no leak. The sessions that remain on the server are in use.
+            pool.close_idle().await;
+        }
+        if elapsed > GRACE && checks >= MIN_CHECKS {
+            break;
+        }
+        match (checker.is_none() || alone.is_some(), elapsed) {
+            // A returning connection makes a round trip, for which the server needs the processor too.
+            (true, elapsed) if elapsed < TIMER_RESOLUTION => {
+                std::thread::yield_now();
+                tokio::task::yield_now().await;
+            }
+            (_, elapsed) if elapsed < SETTLED => tokio::time::sleep(TIMER_RESOLUTION).await,
+            _ => tokio::time::sleep(SETTLED).await,
+        }
+    }
+    let sessions = match (scope, checker.as_deref_mut()) {
+        (LeakScope::Database, Some(checker)) => sessions(checker).await,
+        _ => Vec::new(),
+    };
+    let held = held(pool, checker.is_some());
+    let open = OpenConnections { held, sessions };
+    LeakFinding { open, checker }
+}
+
+/// Returns the connection that the check used, and waits until it is idle: on its way it would count as in use.
+async fn return_checker(pool: &impl SharedPool, checker: Box<dyn PooledConnection>) {
+    let idle = pool.num_idle();
+    drop(checker);
+    let begun = Instant::now();
+    while pool.num_idle() <= idle && begun.elapsed() < SETTLED {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The number of the pool's connections that are in use, without the one that the check uses.
+fn held(pool: &impl SharedPool, has_checker: bool) -> usize {
+    (pool.size() as usize).saturating_sub(pool.num_idle() + usize::from(has_checker))
+}
+
+/// The size of the pool, if no other session is on the database.
+async fn size_if_alone(
+    pool: &impl SharedPool,
+    scope: LeakScope,
+    checker: Option<&mut (dyn PooledConnection + 'static)>,
+) -> Option<u32> {
+    let size = pool.size();
+    match (scope, checker) {
+        (LeakScope::Pool, _) => Some(size),
+        // The pool has no idle connection. Opening one for the check could take a connection slot from another test.
+        (LeakScope::Database, None) => (size == 0).then_some(0),
+        (LeakScope::Database, Some(checker)) => match checker.fetch_texts(BACKEND_COUNT).await {
+            Ok(rows) => {
+                let count = rows.first().and_then(|row| row.first()?.as_ref());
+                count.and_then(|n| n.parse().ok()).filter(|n| *n == size)
+            }
+            // The server does not answer; its log has the reason.
+            Err(_) => Some(size),
+        },
+    }
+}
+
+async fn sessions(checker: &mut dyn PooledConnection) -> Vec<OpenSession> {
+    let rows = checker.fetch_texts(SESSIONS).await.unwrap_or_default();
+    rows.into_iter().filter_map(parse_session).collect()
+}
+
+fn parse_session(row: Vec<Option<String>>) -> Option<OpenSession> {
+    let mut columns = row.into_iter().map(Option::unwrap_or_default);
+    Some(OpenSession {
+        state: columns.next()?,
+        application: columns.next()?,
+        since: Duration::from_millis(columns.next()?.parse().unwrap_or(0)),
+        query: columns.next()?,
+    })
+}
+
+/// The message: the test, the number of connections, each session, and the remedy.
+fn leak_message(open: &OpenConnections, test: &str, database: &str) -> String {
+    let count = open.count();
+    let plural = if count == 1 { "" } else { "s" };
+    let mut text = format!(
+        "the test `{test}` left {count} connection{plural} open on its database `{database}`"
+    );
+    if open.held > 0 {
+        let _ = write!(text, "; {} from the test's pool", open.held);
+    }
+    for session in &open.sessions {
+        let _ = write!(text, "\n  {session}");
+    }
+    text.push_str("\nawait spawned tasks, drop acquired connections, end transactions, and close your own pools");
+    text
+}
+
+impl std::fmt::Display for OpenSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} for {:.1} s", self.state, self.since.as_secs_f64())?;
+        if !self.application.is_empty() {
+            write!(f, ", application `{}`", self.application)?;
+        }
+        if !self.query.is_empty() {
+            write!(f, ", query: {}", shorten(&self.query))?;
+        }
+        Ok(())
+    }
+}
+
+/// The query on one line, with at most [`MAX_QUERY_CHARS`] characters.
+fn shorten(query: &str) -> String {
+    let words: Vec<&str> = query.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MAX_QUERY_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+impl<V: Version> TestDb<V> {
+    fn scope(&self, lease: &Lease) -> LeakScope {
+        let through_a_pooler = self.session.file.admin.is_some();
+        if matches!(lease, Lease::Clone(_)) && !through_a_pooler {
+            LeakScope::Database
+        } else {
+            LeakScope::Pool
+        }
+    }
+
+    /// The message about the connections that the test left open, if there are any.
+    pub(super) async fn left_open(&self, lease: &Lease) -> Option<String> {
+        let mut found = find_leaks(&self.pool, self.scope(lease)).await;
+        if found.open.is_empty() {
+            if let Some(checker) = found.checker {
+                checker.close().await;
+            }
+            return None;
+        }
+        if found.checker.is_none() && self.scope(lease) == LeakScope::Database {
+            self.add_sessions(&mut found.open).await;
+        }
+        Some(leak_message(&found.open, &test_name(), self.name()))
+    }
+
+    /// If the test holds all connections of the pool, lists the sessions over another one. Not if the run has no reserved connection slots.
+    async fn add_sessions(&self, open: &mut OpenConnections) {
+        if !self.session.file.connections.reserved {
+            return;
+        }
+        let mut settings = self.session.pool_settings(&self.permit);
+        settings.connections = 1;
+        let pool = V::open(V::pool_options(&settings), self.connect_options()).await;
+        let Ok(pool) = pool else { return };
+        if let Some(mut checker) = pool.try_acquire() {
+            open.sessions = sessions(checker.as_mut()).await;
+            checker.close().await;
+        }
+    }
+
+    /// Returns the number of connections to the database that are in use: connections acquired from this pool, and all connections of
+    /// other pools and programs. The server counts them (`pg_stat_get_activity`). On the shared clone, and through a pooler, only this
+    /// pool's connections are counted.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let held = db.pool().acquire().await?;
+    /// assert_eq!(db.active_connections().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TestDbError::Connect`] if the server does not answer.
+    pub async fn active_connections(&self) -> Result<usize, TestDbError> {
+        let failed = |source| TestDbError::Connect {
+            database: self.name().to_owned(),
+            source,
+        };
+        let in_use = |idle: usize| (self.pool.size() as usize).saturating_sub(idle);
+        if self.scope(&self.lease) == LeakScope::Pool {
+            return Ok(in_use(self.pool.num_idle()));
+        }
+        let mut checker = self.pool.acquire().await.map_err(failed)?;
+        let others = checker.fetch_texts(SESSIONS).await.map_err(failed)?;
+        let count = others.len().saturating_sub(self.pool.num_idle());
+        return_checker(&self.pool, checker).await;
+        Ok(count)
+    }
+
+    /// Asserts that no connection to the database is in use. Waits up to about 150 ms for connections that were dropped just
+    /// before. [`Self::active_connections`] documents which connections count.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDb::lease().await?;
+    /// let application = sqlx::PgPool::connect_with(db.connect_options()).await?;
+    /// application.close().await;
+    /// db.assert_no_connections().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// If a connection is in use. The message lists each one with its state, its age in seconds, and its query.
+    pub async fn assert_no_connections(&self) {
+        let mut found = find_leaks(&self.pool, self.scope(&self.lease)).await;
+        if found.checker.is_none() && !found.open.is_empty() {
+            self.add_sessions(&mut found.open).await;
+        }
+        if let Some(checker) = found.checker {
+            return_checker(&self.pool, checker).await;
+        }
+        if !found.open.is_empty() {
+            panic!("{}", leak_message(&found.open, &test_name(), self.name()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(state: &str, application: &str, millis: u64, query: &str) -> OpenSession {
+        OpenSession {
+            state: state.to_owned(),
+            application: application.to_owned(),
+            since: Duration::from_millis(millis),
+            query: query.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_message_lists_each_session_with_state_age_and_query() {
+        let open = OpenConnections {
+            held: 1,
+            sessions: vec![
+                session(
+                    "idle in transaction",
+                    "pays",
+                    1250,
+                    "UPDATE orders\n  SET paid = true",
+                ),
+                session("idle", "", 40, ""),
+            ],
+        };
+        assert_eq!(
+            leak_message(&open, "pays", "app_clone_x"),
+            "the test `pays` left 2 connections open on its database `app_clone_x`; 1 from the test's pool\n  \
+             idle in transaction for 1.2 s, application `pays`, query: UPDATE orders SET paid = true\n  \
+             idle for 0.0 s\n\
+             await spawned tasks, drop acquired connections, end transactions, and close your own pools"
+        );
+    }
+
+    #[test]
+    fn connections_without_known_sessions_are_counted() {
+        let open = OpenConnections {
+            held: 1,
+            sessions: Vec::new(),
+        };
+        let text = leak_message(&open, "pays", "app_clone_x");
+        assert!(text.starts_with("the test `pays` left 1 connection open on its database `app_clone_x`; 1 from the test's pool\n"), "{text}");
+    }
+
+    #[test]
+    fn long_queries_are_shortened_between_characters() {
+        let long = "ä ".repeat(200);
+        let short = shorten(&long);
+        assert_eq!(short.chars().count(), MAX_QUERY_CHARS + 1);
+        assert!(short.ends_with('…'), "{short}");
+        assert_eq!(shorten("SELECT\n\t1"), "SELECT 1");
+    }
+}

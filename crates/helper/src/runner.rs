@@ -1,0 +1,112 @@
+//! Runs a test of `#[kapsel_testdb::test]`. The macro only quotes a call of a function in this module.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{ExitCode, Termination};
+
+use futures_util::FutureExt;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::arguments::Arguments;
+use crate::db::Outcome;
+use crate::plan::TestPlan;
+use crate::sqlx_compat::Version;
+use crate::{TestDb, TestDbError, report};
+
+/// Runs an async test: sets up its databases, calls the function, and releases or keeps the databases. Returns the exit code of what the
+/// test returned, reported as the test harness would report it.
+///
+/// # Panics
+/// Panics with the test's own panic, or if the test gets no database.
+pub fn run<A, T, F>(plan: TestPlan, test: impl FnOnce(A) -> F) -> ExitCode
+where
+    A: Arguments,
+    T: Termination,
+    F: Future<Output = T>,
+{
+    runtime(Builder::new_current_thread()).block_on(async {
+        let (databases, arguments) = unwrap(plan.set_up().await);
+        let body = async { test(arguments).await.report() };
+        let outcome = AssertUnwindSafe(body).catch_unwind().await;
+        plan.finish(databases, outcome).await
+    })
+}
+
+/// Runs a test that is not an async function, outside of the runtime: it may block, and it may call `Handle::current().block_on`.
+///
+/// # Panics
+/// Panics with the test's own panic, or if the test gets no database.
+pub fn run_blocking<A, T>(plan: TestPlan, test: impl FnOnce(A) -> T) -> ExitCode
+where
+    A: Arguments,
+    T: Termination,
+{
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1);
+    let runtime = runtime(builder);
+    let (databases, arguments) = unwrap(runtime.block_on(plan.set_up()));
+    let outcome = {
+        let _entered = runtime.enter();
+        catch_unwind(AssertUnwindSafe(|| test(arguments).report()))
+    };
+    runtime.block_on(plan.finish(databases, outcome))
+}
+
+fn runtime(mut builder: Builder) -> Runtime {
+    match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("failed to start the test's runtime: {error}"),
+    }
+}
+
+fn unwrap<T>(result: Result<T, TestDbError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("failed to get a database for the test: {error}"),
+    }
+}
+
+impl TestPlan {
+    async fn finish<V: Version>(
+        &self,
+        databases: Vec<TestDb<V>>,
+        result: std::thread::Result<ExitCode>,
+    ) -> ExitCode {
+        let passed = match &result {
+            Ok(code) => *code == ExitCode::SUCCESS,
+            Err(_) => self.should_panic,
+        };
+        let outcome = match &result {
+            _ if passed => Outcome::Passed,
+            Ok(_) => Outcome::Failed(""),
+            Err(panic) => Outcome::Failed(panic_message(panic)),
+        };
+        let (mut lost, mut leaks) = (None, None);
+        for db in databases {
+            let ended = db.end(outcome).await;
+            lost = lost.or(ended.sandbox_lost);
+            leaks = ended.fatal_leaks.or(leaks);
+        }
+        if passed && result.is_ok() {
+            if let Some(lost) = lost {
+                panic!("{lost}");
+            }
+            if let Some(leaks) = leaks {
+                panic!("{leaks}");
+            }
+        } else {
+            // The test has failed already, or a panic is expected. In both cases another panic would change nothing.
+            lost.iter().for_each(|lost| report::lost_sandbox(lost));
+            leaks.iter().for_each(|leaks| report::left_open(leaks));
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// The message of a panic, empty if it has none.
+fn panic_message(panic: &Box<dyn Any + Send>) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or_default()
+}

@@ -1,0 +1,391 @@
+//! The run that this process participates in: the exported run (fast path), or a standalone run, which this process opens for itself (slow
+//! path) and which ends with its last lease.
+
+mod administration;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use kapsel_testdb_core::config::{self, Config, Layer};
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::protocol::{
+    Claim, Claimant, DbName, EntryState, Kind, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
+    Runtime,
+};
+use kapsel_testdb_core::run::{self, Identity, clone, end, kept};
+use kapsel_testdb_core::template::LogObserver;
+use kapsel_testdb_core::{connections, env, platform};
+
+use crate::slots::{self, Permit};
+use crate::template::CustomTemplate;
+use crate::{TestDbError, background, report};
+
+/// The participation of this process in a run.
+#[derive(Debug)]
+pub struct Session {
+    /// Only the destructor takes it out.
+    inner: Option<Inner>,
+    /// The contents of `run.json`.
+    pub file: RunFile,
+    path: PathBuf,
+    keeper_watch: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: RunDir,
+    /// Holds the run lock. On the fast path it is opened when it is first needed.
+    admin: Arc<tokio::sync::Mutex<Option<Admin>>>,
+    /// Set if the run is standalone.
+    standalone: Option<StandaloneRun>,
+}
+
+/// The parts of a session that only a standalone run has.
+#[derive(Debug)]
+struct StandaloneRun {
+    runtime: Runtime,
+    /// Granted before the process opened its first connection. Includes the slots of the first lease.
+    entry: QueueEntry,
+    first_lease_pending: AtomicBool,
+}
+
+/// The exported run. The process participates in it until it ends.
+static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
+/// The standalone run. It ends with its last lease.
+static STANDALONE: Mutex<Weak<Session>> = Mutex::new(Weak::new());
+/// Released claims of a retry. Their `flock`s are held until the process ends, so the keeper knows that the retry may still fail.
+static RELEASED_BY_RETRY: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
+/// Held while a session is opened, so that only one is.
+static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Returns the process's session. The first caller opens it; `connections` is the number of connections that this caller declares.
+pub async fn current(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+    let _opening = OPENING.lock().await;
+    if let Some(session) = lock(&EXPORTED).clone() {
+        return Ok(session);
+    }
+    if let Some(session) = lock(&STANDALONE).upgrade() {
+        return Ok(session);
+    }
+    if let Some(path) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) {
+        match Session::join(Path::new(&path)) {
+            Ok(session) => {
+                let session = Arc::new(session);
+                *lock(&EXPORTED) = Some(session.clone());
+                return Ok(session);
+            }
+            Err(error @ RunDirError::Gone { .. }) => report::stale_run(&error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    open_standalone(connections).await
+}
+
+/// Returns the session of a standalone run, even if a run was exported: that run's template is gone.
+pub async fn standalone(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+    let _opening = OPENING.lock().await;
+    let open = lock(&STANDALONE).upgrade();
+    match open {
+        Some(session) => Ok(session),
+        None => open_standalone(connections).await,
+    }
+}
+
+async fn open_standalone(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+    let session = Arc::new(background::run(Session::open_standalone(connections)).await?);
+    *lock(&STANDALONE) = Arc::downgrade(&session);
+    Ok(session)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    fn join(path: &Path) -> Result<Self, RunDirError> {
+        let dir = RunDir::join(path)?;
+        let file = dir.read()?;
+        Ok(Self::new(dir, file, None, None))
+    }
+
+    /// Does what `prepare` does, for this process alone.
+    async fn open_standalone(connections: Option<u32>) -> Result<Self, TestDbError> {
+        let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let start = start
+            .or_else(|| std::env::current_dir().ok())
+            .unwrap_or_default();
+        let config = config::load(&config::find_root(&start), Layer::default())?;
+        let runtime = Runtime::open()?;
+        // The process must not hold a connection while it waits for slots. A managed server has no address before it runs, but it has
+        // enough connections.
+        let entry = match config.server.administered() {
+            Some(address) => {
+                Some(enqueue(&Ledger::open(&runtime, address)?, &config, connections).await?)
+            }
+            None => None,
+        };
+        let open = run::open(&config, Identity::Process, 1, &LogObserver).await?;
+        let entry = match entry {
+            Some(entry) => entry,
+            None => {
+                let ledger = Ledger::open(&runtime, &open.server.admin_address)?;
+                enqueue(&ledger, &config, connections).await?
+            }
+        };
+        let standalone = StandaloneRun {
+            runtime,
+            entry,
+            first_lease_pending: AtomicBool::new(true),
+        };
+        let (admin, standalone) = (Some(open.admin), Some(standalone));
+        Ok(Self::new(open.dir, open.file, admin, standalone))
+    }
+
+    fn new(
+        dir: RunDir,
+        file: RunFile,
+        admin: Option<Admin>,
+        standalone: Option<StandaloneRun>,
+    ) -> Self {
+        Self {
+            path: dir.path().to_path_buf(),
+            inner: Some(Inner {
+                dir,
+                admin: Arc::new(tokio::sync::Mutex::new(admin)),
+                standalone,
+            }),
+            file,
+            keeper_watch: Mutex::new(None),
+        }
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner
+            .as_ref()
+            .expect("only the destructor takes it out")
+    }
+
+    pub fn dir(&self) -> &RunDir {
+        &self.inner().dir
+    }
+
+    /// Whether this process opened the run for itself.
+    pub fn is_standalone(&self) -> bool {
+        self.inner().standalone.is_some()
+    }
+
+    /// Whether a keeper drops released clones and keeps those of failed tests. Without a keeper the helper does both.
+    pub fn has_keeper(&self) -> bool {
+        !self.is_standalone() && self.dir().has_keeper()
+    }
+
+    /// The permit for a lease's connections: `declared` by the test, else the run's number per process.
+    pub async fn permit(&self, declared: Option<u32>) -> Result<Permit, TestDbError> {
+        let reserved = self.file.connections;
+        let connections = declared.unwrap_or(reserved.per_process);
+        if let Some(standalone) = &self.inner().standalone
+            && standalone
+                .first_lease_pending
+                .swap(false, Ordering::Relaxed)
+        {
+            // The entry has one slot for the administrative session.
+            let granted = standalone.entry.holder.slots - 1;
+            return Ok(Permit::granted(declared.unwrap_or(granted)));
+        }
+        let missing = connections::slots_to_request(
+            reserved,
+            declared,
+            self.is_lease_expected(),
+            self.has_keeper(),
+        );
+        if missing == 0 {
+            return Ok(Permit::granted(connections));
+        }
+        // The wait for slots may be long, and the keeper may end meanwhile.
+        self.watch_keeper();
+        let ledger = Ledger::open(self.dir().runtime(), self.file.admin_address())?;
+        Permit::take(&ledger, missing, connections).await
+    }
+
+    /// Whether the run reserved slots for the next lease. It expects one lease for each of nextest's test slots, or one for each thread of
+    /// a test harness that runs its tests in one process.
+    fn is_lease_expected(&self) -> bool {
+        let open = slots::open_leases();
+        match env::test_slot() {
+            Some(slot) => open == 0 && slot < self.file.threads,
+            None => open < self.file.threads,
+        }
+    }
+
+    /// Claims a ready clone, or creates one. Only the run's own template has ready clones. The entry records the claimant.
+    pub async fn claim(
+        &self,
+        custom_template: Option<&Arc<CustomTemplate>>,
+        claimant: Option<Claimant>,
+    ) -> Result<Claim, TestDbError> {
+        let ready = match custom_template {
+            None => self.dir().claim(claim_offset()),
+            Some(_) => None,
+        };
+        match ready {
+            Some(claim) => Ok(claim.with_claimant(claimant)),
+            None => self.create_clone(custom_template, claimant).await,
+        }
+    }
+
+    /// Creates a clone in this process, without waiting for the keeper.
+    pub async fn create_clone(
+        &self,
+        custom_template: Option<&Arc<CustomTemplate>>,
+        claimant: Option<Claimant>,
+    ) -> Result<Claim, TestDbError> {
+        let name = match custom_template {
+            None => clone::new_name(&self.file, Kind::Clone),
+            Some(template) => template.new_clone_name(&self.file),
+        };
+        let claim = self.dir().create_leased(&name)?.with_claimant(claimant);
+        let custom_template = custom_template.cloned();
+        let created = self
+            .with_admin(move |admin, file, dir| {
+                Box::pin(async move {
+                    let file = match custom_template {
+                        None => Cow::Borrowed(file),
+                        Some(template) => Cow::Owned(template.ensure(admin, file, dir).await?),
+                    };
+                    Ok(clone::create(admin, &file, &name).await?)
+                })
+            })
+            .await;
+        if created.is_err() {
+            self.dir().remove_entry(EntryState::Leased, &claim.name);
+        }
+        created.map(|()| claim)
+    }
+
+    /// Returns the run's shared clone, but not the one that was `lost`. Creates it if there is none.
+    pub async fn shared_clone(&self, lost: Option<DbName>) -> Result<DbName, TestDbError> {
+        if let Some(name) = self.dir().shared().filter(|n| Some(n) != lost.as_ref()) {
+            return Ok(name);
+        }
+        self.with_admin(move |admin, file, dir| {
+            Box::pin(
+                async move { Ok(clone::ensure_shared(admin, dir, file, lost.as_ref()).await?) },
+            )
+        })
+        .await
+    }
+
+    /// Releases a clone: by a rename if there is a keeper, which then drops the clone; else drops it here.
+    pub fn release(&self, claim: Claim) -> Result<(), TestDbError> {
+        let name = claim.name.clone();
+        if !self.dir().move_leased(&name, EntryState::Released) {
+            return Ok(());
+        }
+        if self.has_keeper() {
+            if claim.claimant().is_some_and(Claimant::is_retry) {
+                lock(&RELEASED_BY_RETRY).push(claim);
+            }
+            return Ok(());
+        }
+        let retry = claim.claimant().filter(|c| c.is_retry());
+        if let (Some(standalone), Some(retry)) = (&self.inner().standalone, retry) {
+            release_attempts_of_dead_runs(&standalone.runtime, retry)?;
+        }
+        self.with_admin_blocking(move |admin, file, dir| {
+            Box::pin(async move { Ok(clone::drop_released(admin, dir, file, &name).await?) })
+        })
+    }
+
+    /// Keeps a failed test's clone, and returns its new name. If there is a keeper, the keeper renames it a little later.
+    pub fn keep(&self, claim: Claim) -> Result<DbName, TestDbError> {
+        let name = claim.name.clone();
+        let kept_name = name.with_kind(Kind::Kept);
+        if !self.dir().end_lease(claim, EntryState::Failed) || self.has_keeper() {
+            return Ok(kept_name);
+        }
+        self.with_admin_blocking(move |admin, file, dir| {
+            Box::pin(async move {
+                kept::preserve(admin, dir.entries(), &name).await?;
+                kept::enforce_limits(admin, &file.namespace, file.keep).await?;
+                Ok(kept_name)
+            })
+        })
+    }
+}
+
+impl Drop for Session {
+    /// Ends a standalone run: drops its databases except those of failed tests, frees the locks, removes the directory. The keeper ends
+    /// an exported run.
+    fn drop(&mut self) {
+        let Some(Inner {
+            dir,
+            admin,
+            standalone,
+        }) = self.inner.take()
+        else {
+            return;
+        };
+        let Some(standalone) = standalone else {
+            return;
+        };
+        let (run, namespace) = (self.file.run.clone(), self.file.namespace.clone());
+        let incomplete = background::run_blocking(async move {
+            let Some(mut admin) = admin.lock().await.take() else {
+                return Ok(Some(
+                    "the run's session with the server was lost".to_owned(),
+                ));
+            };
+            let fence = {
+                // Under the gate, because a process that checks whether the run is alive holds the lock for a moment, also under the gate.
+                let _gate = standalone.runtime.gate()?;
+                dir.end()
+            };
+            let Ok(dead) = fence else {
+                return Ok(Some("another process still uses the run".to_owned()));
+            };
+            let runtime = &standalone.runtime;
+            let removed = end::remove(&mut admin, runtime, &namespace, &run, dead, true);
+            let skipped = removed.await?.skipped.into_iter().next();
+            admin.close().await;
+            Ok(skipped.map(|one| format!("`{}`: {}", one.name, one.reason)))
+        });
+        match incomplete {
+            Ok(None) => {}
+            // The run directory is still there, so the sweep finds the run.
+            Ok(Some(reason)) => report::left_to_sweep(&reason),
+            Err(error) => report::left_to_sweep(&error),
+        }
+    }
+}
+
+/// Releases the databases of a retry's earlier attempts. On the slow path each attempt has a standalone run. If an attempt was killed, the
+/// next sweep would keep its database.
+fn release_attempts_of_dead_runs(runtime: &Runtime, retry: &Claimant) -> Result<(), RunDirError> {
+    let _gate = runtime.gate()?;
+    let runs = runtime.runs().into_iter().map(|run| runtime.run_path(&run));
+    for dead in runs.filter_map(|path| RunDir::fence(&path).ok()?) {
+        clone::release_earlier_attempts(dead.entries(), retry);
+    }
+    Ok(())
+}
+
+/// Waits for the slots of a standalone run: one for the administrative session, and those of the first lease.
+async fn enqueue(
+    ledger: &Ledger,
+    config: &Config,
+    connections: Option<u32>,
+) -> Result<QueueEntry, TestDbError> {
+    let cores = platform::cores();
+    slots::wait(ledger, |limit, queued| {
+        let share = limit.share(cores.max(queued), config.pool.max_connections);
+        1 + connections.unwrap_or(share)
+    })
+    .await
+}
+
+/// The offset at which a claim starts to try the ready clones: processes that start at the same time use different ones.
+fn claim_offset() -> usize {
+    env::test_slot().unwrap_or_else(|| std::process::id() as usize)
+}

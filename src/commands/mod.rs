@@ -1,0 +1,19 @@
+//! One file per command: a function that takes resolved settings and a printer.
+
+pub mod acquire;
+pub mod completions;
+pub mod config;
+pub mod doctor;
+pub mod idle;
+pub mod init;
+
+pub mod keeper;
+pub mod kept;
+pub mod libpq;
+pub mod pollution;
+pub mod prepare;
+pub mod run;
+pub mod server;
+pub mod status;
+pub mod sweep;
+pub mod wait;

@@ -1,0 +1,162 @@
+//! `kapsel-testdb prepare`: config → server → template → run → export.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use kapsel_testdb_core::config::{Config, ExportUrl};
+use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone};
+use kapsel_testdb_core::server::ServerKind;
+use kapsel_testdb_core::server::verify::{Requirements, one_line_summary, verify};
+use kapsel_testdb_core::{env, platform, template};
+
+use crate::args::Prepare;
+use crate::commands::pollution;
+use crate::failure::Result;
+use crate::keeper::spawn;
+use crate::printer::Printer;
+use crate::{export, sweep};
+
+pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
+    match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
+        Some(file) => under_nextest(config, &args, file, printer).await?,
+        None => outside_nextest(config, &args, printer).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the whole run. The keeper stays alive until nextest ends.
+async fn under_nextest(
+    config: &Config,
+    args: &Prepare,
+    nextest_env: PathBuf,
+    printer: &Printer,
+) -> Result<()> {
+    let begun = Instant::now();
+    export::check_writable(&nextest_env)?;
+    let id = std::env::var(env::NEXTEST_RUN_ID).unwrap_or_default();
+    let identity = if id.is_empty() {
+        Identity::Process
+    } else {
+        Identity::Nextest(&id)
+    };
+    let mut run = run::open(config, identity, test_threads(), printer).await?;
+    warn(config, &run, false, printer);
+    pollution::print_pending(&run.runtime, &config.namespace, None, printer);
+    if run.joined {
+        clone::refresh_shared(&run.dir).await?;
+    }
+    if config.export_url == ExportUrl::Shared {
+        clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
+    }
+    if config.keeper && !args.no_keeper {
+        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config)?;
+    } else {
+        // Without a keeper nothing else sweeps. An error here is no reason for tests to fail.
+        match sweep::sweep_local(&run.runtime, &run.file).await {
+            Ok(report) => printer.detail(&report.to_string()),
+            Err(error) => printer.warn(&format!("the sweep failed: {error}")),
+        }
+        super::idle::start_watch(config, printer);
+    }
+    let variables = export::for_run(&run.dir, &run.file, config.export_url);
+    export::write_nextest(&nextest_env, &variables)?;
+    printer.detail(&summary(&run, begun));
+    Ok(())
+}
+
+/// Prepares only server and template: a run is never started from a shell, which may end at any moment.
+async fn outside_nextest(config: &Config, args: &Prepare, printer: &Printer) -> Result<()> {
+    let begun = Instant::now();
+    let mut run = run::open(config, Identity::Process, test_threads(), printer).await?;
+    printer.line(&summary(&run, begun));
+    warn(config, &run, true, printer);
+    pollution::print_pending(&run.runtime, &config.namespace, None, printer);
+    let prepared = persistent(config, &mut run, printer).await;
+    let OpenRun {
+        runtime,
+        dir,
+        server,
+        admin,
+        ..
+    } = run;
+    admin.close().await;
+    run::close(&runtime, dir);
+    super::idle::start_watch(config, printer);
+    prepared?;
+    if let Some(format) = args.format {
+        let database = config
+            .persistent
+            .as_deref()
+            .unwrap_or(&server.maintenance_database);
+        if server.address.password.is_some() {
+            printer.warn(
+                "the printed URL contains no password; set PGPASSWORD or a passfile in addition",
+            );
+        }
+        let variables = export::for_database(&server.address, database);
+        printer.data(&export::format(&variables[..1].to_vec(), format.into())?);
+    }
+    Ok(())
+}
+
+/// Interval before the same warning is printed again.
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Prints one line if the server makes tests slow or fail; under nextest not for every run.
+fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
+    let requirements = Requirements {
+        threads: test_threads(),
+        pool: config.pool.max_connections,
+        base: &config.template.base,
+        managed: run.server.kind == ServerKind::Local,
+        limit: run.limit,
+    };
+    let Some(line) = one_line_summary(&verify(&run.server.facts, requirements)) else {
+        return;
+    };
+    let warning = format!("{}: {line}\n", run.server.admin_address);
+    let (runtime, namespace) = (&run.runtime, &config.namespace);
+    if always || !runtime.is_warning_noted(namespace, &warning, WARNING_INTERVAL) {
+        printer.warn(&line);
+        // If this fails, the warning is printed again next time.
+        let _ = runtime.note_warning(namespace, &warning);
+    }
+}
+
+async fn persistent(config: &Config, run: &mut OpenRun, printer: &Printer) -> Result<(), RunError> {
+    let Some(name) = &config.persistent else {
+        return Ok(());
+    };
+    let applied = template::migrate_persistent(&mut run.admin, &run.server, config, name).await?;
+    printer.line(&match applied {
+        0 => format!("database `{name}` is current"),
+        n => format!("database `{name}`: {n} migrations applied"),
+    });
+    Ok(())
+}
+
+fn summary(run: &OpenRun, begun: Instant) -> String {
+    let facts = &run.server.facts;
+    format!(
+        "{} PostgreSQL {} at {}, template {} {}, {} ms",
+        run.server.kind.as_str(),
+        facts.version(),
+        run.server.address,
+        run.template.name,
+        if run.template.existed {
+            "current"
+        } else {
+            "built"
+        },
+        begun.elapsed().as_millis()
+    )
+}
+
+/// Number of tests that run at once: nextest's number of test threads, else the number of cores.
+pub fn test_threads() -> usize {
+    let threads = std::env::var(env::NEXTEST_TEST_THREADS).ok();
+    threads
+        .and_then(|t| t.parse().ok())
+        .unwrap_or_else(platform::cores)
+}

@@ -1,0 +1,61 @@
+//! `kapsel-testdb sweep`: the keeper's sweep in the foreground.
+
+use std::process::ExitCode;
+
+use kapsel_testdb_core::config::Config;
+
+use crate::args::Sweep;
+use crate::failure::{NOT_REMOVED, Result};
+use crate::printer::Printer;
+use crate::sweep::{Options, SweepReport, sweep};
+
+pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<ExitCode> {
+    let full = Options::full();
+    let options = Options {
+        dry_run: args.dry_run,
+        watch: full.watch.filter(|_| !args.no_wait),
+    };
+    let Some(report) = sweep(config, options).await? else {
+        printer.not_running(&config.server, args.json);
+        return Ok(ExitCode::SUCCESS);
+    };
+    if args.json {
+        let json = serde_json::to_value(&report)?;
+        let mut with_schema = serde_json::json!({ "schema": 1 });
+        if let (Some(to), Some(from)) = (with_schema.as_object_mut(), json.as_object()) {
+            to.extend(from.clone());
+        }
+        printer.data(&format!("{with_schema:#}\n"));
+    } else {
+        print(&report, printer);
+    }
+    Ok(if report.skipped.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_REMOVED)
+    })
+}
+
+fn print(report: &SweepReport, printer: &Printer) {
+    let verb = if report.dry_run {
+        "would drop"
+    } else {
+        "dropped"
+    };
+    for name in &report.dropped {
+        printer.line(&format!("{verb} {name}"));
+    }
+    for name in &report.kept {
+        let verb = if report.dry_run { "would keep" } else { "kept" };
+        printer.line(&format!("{verb} {name}"));
+    }
+    for run in &report.unconfirmed_runs {
+        printer.line(&format!(
+            "run {run} of another host appears dead; `kapsel-testdb sweep` without --dry-run and --no-wait watches it for 30 s and removes it"
+        ));
+    }
+    for skipped in &report.skipped {
+        printer.problem(&format!("skipped {}: {}", skipped.name, skipped.reason));
+    }
+    printer.line(&report.to_string());
+}

@@ -1,0 +1,128 @@
+//! The keeper's workers: each runs one job on one session, and returns the session with the result if it is still usable.
+
+use tokio::sync::Semaphore;
+
+use kapsel_testdb_core::pg::admin::Admin;
+use kapsel_testdb_core::pg::connect::RetryLimits;
+use kapsel_testdb_core::protocol::{DbName, Kind, RunDir, RunFile};
+use kapsel_testdb_core::run::{RunError, clone, kept};
+use kapsel_testdb_core::sqlstate;
+
+use crate::keeper::plan::Job;
+use crate::pollution;
+
+/// A finished job, and its session if that is still usable.
+pub struct FinishedJob {
+    pub job: Job,
+    pub admin: Option<Admin>,
+    pub result: Result<Option<DbName>, RunError>,
+}
+
+/// Runs a job on an existing session or on a new one.
+pub async fn work(
+    job: Job,
+    admin: Option<Admin>,
+    dir: &RunDir,
+    file: &RunFile,
+    spare: &Semaphore,
+) -> FinishedJob {
+    let mut admin = match connected(admin, file).await {
+        Ok(admin) => admin,
+        Err(error) => {
+            return FinishedJob {
+                job,
+                admin: None,
+                result: Err(error),
+            };
+        }
+    };
+    let result = match &job {
+        Job::Shared => clone::ensure_shared(&mut admin, dir, file, None)
+            .await
+            .map(Some),
+        Job::Create => create_and_warm(&mut admin, file, spare).await.map(Some),
+        Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
+        Job::Drop(name) => {
+            if let Some(shared) = pollution::SharedClone::of_round(dir, file, name) {
+                inspect(shared, &mut admin, dir, spare).await;
+            }
+            clone::drop_released(&mut admin, dir, file, name)
+                .await
+                .map(|()| None)
+                .map_err(RunError::from)
+        }
+    };
+    let admin = result.is_ok().then_some(admin);
+    FinishedJob { job, admin, result }
+}
+
+/// The worker's session, or a new one that holds the run lock. If this process dies, the server still finishes a `CREATE DATABASE` of the session;
+/// the lock prevents the removal of the run until then.
+async fn connected(admin: Option<Admin>, file: &RunFile) -> Result<Admin, RunError> {
+    if let Some(admin) = admin {
+        return Ok(admin);
+    }
+    let admin = clone::try_admin(file, "keeper", RetryLimits::RUNNING).await?;
+    admin.ok_or_else(|| RunError::FencedOff(file.run.clone()))
+}
+
+/// Inspects the shared clone of a finished round. Needs the spare session besides the worker's.
+async fn inspect(
+    shared: pollution::SharedClone<'_>,
+    admin: &mut Admin,
+    dir: &RunDir,
+    spare: &Semaphore,
+) {
+    let _session = spare.acquire().await;
+    shared.inspect(admin, dir.runtime()).await;
+}
+
+/// Preserves the clone of a failed test, and enforces the limits, because many tests of one run may fail.
+async fn preserve(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Option<DbName>, RunError> {
+    let kept = kept::preserve(admin, dir.entries(), name).await?;
+    kept::enforce_limits(admin, &file.namespace, file.keep).await?;
+    Ok(kept)
+}
+
+/// Creates a clone. If the spare session is free, connects to the clone once.
+async fn create_and_warm(
+    admin: &mut Admin,
+    file: &RunFile,
+    spare: &Semaphore,
+) -> Result<DbName, RunError> {
+    let name = clone::create_new(admin, file, Kind::Clone).await?;
+    if let Ok(_session) = spare.try_acquire()
+        && let Err(error) = clone::warm(file, &name).await
+    {
+        tracing::info!("failed to warm `{name}`: {error}");
+    }
+    Ok(name)
+}
+
+/// Whether the server rejected the statement for a permanent reason, so that a retry would fail too.
+pub fn is_permanent(error: &RunError) -> bool {
+    // Class 53: insufficient resources; class 57: operator intervention (shutdown, cancel).
+    code_of(error).is_some_and(|code| !code.starts_with("53") && !code.starts_with("57"))
+}
+
+/// Whether the server would also refuse the next database: the template, the privilege or disk space is missing.
+pub fn prevents_creation(error: &RunError) -> bool {
+    const REASONS: [&str; 3] = [
+        sqlstate::INVALID_CATALOG_NAME,
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        sqlstate::DISK_FULL,
+    ];
+    code_of(error).is_some_and(|code| REASONS.contains(&code.as_str()))
+}
+
+fn code_of(error: &RunError) -> Option<String> {
+    match error {
+        RunError::Pg(error) => error.code(),
+        _ => None,
+    }
+}

@@ -1,0 +1,175 @@
+//! The only access to the terminal: standard error for people, standard output for data, progress only on a terminal.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "all other modules print through this one"
+)]
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+use kapsel_testdb_core::config::ServerConfig;
+use kapsel_testdb_core::server::ServerKind;
+use kapsel_testdb_core::template::{BuildEvent, BuildObserver};
+
+/// Prints for people and for programs.
+#[derive(Debug)]
+pub struct Printer {
+    quiet: bool,
+    verbose: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+/// Sends the library's log to standard error: warnings, more with `-v`, or as set by RUST_LOG.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "kapsel_testdb=info,warn",
+        _ => "kapsel_testdb=debug,info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+impl Printer {
+    /// A printer; `quiet` suppresses everything but errors and problems, `verbose` adds details.
+    pub fn new(quiet: bool, verbose: u8) -> Self {
+        Self {
+            quiet,
+            verbose: verbose > 0,
+            bar: Mutex::new(None),
+        }
+    }
+
+    /// A line for people.
+    pub fn line(&self, text: &str) {
+        if !self.quiet {
+            self.print_above_bar(text);
+        }
+    }
+
+    /// A line that is printed only with `verbose`.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.line(text);
+        }
+    }
+
+    /// A line about a problem; printed even if `quiet`.
+    pub fn problem(&self, text: &str) {
+        self.print_above_bar(text);
+    }
+
+    /// Prints that the server is not running, which this command does not change; with `json` also as data.
+    pub fn not_running(&self, server: &ServerConfig, json: bool) {
+        self.line(ServerKind::of(server).not_running());
+        if json {
+            self.data("{\"schema\": 1, \"server\": null}\n");
+        }
+    }
+
+    /// A warning.
+    pub fn warn(&self, text: &str) {
+        self.line(&format!("warning: {text}"));
+    }
+
+    /// The error that ends the command, with its sources.
+    pub fn error(&self, error: &dyn std::error::Error) {
+        self.finish_bar();
+        let mut text = String::new();
+        for cause in chain(error) {
+            let cause = cause.to_string();
+            // A transparent or quoting error repeats its source.
+            if !text.ends_with(&cause) && !text.contains(&cause) {
+                let colon = if text.is_empty() { "" } else { ": " };
+                text.push_str(&format!("{colon}{cause}"));
+            }
+        }
+        eprintln!("error: {text}");
+    }
+
+    /// Data for programs, on standard output. A closed pipe is not an error.
+    pub fn data(&self, text: &str) {
+        let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+
+    fn print_above_bar(&self, text: &str) {
+        let bar = self.bar.lock();
+        match bar.as_deref() {
+            Ok(Some(bar)) if !bar.is_hidden() => bar.println(text),
+            _ => eprintln!("{text}"),
+        }
+    }
+
+    fn finish_bar(&self) {
+        if let Ok(mut bar) = self.bar.lock()
+            && let Some(bar) = bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn start_bar(&self, steps: usize) {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::new(steps as u64);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        if let Ok(mut slot) = self.bar.lock() {
+            *slot = Some(bar);
+        }
+    }
+}
+
+impl BuildObserver for Printer {
+    fn event(&self, event: &BuildEvent<'_>) {
+        match event {
+            BuildEvent::Waiting { holders } => self.line(&format!(
+                "waiting for another process to build the template: {}",
+                holders.join(", ")
+            )),
+            BuildEvent::Building {
+                reasons,
+                reused,
+                steps,
+            } => {
+                let from = match reused {
+                    0 => String::new(),
+                    n => format!(" on top of {n} unchanged migrations"),
+                };
+                let files = if *steps == 1 { "file" } else { "files" };
+                self.line(&format!("building the template: {steps} {files}{from}"));
+                for reason in *reasons {
+                    self.line(&format!("  because {reason}"));
+                }
+                self.start_bar(*steps);
+            }
+            BuildEvent::Step { file } => {
+                self.detail(&format!("  running {file}"));
+                if let Ok(bar) = self.bar.lock()
+                    && let Some(bar) = bar.as_ref()
+                {
+                    bar.inc(1);
+                    bar.set_message((*file).to_owned());
+                }
+            }
+            BuildEvent::Built => self.finish_bar(),
+        }
+    }
+}
+
+/// An error and its sources.
+fn chain(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(Some(error), |error| error.source())
+}

@@ -1,0 +1,288 @@
+//! Configuration: what is wrong is named with its place and exit code 3; what is right says where it came from.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Project, Server};
+
+#[test]
+fn what_cannot_be_read_is_named_with_its_place() {
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "namespace = \"app\"\n[pool\nmax = 1\n",
+            &[
+                ".config/kapsel-testdb.toml",
+                "not valid TOML",
+                "line 2",
+                "column",
+            ],
+        ),
+        (
+            "[pool]\nmax_connections = \"many\"\n",
+            &[
+                "`pool.max_connections = \"many\"`",
+                ".config/kapsel-testdb.toml",
+                "whole number",
+            ],
+        ),
+        (
+            "[pool]\nmax_connections = 0\n",
+            &["`pool.max_connections = 0`", "from 1 to 10000"],
+        ),
+        (
+            "[keep]\nfailed = \"yes\"\n",
+            &[
+                "`keep.failed = \"yes\"`",
+                ".config/kapsel-testdb.toml",
+                "true or false",
+            ],
+        ),
+        (
+            "[template]\nseeds = \"seeds.sql\"\n",
+            &["`template.seeds = \"seeds.sql\"`", "list of strings"],
+        ),
+        (
+            "[server]\nmode = \"remote\"\n",
+            &[
+                "`server.mode = \"remote\"`",
+                "\"auto\", \"adopt\", \"local\" or \"compose\"",
+            ],
+        ),
+        (
+            "[server]\nmode = \"adopt\"\n",
+            &["DATABASE_URL", "`server.url`"],
+        ),
+        (
+            "namespace = \"My-App\"\n",
+            &["My-App", "1 to 16 of a-z and 0-9"],
+        ),
+        (
+            "namespace = \"\"\n",
+            &["namespace", "1 to 16 of a-z and 0-9"],
+        ),
+        (
+            "[server]\nurl = \"mysql://me:hunter2@h/d\"\n",
+            &["`mysql:`", "`postgres:`", ".config/kapsel-testdb.toml"],
+        ),
+    ];
+    for (text, says) in cases {
+        let project = Project::new("app");
+        project.config(text);
+        for command in ["config", "prepare", "sweep", "status"] {
+            project
+                .run(command)
+                .code(3)
+                .says(says)
+                .never_says("hunter2");
+        }
+        assert!(project.run_dirs().is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let cases = [
+        (
+            "KAPSEL_TESTDB_POOL_MAX_CONNECTIONS",
+            "abc",
+            "`pool.max_connections = \"abc\"`",
+        ),
+        (
+            "KAPSEL_TESTDB_SERVER_ALLOW_REMOTE",
+            "maybe",
+            "`server.allow_remote = \"maybe\"`",
+        ),
+        (
+            "KAPSEL_TESTDB_ALLOW_REMOTE",
+            "2",
+            "`server.allow_remote = 2`",
+        ),
+        ("DATABASE_URL", "mysql://me:hunter2@h/d", "`mysql:`"),
+        (
+            "DATABASE_URL",
+            "postgres://me:hunter2@h:99999/d",
+            "invalid port",
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://me:hunter2@h/d?sslmode=maybe",
+            "`sslmode=maybe`",
+        ),
+        (
+            "KAPSEL_TESTDB_SERVER_URL",
+            "me:hunter2@h/d",
+            "expected `postgres",
+        ),
+    ];
+    for (name, value, shown) in cases {
+        let project = Project::new("app");
+        let outcome = project.tool("prepare").env(name, value).run();
+        outcome.code(3).says(&[name, shown]).never_says("hunter2");
+        assert_eq!(outcome.stdout, "");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_must_exist() {
+    let project = Project::new("app");
+    let tool = project
+        .tool("config")
+        .env("KAPSEL_TESTDB_CONFIG", "/nowhere/c.toml");
+    tool.run().code(3).says(&["`/nowhere/c.toml`"]);
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_the_nearest_one() {
+    let project = Project::new("app");
+    project.config("[pool]\nmax_conections = 3\n[nonsense]\nkey = 1\n");
+    let outcome = project.run("config");
+    outcome.code(0).says(&[
+        "warning: ignored the unknown key `pool.max_conections`",
+        ".config/kapsel-testdb.toml",
+        "did you mean `pool.max_connections`?",
+        "`nonsense.key`",
+    ]);
+    assert!(!project.run("config -q").stderr.contains("warning"));
+}
+
+#[test]
+fn each_value_comes_with_its_origin() {
+    let mut project = Project::new("app");
+    project.config("[pool]\nmax_connections = 7\nacquire_timeout_secs = 8\n[keep]\nmax = 3\n");
+    project.set("KAPSEL_TESTDB_POOL_ACQUIRE_TIMEOUT_SECS", "9");
+    let outcome = project.run("config --namespace other");
+    outcome.code(0);
+    let line = |key: &str| -> Vec<String> {
+        let line = outcome.stdout.lines().find(|l| l.starts_with(key));
+        let words = line.unwrap_or_default().split_whitespace();
+        words.map(str::to_owned).collect()
+    };
+    assert_eq!(line("keep.failed "), ["keep.failed", "true", "default"]);
+    let file = project.root().join(".config/kapsel-testdb.toml");
+    let file = file.to_str().expect("UTF-8");
+    assert_eq!(line("pool.max_c"), ["pool.max_connections", "7", file]);
+    assert_eq!(line("keep.max "), ["keep.max", "3", file]);
+    assert_eq!(line("namespace"), ["namespace", "\"other\"", "flag"]);
+    let variable = "KAPSEL_TESTDB_POOL_ACQUIRE_TIMEOUT_SECS";
+    assert_eq!(line("pool.a"), ["pool.acquire_timeout_secs", "9", variable]);
+}
+
+#[test]
+fn json_tells_the_same() {
+    let mut project = Project::new("app");
+    project.set("DATABASE_URL", "postgres://me:hunter2@localhost/db");
+    let outcome = project.run("config --json --allow-remote");
+    outcome.code(0).never_says("hunter2");
+    let json = outcome.json();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["namespace"], "app");
+    let keys = &json["keys"];
+    assert_eq!(keys["server.url"]["origin"], "DATABASE_URL");
+    assert_eq!(keys["server.allow_remote"]["origin"], "flag");
+    assert_eq!(keys["template.keep"]["origin"], "default");
+    assert_eq!(
+        keys["template.keep"]["variable"],
+        "KAPSEL_TESTDB_TEMPLATE_KEEP"
+    );
+}
+
+#[test]
+fn the_url_of_the_env_file_is_used() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    project.write(
+        ".env",
+        &format!("OTHER=1\nDATABASE_URL=\"{}\"\n", server.url()),
+    );
+    let prepare = project.tool("prepare").env_remove("DATABASE_URL").run();
+    prepare.code(0).says(&["adopted PostgreSQL"]);
+    assert_eq!(server.databases_of("template").len(), 1);
+    let config = project
+        .tool("config --json")
+        .env_remove("DATABASE_URL")
+        .run();
+    let origin = config.json()["keys"]["server.url"]["origin"].clone();
+    assert!(origin.as_str().is_some_and(|o| o.ends_with("/app/.env")));
+    // The environment is above the file.
+    let config = project.run("config --json");
+    assert_eq!(
+        config.json()["keys"]["server.url"]["origin"],
+        "DATABASE_URL"
+    );
+}
+
+#[test]
+fn the_root_is_found_from_a_folder_below_it() {
+    let project = Project::new("app");
+    project.config("[keep]\nmax = 3\n");
+    project.write("member/src/lib.rs", "");
+    let root = project.root().to_str().expect("UTF-8");
+    let member = project.root().join("member/src");
+    let mut command = project.tool("config --json").into_command();
+    let output = command.current_dir(member).output().expect("it runs");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["root"], root);
+    let from_elsewhere = project.run(&format!("config --json --root {root}"));
+    assert_eq!(from_elsewhere.json()["keys"]["keep.max"]["value"], "3");
+}
+
+#[test]
+fn a_named_file_is_looked_for_from_the_root() {
+    let project = Project::new("app");
+    project.write("Cargo.lock", "");
+    project.write("ci/kapsel.toml", "[keep]\nmax = 3\n");
+    let tool = project
+        .tool("config --json")
+        .env("KAPSEL_TESTDB_CONFIG", "ci/kapsel.toml");
+    let mut command = tool.into_command();
+    let below = project.root().join("ci");
+    let output = command.current_dir(below).output().expect("it runs");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["keys"]["keep.max"]["value"], "3");
+}
+
+#[test]
+fn a_place_for_run_directories_must_be_private() {
+    let server = Server::start();
+    let mut project = Project::on(&server);
+    let before = server.databases();
+    let open = project.beside("open");
+    fs::create_dir(&open).expect("a folder");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("its mode");
+    let link = project.beside("link");
+    std::os::unix::fs::symlink(project.beside("home"), &link).expect("a link");
+    let missing = project.beside("no/such/parent");
+    for (path, why) in [
+        (&open, "other users can access it"),
+        (&link, "symbolic link"),
+        (&missing, "No such file"),
+    ] {
+        let path = path.to_string_lossy();
+        project.set("KAPSEL_TESTDB_RUNTIME_DIR", &path);
+        for command in ["prepare", "sweep"] {
+            let outcome = project.run(command);
+            outcome.code(6).says(&[&format!("`{path}`"), why]);
+        }
+    }
+    assert_eq!(server.databases(), before);
+}
+
+#[test]
+fn usage_errors_have_a_code_of_their_own() {
+    let project = Project::new("app");
+    for words in ["", "prepar", "prepare --format yaml", "sweep --force"] {
+        project.run(words).code(2);
+    }
+    project.run("--help").code(0);
+    project.run("--version").code(0);
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let project = Project::new("app");
+    for shell in ["bash", "zsh", "fish"] {
+        let outcome = project.run(&format!("completions {shell}"));
+        outcome.code(0);
+        assert!(outcome.stdout.contains("prepare"), "{shell}");
+    }
+}

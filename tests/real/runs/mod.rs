@@ -1,0 +1,10 @@
+//! Runs from their opening to what a crash leaves: keeper, kept databases, pollution, sweep.
+
+pub mod kept;
+pub mod kills;
+pub mod lives;
+pub mod namespaces;
+pub mod pollution;
+pub mod sweep_leftovers;
+pub mod sweep_names;
+pub mod sweep_watch;

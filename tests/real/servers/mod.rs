@@ -1,0 +1,6 @@
+//! Servers that are not ours: services of compose files, poolers, TLS, restarts.
+
+pub mod compose;
+pub mod pgbouncer;
+pub mod restart;
+pub mod tls;
