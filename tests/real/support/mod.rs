@@ -31,7 +31,7 @@ pub use server::{ROLE, Server, free_port};
 pub use session::Session;
 
 /// How long anything may take on a busy machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Looks every few milliseconds until there is something, and fails with the last `Err` when time runs out.
 pub fn poll_until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<T, String>) -> T {
