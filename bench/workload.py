@@ -36,7 +36,7 @@ name = "yardstick"
 
 [dependencies]
 kapsel-testdb-suite = {{ path = "{suite}" }}
-sqlx = {{ version = "0.9.0", default-features = false, features = ["postgres", "migrate", "runtime-tokio", "macros"] }}
+sqlx = {{ version = "0.9.0", default-features = false, features = ["postgres", "migrate", "runtime-tokio", "macros", "sqlx-toml"] }}
 
 # As in the root workspace, whose target directory this one shares.
 [profile.dev]
