@@ -5,7 +5,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`env`] | every environment variable |
+//! | [`mod@env`] | every environment variable |
 //! | [`platform`] | what differs between operating systems |
 //! | [`sqlstate`] | the server's error codes |
 //! | [`address`] | where a server is, and how to log in |

@@ -125,6 +125,7 @@ mod version {
 
 /// sqlx 0.8 has a fixed table name and does not support `sqlx.toml`.
 #[cfg(not(feature = "sqlx-0_9"))]
+#[expect(missing_docs, reason = "documented above, for sqlx 0.9")]
 mod version {
     use super::*;
 
