@@ -14,13 +14,19 @@ mod accepted {
 #[test]
 fn misuse() {
     // trybuild compiles programs, and a program drops its `#[test]` functions before their types are checked.
-    let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/macros/rustc-as-test");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/macros");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     #[expect(
         unsafe_code,
         reason = "trybuild passes its own environment to cargo; no other thread reads it at the same time"
     )]
     unsafe {
-        std::env::set_var("RUSTC_WORKSPACE_WRAPPER", wrapper);
+        std::env::set_var(
+            "RUSTC_WORKSPACE_WRAPPER",
+            format!("{directory}/rustc-as-test"),
+        );
+        std::env::set_var("REAL_CARGO", cargo);
+        std::env::set_var("CARGO", format!("{directory}/cargo-without-flags"));
     }
     trybuild::TestCases::new().compile_fail("tests/macros/fail/*.rs");
 }

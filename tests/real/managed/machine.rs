@@ -55,7 +55,9 @@ fn a_full_tmpfs_is_named_with_its_room_and_the_remedies() {
 
 #[test]
 fn a_small_tmpfs_is_not_chosen() {
-    let mut project = project();
+    // The script mounts another /dev/shm.
+    let mut project = Project::on_disk("app");
+    project.migration("0001_users", "CREATE TABLE users (id int);");
     let temp = project.beside("tmp");
     fs::create_dir(&temp).expect("a folder");
     fs::set_permissions(&temp, Permissions::from_mode(0o711)).expect("its mode");

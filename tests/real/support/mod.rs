@@ -14,7 +14,12 @@ mod project;
 mod server;
 mod session;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use kapsel_testdb_core::platform;
+use rustix::fs::StatVfsMountFlags;
+use tempfile::TempDir;
 
 pub use certificates::Certificates;
 pub use client_programs::ClientPrograms;
@@ -32,6 +37,9 @@ pub use session::Session;
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+const MEMORY: &str = "/dev/shm";
+const DISK: &str = "/tmp";
 
 /// Looks every few milliseconds until there is something, and fails with the last `Err` when time runs out.
 pub fn poll_until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<T, String>) -> T {
@@ -55,11 +63,22 @@ pub fn try_poll_until<T>(
     }
 }
 
-/// A new folder with a short path (a unix socket's path has about 103 bytes), removed with its handle.
-pub fn short_temp_dir() -> tempfile::TempDir {
+/// A new directory with a short path (a unix socket's path has about 103 bytes), removed with its handle. It is in memory if there is
+/// room: some file systems take long for the thousands of small files of a server.
+pub fn short_temp_dir() -> TempDir {
+    let executable = rustix::fs::statvfs(MEMORY)
+        .is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    let room = platform::tmpfs_free_bytes(Path::new(MEMORY)) >= 2 << 30;
+    temp_dir_in(if executable && room { MEMORY } else { DISK })
+}
+
+/// [`short_temp_dir`] on disk.
+pub fn short_temp_dir_on_disk() -> TempDir {
+    temp_dir_in(DISK)
+}
+
+fn temp_dir_in(parent: &str) -> TempDir {
     let mut builder = tempfile::Builder::new();
-    builder
-        .prefix("kt-")
-        .tempdir_in("/tmp")
-        .expect("a folder under /tmp")
+    let dir = builder.prefix("kt-").tempdir_in(parent);
+    dir.expect("a temporary directory")
 }

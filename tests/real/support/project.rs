@@ -9,7 +9,7 @@ use kapsel_testdb_core::platform::{self, Signal};
 use tempfile::TempDir;
 
 use super::command::BINARY;
-use super::{BIN_DIR, Outcome, Server, Tool, short_temp_dir};
+use super::{BIN_DIR, Outcome, Server, Tool, short_temp_dir, short_temp_dir_on_disk};
 
 /// The project; its folder goes with it, and the managed server that it may have started.
 pub struct Project {
@@ -21,7 +21,15 @@ pub struct Project {
 impl Project {
     /// Without a server's URL: `prepare` manages one, unless something says otherwise.
     pub fn new(name: &str) -> Self {
-        let dir = short_temp_dir();
+        Self::below(short_temp_dir(), name)
+    }
+
+    /// [`Self::new`], with all its directories on disk.
+    pub fn on_disk(name: &str) -> Self {
+        Self::below(short_temp_dir_on_disk(), name)
+    }
+
+    fn below(dir: TempDir, name: &str) -> Self {
         // The managed server's user must get through to its data.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).expect("its mode");
         let root = dir.path().join(name);
