@@ -380,6 +380,9 @@ pub struct Sweep {
     /// Skip quiet runs of other hosts instead of watching them for 30 s
     #[arg(long)]
     pub no_wait: bool,
+    /// Also drop all spares: the clones that wait for the next run
+    #[arg(long)]
+    pub spares: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -19,7 +19,7 @@ use kapsel_testdb_core::protocol::{
     Claimant, DbName, EntryState, Ledger, QueueEntry, RunDir, RunFile,
 };
 use kapsel_testdb_core::run::lease::{self, KEEPER_CHECK_INTERVAL};
-use kapsel_testdb_core::run::{clone, kept};
+use kapsel_testdb_core::run::{clone, kept, renew};
 
 use crate::args::{Acquire, Hold, Release};
 use crate::export;
@@ -100,7 +100,7 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
             kept::preserve(&mut admin, dir.entries(), &name).await?;
             kept::enforce_limits(&mut admin, &file.namespace, file.keep).await?;
         } else {
-            clone::drop_released(&mut admin, &dir, &file, &name).await?;
+            renew::settle(&mut admin, &dir, &file, &name).await?;
         }
         admin.close().await;
     }

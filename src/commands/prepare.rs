@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use kapsel_testdb_core::config::{Config, ExportUrl};
-use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone};
+use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone, spares};
 use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::server::verify::{Requirements, one_line_summary, verify};
 use kapsel_testdb_core::{env, platform, template};
@@ -46,11 +46,12 @@ async fn under_nextest(
     if run.joined {
         clone::refresh_shared(&run.dir).await?;
     }
+    let demand = adopt_spares(&mut run).await?;
     if config.export_url == ExportUrl::Shared {
         clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
     }
     if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config)?;
+        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config, demand)?;
     } else {
         // Without a keeper nothing else sweeps. An error here is no reason for tests to fail.
         match sweep::sweep_local(&run.runtime, &run.file).await {
@@ -63,6 +64,21 @@ async fn under_nextest(
     export::write_nextest(&nextest_env, &variables)?;
     printer.detail(&summary(&run, begun));
     Ok(())
+}
+
+/// Adopts spares, as many as the first tests need, so that they are ready before the tests ask. Returns how many clones the last run used at the same
+/// time. An error is no reason for the run to fail: tests create their own clones.
+pub async fn adopt_spares(run: &mut OpenRun) -> Result<usize, RunError> {
+    let first = platform::cores().min(run.file.threads);
+    let adopted = spares::adopt_ready(&mut run.admin, &run.dir, &run.file, first, false, true);
+    match adopted.await {
+        Ok((demand, _)) => Ok(demand.clones),
+        Err(RunError::Pg(error)) if error.code().is_some() => {
+            tracing::warn!("failed to adopt spares: {error}");
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Prepares only server and template: a run is never started from a shell, which may end at any moment.

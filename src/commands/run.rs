@@ -15,11 +15,12 @@ use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::platform::{self, ProcessId};
 use kapsel_testdb_core::protocol::{RunDir, RunFile, Runtime};
+use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, clone};
 
 use crate::args::Run;
 use crate::commands::pollution;
-use crate::commands::prepare::test_threads;
+use crate::commands::prepare::{adopt_spares, test_threads};
 use crate::export::{self, Variables};
 use crate::failure::{DIFFERENT, Failure, Result};
 use crate::keeper::locks::Locks;
@@ -30,12 +31,13 @@ use crate::printer::Printer;
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut run = run::open(config, Identity::Command, test_threads(), printer).await?;
+    let demand = adopt_spares(&mut run).await?;
     let url = export_url(config);
     if url == ExportUrl::Shared {
         clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
     }
     let keeper = if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, ProcessId::current(), config)?
+        spawn::spawn_keeper(&run, ProcessId::current(), config, demand)?
     } else {
         None
     };
@@ -146,7 +148,12 @@ async fn end_here(
     admin: Admin,
     templates: usize,
 ) -> Result<bool> {
+    let legacy = Legacy {
+        clones: 1,
+        limit: file.spares,
+    };
     let teardown = Teardown {
+        legacy,
         runtime,
         dir,
         file,

@@ -1,5 +1,6 @@
 //! `kapsel-testdb status`: the server, templates, runs and connections.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +9,9 @@ use serde::Serialize;
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::connections;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
-use kapsel_testdb_core::protocol::{DbName, Kind, Presence, RunDir, RunId, Runtime, Strategy};
+use kapsel_testdb_core::protocol::{
+    DbName, Kind, Presence, ReuseCounts, RunDir, RunId, Runtime, Strategy,
+};
 use kapsel_testdb_core::server::{Server, ServerKind};
 use kapsel_testdb_core::template::{self, TemplateInfo};
 
@@ -24,6 +27,7 @@ struct Status {
     templates: Vec<TemplateStatus>,
     runs: Vec<RunStatus>,
     kept: Vec<DbName>,
+    spares: Vec<DbName>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,6 +91,8 @@ struct RunStatus {
     age_secs: u64,
     databases: usize,
     sessions: i64,
+    /// What happened to its clones, if its directory is here.
+    clones: Option<ReuseCounts>,
 }
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
@@ -136,6 +142,9 @@ async fn collect(config: &Config) -> Result<Option<Status>> {
             .collect(),
         runs: runs(config, &rows)?,
         kept: of_kind(&rows, Kind::Kept).map(|r| r.name.clone()).collect(),
+        spares: of_kind(&rows, Kind::Spare)
+            .map(|r| r.name.clone())
+            .collect(),
     }))
 }
 
@@ -217,6 +226,10 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
             age_secs: age.unwrap_or_default().as_secs(),
             databases: rows.clone().count(),
             sessions: rows.map(|row| row.sessions).sum(),
+            clones: runtime
+                .runs()
+                .contains(&run)
+                .then(|| RunDir::reuse_counts(&runtime.run_path(&run))),
             run,
         }
     };
@@ -254,6 +267,16 @@ fn text(status: &Status) -> String {
             "run        {} {}, {} s old, {} databases, {} sessions\n",
             run.run, run.state, run.age_secs, run.databases, run.sessions
         ));
+        if let Some(clones) = run
+            .clones
+            .as_ref()
+            .filter(|c| **c != ReuseCounts::default())
+        {
+            text.push_str(&format!("           clones: {clones}\n"));
+        }
+    }
+    for (template, count) in spares_by_template(status) {
+        text.push_str(&format!("spares     {count} of {template}\n"));
     }
     for name in &status.kept {
         text.push_str(&format!("kept       {name}\n"));
@@ -262,6 +285,16 @@ fn text(status: &Status) -> String {
         text.push_str("           `kapsel-testdb kept list` shows their tests\n");
     }
     text
+}
+
+/// How many spares wait per template.
+fn spares_by_template(status: &Status) -> BTreeMap<DbName, usize> {
+    let mut counts = BTreeMap::new();
+    for spare in &status.spares {
+        let template = DbName::template(spare.namespace(), spare.fingerprint());
+        *counts.entry(template).or_default() += 1;
+    }
+    counts
 }
 
 fn budget_lines(budget: &BudgetStatus) -> String {
@@ -298,7 +331,19 @@ fn ago(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kapsel_testdb_core::protocol::{Reason, ReuseEvent};
+
     use super::*;
+
+    fn counts() -> ReuseCounts {
+        let mut counts = ReuseCounts::default();
+        counts.add(ReuseEvent::Created);
+        counts.add(ReuseEvent::Recycled);
+        counts.add(ReuseEvent::Dropped {
+            reason: Some(Reason::Catalog),
+        });
+        counts
+    }
 
     fn status() -> Status {
         let name = |text: &str| text.parse().expect("a name");
@@ -348,8 +393,13 @@ mod tests {
                 age_secs: 61,
                 databases: 3,
                 sessions: 2,
+                clones: Some(counts()),
             }],
             kept: vec![name("app_kept_0123456789abc_000000000000001_000001")],
+            spares: vec![
+                name("app_spare_0123456789abc_000000000000001_000002"),
+                name("app_spare_0123456789abc_000000000000001_000003"),
+            ],
         }
     }
 

@@ -14,6 +14,7 @@ pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<Exit
     let options = Options {
         dry_run: args.dry_run,
         watch: full.watch.filter(|_| !args.no_wait),
+        spares: args.spares,
     };
     let Some(report) = sweep(config, options).await? else {
         printer.not_running(&config.server, args.json);

@@ -48,6 +48,19 @@ impl Budget {
         })
     }
 
+    /// How many spares may stay, at most `limit`: they must not take the space that the next run needs.
+    pub fn limit_spares(&self, limit: usize) -> usize {
+        let configured = self.configured.map(|bytes| bytes / self.clone_bytes);
+        // The clones of the run still exist. The disk must have room for as many new ones.
+        let on_disk = self
+            .free()
+            .map(|free| free.saturating_sub(4 * RESERVE) / self.clone_bytes);
+        let most = [configured, on_disk].into_iter().flatten().min();
+        most.map_or(limit, |most| {
+            limit.min(usize::try_from(most).unwrap_or(usize::MAX))
+        })
+    }
+
     fn free(&self) -> Option<u64> {
         platform::free_bytes(self.data_directory.as_deref()?)
     }

@@ -29,14 +29,15 @@ use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::error::backoff;
 use kapsel_testdb_core::platform::{self, DirWatch, ProcessWatch};
 use kapsel_testdb_core::protocol::{DbName, EntryState, Kind, RunDir, RunFile, Runtime};
+use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{RunError, clone};
 
 use self::disk_budget::Budget;
 use self::locks::{Locks, VERIFY_INTERVAL};
-use self::plan::{Job, View, concurrent_tests, plan};
+use self::plan::{Demand, Job, View, concurrent_tests, plan};
 use self::spawn::KeeperOrder;
 use self::teardown::{TERMINATE_TIMEOUT, Teardown, TeardownOutcome};
-use self::workers::FinishedJob;
+use self::workers::{Done, FinishedJob};
 use crate::sweep;
 
 /// Number of workers: the sessions that the connection budget allows a keeper, minus the session that holds the locks and the spare session.
@@ -61,7 +62,14 @@ struct Keeper {
     idle: Vec<Admin>,
     busy: FuturesUnordered<LocalBoxFuture<'static, FinishedJob>>,
     jobs: Vec<Job>,
-    demand: bool,
+    /// Clones that tests have claimed.
+    claimed: HashSet<DbName>,
+    /// The most clones that were in use at the same time.
+    peak: usize,
+    /// How many clones the last run used at the same time.
+    last_run: usize,
+    /// Whether there may be spares.
+    spares: bool,
     /// Databases that could not be dropped or preserved. They are left to the teardown, to avoid a loop of retries.
     stuck: HashSet<DbName>,
     failures: u32,
@@ -99,6 +107,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
     let mut admin = clone::admin(&file, "keeper", RetryLimits::RUNNING).await?;
     let budget = Budget::measure(&mut admin, &file).await;
     let concurrent_tests = concurrent_tests(file.threads);
+    let recycles = file.recycle.is_some();
     let mut keeper = Keeper {
         runtime,
         dir,
@@ -109,7 +118,10 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
         idle: Vec::new(),
         busy: FuturesUnordered::new(),
         jobs: Vec::new(),
-        demand: false,
+        claimed: HashSet::new(),
+        peak: 0,
+        last_run: order.demand,
+        spares: recycles,
         stuck: HashSet::new(),
         failures: 0,
         may_create: true,
@@ -195,7 +207,7 @@ impl Keeper {
             names.retain(|name| {
                 name.run() == Some(&self.file.run)
                     && !self.stuck.contains(name)
-                    && !self.jobs.contains(&Job::Drop(name.clone()))
+                    && !self.jobs.contains(&Job::Settle(name.clone()))
                     && !self.jobs.contains(&Job::Preserve(name.clone()))
             });
             names
@@ -211,9 +223,14 @@ impl Keeper {
         }
         let leased = self.dir.list(EntryState::Leased);
         let failed = unassigned(EntryState::Failed);
-        self.demand |= !failed.is_empty()
-            || !leased.is_empty()
-            || released.iter().any(|name| name.kind() == Kind::Clone);
+        let clones = |names: &[DbName]| -> Vec<DbName> {
+            let clones = names.iter().filter(|name| name.kind() == Kind::Clone);
+            clones.cloned().collect()
+        };
+        for names in [&leased, &released, &failed] {
+            self.claimed.extend(clones(names));
+        }
+        self.peak = self.peak.max(leased.len() + clones(&released).len());
         let ready = self.dir.list(EntryState::Ready).len();
         let existing = ready + leased.len() + released.len() + failed.len() + 1;
         let preserving = self.jobs.iter().any(|j| matches!(j, Job::Preserve(_)));
@@ -229,21 +246,24 @@ impl Keeper {
             tracing::warn!("{}", self.budget.warning());
             self.warned_of_space = true;
         }
+        let coming = self.jobs.iter().map(|job| match job {
+            Job::Create => 1,
+            Job::Adopt(count) => *count,
+            Job::Preserve(_) | Job::Settle(_) => 0,
+        });
+        let is_settling = |job: &&Job| matches!(job, Job::Settle(_));
         View {
             ready,
             room: if self.may_create { room } else { 0 },
-            creating: self.jobs.iter().filter(|j| **j == Job::Create).count(),
+            coming: coming.sum(),
             released,
-            dropping: self
-                .jobs
-                .iter()
-                .filter(|j| matches!(j, Job::Drop(_)))
-                .count(),
+            settling: self.jobs.iter().filter(is_settling).count(),
             failed,
-            demand: self.demand,
-            shared: !self.may_create
-                || self.dir.shared().is_some()
-                || self.jobs.contains(&Job::Shared),
+            demand: Demand {
+                claims: self.claimed.len(),
+                last_run: self.last_run,
+            },
+            spares: self.spares,
             threads: self.concurrent_tests,
             free: WORKERS.saturating_sub(self.busy.len()),
         }
@@ -302,23 +322,20 @@ impl Keeper {
         }
         self.idle.extend(done.admin);
         match (done.result, done.job) {
-            (Ok(Some(name)), Job::Create) => {
+            (Ok(result), job) => {
                 self.failures = 0;
-                if let Err(error) = self.dir.offer(&name) {
-                    tracing::warn!("{error}");
+                self.may_create |= result == Done::Settled;
+                if let (Done::Adopted(adopted), Job::Adopt(wanted)) = (result, job) {
+                    self.spares = adopted == wanted;
                 }
             }
-            (Ok(_), job) => {
-                self.failures = 0;
-                self.may_create |= matches!(job, Job::Drop(_));
-            }
-            (Err(error), Job::Drop(name) | Job::Preserve(name))
+            (Err(error), Job::Settle(name) | Job::Preserve(name))
                 if workers::is_permanent(&error) =>
             {
                 tracing::warn!("left `{name}` to the teardown: {error}");
                 self.stuck.insert(name);
             }
-            (Err(error), Job::Create | Job::Shared) if workers::prevents_creation(&error) => {
+            (Err(error), Job::Create) if workers::prevents_creation(&error) => {
                 tracing::warn!(
                     "failed to create a database ahead of demand; pausing until one was dropped: {error}"
                 );
@@ -357,7 +374,12 @@ impl Keeper {
             self.finish_job(done);
         }
         self.close_idle().await;
+        let legacy = Legacy {
+            clones: self.peak,
+            limit: self.budget.limit_spares(self.file.spares),
+        };
         let teardown = Teardown {
+            legacy,
             runtime: self.runtime,
             dir: self.dir,
             file: self.file,

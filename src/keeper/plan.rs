@@ -8,18 +8,18 @@ use kapsel_testdb_core::protocol::DbName;
 pub struct View {
     /// Number of ready clones.
     pub ready: usize,
-    /// Number of clones that are being created.
-    pub creating: usize,
-    /// Released databases that no worker drops yet.
+    /// Number of clones that are being created or adopted.
+    pub coming: usize,
+    /// Released databases that no worker handles yet.
     pub released: Vec<DbName>,
-    /// Number of databases that are being dropped.
-    pub dropping: usize,
+    /// Number of released databases that are being recycled or dropped.
+    pub settling: usize,
     /// Databases of failed tests that no worker preserves yet.
     pub failed: Vec<DbName>,
-    /// Whether a test of this run has claimed a clone.
-    pub demand: bool,
-    /// Whether the shared clone exists or is being created.
-    pub shared: bool,
+    /// What tests have used and will probably use.
+    pub demand: Demand,
+    /// Whether there may be spares.
+    pub spares: bool,
     /// Number of tests that use a database at the same time.
     pub threads: usize,
     /// Number of free workers.
@@ -28,22 +28,49 @@ pub struct View {
     pub room: usize,
 }
 
+/// How much a run needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// How many clones tests of this run have claimed.
+    pub claims: usize,
+    /// How many clones the last run used at the same time.
+    pub last_run: usize,
+}
+
 /// A job for one worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// Create the shared clone.
-    Shared,
+    /// Adopt up to so many spares.
+    Adopt(usize),
     /// Create a clone.
     Create,
     /// Rename a failed test's clone to its kept name.
     Preserve(DbName),
-    /// Drop a released database.
-    Drop(DbName),
+    /// Recycle or drop a released database.
+    Settle(DbName),
 }
 
-/// How many clones should be ready: one until there is demand, then twice the number of concurrent tests.
-pub fn target(demand: bool, threads: usize) -> usize {
-    if demand { threads.max(1) * 2 } else { 1 }
+impl Demand {
+    /// How many clones should be ready if that costs only a rename: what the last run used, until a second test of this run shows that there are many.
+    fn to_adopt(self, threads: usize) -> usize {
+        match self.claims {
+            0 | 1 => self.last_run.clamp(1, max(threads)),
+            _ => max(threads),
+        }
+    }
+
+    /// How many should be ready if each must be created. A run of one test needs no second one.
+    fn to_create(self, threads: usize) -> usize {
+        match self.claims {
+            0 => 1,
+            1 => 0,
+            _ => max(threads),
+        }
+    }
+}
+
+fn max(threads: usize) -> usize {
+    threads.max(1) * 2
 }
 
 /// How many tests use a database at the same time. If there are many more threads than cores, most tests wait for a core, and creating clones for them
@@ -54,32 +81,44 @@ pub fn concurrent_tests(threads: usize) -> usize {
 
 /// The most clones that are kept ready in a run with this number of test threads.
 pub fn max_ready(threads: usize) -> usize {
-    target(true, concurrent_tests(threads))
+    max(concurrent_tests(threads))
 }
 
-/// The next jobs, at most one per free worker. Jobs that a test may wait for come first. Preserving comes before dropping, because the kept names are
-/// printed already. While fewer clones than threads are ready, only one worker drops.
+/// The next jobs, at most one per free worker. Preserving comes first, because the kept names are printed already. Recycling comes before creating,
+/// because it costs less. One worker is left to create while clones are scarce.
 pub fn plan(view: &View) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    if !view.shared {
-        jobs.push(Job::Shared);
-    }
-    jobs.extend(view.failed.iter().cloned().map(Job::Preserve));
-    let missing = target(view.demand, view.threads)
-        .saturating_sub(view.ready + view.creating)
-        .min(view.room.saturating_sub(view.creating));
-    let scarce = view.demand && view.ready < view.threads;
-    let mut drops = view.released.iter().cloned().map(Job::Drop);
-    if scarce {
-        // One worker always drops, so that released databases do not pile up.
-        if view.dropping == 0 {
-            jobs.extend(drops.next());
-        }
-        jobs.extend(std::iter::repeat_n(Job::Create, missing));
-        jobs.extend(drops);
+    let mut jobs: Vec<Job> = view.failed.iter().cloned().map(Job::Preserve).collect();
+    let coming = view.ready + view.coming;
+    let room = view.room.saturating_sub(view.coming);
+    let mut supply = Vec::new();
+    let adopt = view
+        .demand
+        .to_adopt(view.threads)
+        .saturating_sub(coming)
+        .min(room);
+    // Clones that are being settled are probably ready soon.
+    let soon = view.settling + view.released.len();
+    let create = view
+        .demand
+        .to_create(view.threads)
+        .saturating_sub(coming + soon)
+        .min(room);
+    if view.spares && adopt > 0 {
+        supply.push(Job::Adopt(adopt));
     } else {
-        jobs.extend(drops);
-        jobs.extend(std::iter::repeat_n(Job::Create, missing));
+        supply.extend(std::iter::repeat_n(Job::Create, create));
+    }
+    let mut settle = view.released.iter().cloned().map(Job::Settle);
+    // One worker always settles, so that released databases do not pile up.
+    if view.settling == 0 {
+        jobs.extend(settle.next());
+    }
+    if view.ready == 0 && view.settling > 0 {
+        jobs.extend(supply);
+        jobs.extend(settle);
+    } else {
+        jobs.extend(settle);
+        jobs.extend(supply);
     }
     jobs.truncate(view.free);
     jobs
@@ -103,24 +142,59 @@ mod tests {
             .collect()
     }
 
+    fn demand(claims: usize, last_run: usize) -> Demand {
+        Demand { claims, last_run }
+    }
+
     #[test]
-    fn a_run_without_demand_creates_one_clone_and_the_shared_one() {
+    fn a_run_without_demand_creates_one_clone() {
         let view = View {
             threads: 8,
             free: 3,
             room: 100,
             ..View::default()
         };
-        assert_eq!(plan(&view), [Job::Shared, Job::Create]);
+        assert_eq!(plan(&view), [Job::Create]);
+    }
+
+    #[test]
+    fn a_run_of_one_test_creates_no_second_clone() {
+        let view = View {
+            threads: 8,
+            free: 3,
+            room: 100,
+            demand: demand(1, 1),
+            ..View::default()
+        };
+        assert_eq!(plan(&view), []);
+    }
+
+    #[test]
+    fn a_run_adopts_what_the_last_one_used_before_it_creates_anything() {
+        let view = View {
+            threads: 8,
+            free: 3,
+            room: 100,
+            spares: true,
+            demand: demand(0, 5),
+            ..View::default()
+        };
+        assert_eq!(plan(&view), [Job::Adopt(5)]);
+        assert_eq!(
+            plan(&View {
+                spares: false,
+                ..view
+            }),
+            [Job::Create]
+        );
     }
 
     #[test]
     fn with_demand_twice_the_threads_are_ready() {
         let view = View {
-            demand: true,
-            shared: true,
+            demand: demand(9, 0),
             ready: 5,
-            creating: 1,
+            coming: 1,
             threads: 4,
             free: 10,
             room: 100,
@@ -129,28 +203,47 @@ mod tests {
         assert_eq!(plan(&view), [Job::Create, Job::Create]);
     }
 
+    #[test]
+    fn what_is_being_recycled_is_not_created_again() {
+        let view = View {
+            demand: demand(9, 0),
+            settling: 2,
+            ready: 5,
+            threads: 4,
+            free: 10,
+            room: 100,
+            ..View::default()
+        };
+        assert_eq!(plan(&view), [Job::Create]);
+    }
+
     proptest! {
         #[test]
         fn jobs_do_not_exceed_the_target_or_the_free_workers(
-            ready in 0..20usize, creating in 0..5usize, released in 0..30usize, failed in 0..3usize,
-            demand: bool, shared: bool, threads in 1..10usize, free in 0..5usize, room in 0..40usize, dropping in 0..2usize,
+            ready in 0..20usize, coming in 0..5usize, released in 0..30usize, failed in 0..3usize, claims in 0..3usize, last_run in 0..30usize,
+            spares: bool, threads in 1..10usize, free in 0..5usize, room in 0..40usize, settling in 0..2usize,
         ) {
-            let view = View { ready, creating, released: names(released), failed: names(failed), demand, shared, threads, free, room, dropping };
+            let demand = demand(claims, last_run);
+            let view = View { ready, coming, released: names(released), failed: names(failed), demand, spares, threads, free, room, settling };
             let jobs = plan(&view);
-            let creates = jobs.iter().filter(|j| **j == Job::Create).count();
+            let supplied: usize = jobs.iter().map(|job| match job {
+                Job::Create => 1,
+                Job::Adopt(count) => *count,
+                Job::Preserve(_) | Job::Settle(_) => 0,
+            }).sum();
             prop_assert!(jobs.len() <= free);
-            prop_assert!(creates == 0 || ready + creating + creates <= target(demand, threads));
-            prop_assert!(creates == 0 || creating + creates <= room);
-            let wanted = target(demand, threads).saturating_sub(ready + creating).min(room.saturating_sub(creating)) + released + failed + usize::from(!shared);
-            prop_assert_eq!(jobs.len(), wanted.min(free), "no worker is idle while there is work");
+            prop_assert!(supplied == 0 || ready + coming + supplied <= 2 * threads);
+            prop_assert!(supplied == 0 || coming + supplied <= room);
+            let waiting = failed + released;
+            prop_assert!(jobs.len() == free || jobs.len() >= waiting.min(free), "no worker is idle while there is work");
         }
 
-        /// With one worker free at a time, as in the steady state, neither creates nor drops starve.
+        /// With one worker free at a time, as in the steady state, neither supply nor recycling starves.
         #[test]
-        fn neither_creates_nor_drops_starve(released in 1..30usize, threads in 1..10usize, ready in 0..3usize, dropping in 0..2usize) {
-            let view = View { released: names(released), demand: true, shared: true, threads, ready, dropping, free: 1, room: 100, ..View::default() };
+        fn neither_supply_nor_recycling_starves(released in 1..30usize, threads in 1..10usize, ready in 0..3usize, settling in 0..2usize) {
+            let view = View { released: names(released), demand: demand(2, 0), spares: true, threads, ready, settling, free: 1, room: 100, ..View::default() };
             let job = &plan(&view)[0];
-            prop_assert_eq!(matches!(job, Job::Drop(_)), dropping == 0 || ready >= threads);
+            prop_assert_eq!(matches!(job, Job::Settle(_)), settling == 0 || ready > 0);
         }
     }
 }

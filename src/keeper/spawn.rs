@@ -32,6 +32,8 @@ pub struct KeeperOrder {
     pub watch: Option<ProcessId>,
     /// How many templates are kept.
     pub templates: usize,
+    /// How many clones the last run used at the same time.
+    pub demand: usize,
     /// How to stop a managed server that is idle after the run.
     pub idle: Option<IdleStopJob>,
 }
@@ -44,12 +46,13 @@ pub fn spawn_keeper(
     run: &OpenRun,
     watch: Option<ProcessId>,
     config: &Config,
+    demand: usize,
 ) -> Result<Option<Child>, RunError> {
     let Some(keeper_lock) = run.dir.lock_keeper()? else {
         return Ok(None);
     };
     run.runtime.prune_logs(LOGS - 1);
-    let child = start(run, &keeper_lock, watch, config);
+    let child = start(run, &keeper_lock, watch, config, demand);
     child.map(Some).map_err(RunError::Keeper)
 }
 
@@ -58,6 +61,7 @@ fn start(
     keeper_lock: &File,
     watch: Option<ProcessId>,
     config: &Config,
+    demand: usize,
 ) -> std::io::Result<Child> {
     let log = OpenOptions::new()
         .create(true)
@@ -70,6 +74,7 @@ fn start(
         keeper_fd: keeper_lock.as_raw_fd(),
         watch,
         templates: config.template.keep,
+        demand,
         idle: IdleStopJob::of(&config.server).map_err(std::io::Error::other)?,
     };
     let mut command = Command::new(std::env::current_exe()?);

@@ -13,6 +13,8 @@ use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::error::backoff;
 use kapsel_testdb_core::pg::lock::LockKey;
 use kapsel_testdb_core::protocol::{DbName, DeadRunDir, RunDir, RunFile, Runtime};
+use kapsel_testdb_core::run::end::Ending;
+use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{RunError, clone, end, kept};
 use kapsel_testdb_core::template;
 
@@ -46,6 +48,8 @@ pub struct Teardown {
     pub locks: Locks,
     /// How many templates are kept.
     pub templates: usize,
+    /// What the run leaves for the next one.
+    pub legacy: Legacy,
     /// A signal that shortens the wait for test processes to [`TERMINATE_TIMEOUT`].
     pub terminate: Option<Signal>,
 }
@@ -62,8 +66,11 @@ impl Teardown {
             file,
             mut locks,
             templates,
+            legacy,
             terminate,
         } = self;
+        let counts = RunDir::reuse_counts(dir.path());
+        tracing::info!("clones: {counts}");
         let dead = win_directory_lock(dir, timeout, terminate, &mut locks, &file);
         let dead = match dead.await {
             Ok(dead) => dead,
@@ -77,7 +84,12 @@ impl Teardown {
         }
         let other_templates = dead.templates();
         let (namespace, run) = (&file.namespace, &file.run);
-        let removal = end::remove(&mut admin, &runtime, namespace, run, dead, true).await?;
+        let ending = Ending::Own {
+            file: &file,
+            legacy,
+        };
+        let removal = end::remove(&mut admin, &runtime, namespace, run, dead, ending).await?;
+        tracing::info!("left {} spares", removal.spares);
         for name in &removal.kept {
             tracing::info!("kept `{name}`");
         }

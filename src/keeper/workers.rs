@@ -4,8 +4,8 @@ use tokio::sync::Semaphore;
 
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::connect::RetryLimits;
-use kapsel_testdb_core::protocol::{DbName, Kind, RunDir, RunFile};
-use kapsel_testdb_core::run::{RunError, clone, kept};
+use kapsel_testdb_core::protocol::{DbName, EntryState, Kind, ReuseEvent, RunDir, RunFile};
+use kapsel_testdb_core::run::{RunError, clone, kept, renew, spares};
 use kapsel_testdb_core::sqlstate;
 
 use crate::keeper::plan::Job;
@@ -15,7 +15,18 @@ use crate::pollution;
 pub struct FinishedJob {
     pub job: Job,
     pub admin: Option<Admin>,
-    pub result: Result<Option<DbName>, RunError>,
+    pub result: Result<Done, RunError>,
+}
+
+/// What a job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing that the keeper has to know.
+    Other,
+    /// A database was dropped or made ready again.
+    Settled,
+    /// So many spares were adopted.
+    Adopted(usize),
 }
 
 /// Runs a job on an existing session or on a new one.
@@ -37,20 +48,10 @@ pub async fn work(
         }
     };
     let result = match &job {
-        Job::Shared => clone::ensure_shared(&mut admin, dir, file, None)
-            .await
-            .map(Some),
-        Job::Create => create_and_warm(&mut admin, file, spare).await.map(Some),
+        Job::Create => create_and_warm(&mut admin, dir, file, spare).await,
+        Job::Adopt(count) => adopt(&mut admin, dir, file, *count).await,
         Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
-        Job::Drop(name) => {
-            if let Some(shared) = pollution::SharedClone::of_round(dir, file, name) {
-                inspect(shared, &mut admin, dir, spare).await;
-            }
-            clone::drop_released(&mut admin, dir, file, name)
-                .await
-                .map(|()| None)
-                .map_err(RunError::from)
-        }
+        Job::Settle(name) => settle(&mut admin, dir, file, name, spare).await,
     };
     let admin = result.is_ok().then_some(admin);
     FinishedJob { job, admin, result }
@@ -83,25 +84,60 @@ async fn preserve(
     dir: &RunDir,
     file: &RunFile,
     name: &DbName,
-) -> Result<Option<DbName>, RunError> {
-    let kept = kept::preserve(admin, dir.entries(), name).await?;
+) -> Result<Done, RunError> {
+    kept::preserve(admin, dir.entries(), name).await?;
     kept::enforce_limits(admin, &file.namespace, file.keep).await?;
-    Ok(kept)
+    Ok(Done::Other)
+}
+
+/// Recycles or drops a released database. A clone that its client has not cleaned needs a session of its own.
+async fn settle(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+    spare: &Semaphore,
+) -> Result<Done, RunError> {
+    if let Some(shared) = pollution::SharedClone::of_round(dir, file, name) {
+        inspect(shared, admin, dir, spare).await;
+    }
+    let is_cleaned = dir.entries().cleaning(EntryState::Released, name).is_some();
+    let _session = if is_cleaned {
+        None
+    } else {
+        Some(spare.acquire().await)
+    };
+    renew::settle(admin, dir, file, name).await?;
+    Ok(Done::Settled)
+}
+
+async fn adopt(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    count: usize,
+) -> Result<Done, RunError> {
+    let (_, adopted) = spares::adopt_ready(admin, dir, file, count, true, false).await?;
+    Ok(Done::Adopted(adopted))
 }
 
 /// Creates a clone. If the spare session is free, connects to the clone once.
 async fn create_and_warm(
     admin: &mut Admin,
+    dir: &RunDir,
     file: &RunFile,
     spare: &Semaphore,
-) -> Result<DbName, RunError> {
+) -> Result<Done, RunError> {
     let name = clone::create_new(admin, file, Kind::Clone).await?;
+    dir.note_reuse(ReuseEvent::Created);
     if let Ok(_session) = spare.try_acquire()
         && let Err(error) = clone::warm(file, &name).await
     {
         tracing::info!("failed to warm `{name}`: {error}");
     }
-    Ok(name)
+    let baseline = clone::baseline(admin, file, &name).await?;
+    dir.offer(&name, baseline.as_ref())?;
+    Ok(Done::Other)
 }
 
 /// Whether the server rejected the statement for a permanent reason, so that a retry would fail too.

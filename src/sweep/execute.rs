@@ -14,13 +14,14 @@ use kapsel_testdb_core::protocol::{
     DbName, KeepConfig, Kind, Namespace, Presence, RunDir, RunFile, RunId, Runtime,
 };
 use kapsel_testdb_core::run::end::{
-    self, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
+    self, Ending, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
 };
 use kapsel_testdb_core::run::{RunError, clone, kept};
 use kapsel_testdb_core::server::Server;
 
 use crate::sweep::SweepReport;
 use crate::sweep::plan::{Inputs, RunState, Verdict, is_still_quiet, plan};
+use crate::sweep::spares::surplus_spares;
 use crate::sweep::templates::collect_templates;
 
 /// How long a run of another host must stay quiet.
@@ -35,6 +36,8 @@ pub struct Options {
     pub dry_run: bool,
     /// How long to watch quiet runs of other hosts before they count as dead; `None`: skip them.
     pub watch: Option<Duration>,
+    /// Drop all spares, not only those that are too many or too old.
+    pub spares: bool,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
                     .and_then(|s| s.parse().ok())
                     .map_or(WATCH_TIME, Duration::from_secs),
             ),
+            spares: false,
         }
     }
 }
@@ -59,6 +63,8 @@ struct Sweeper<'a> {
     address: &'a Address,
     namespace: &'a Namespace,
     keep: KeepConfig,
+    /// The most spares per template, if that is configured.
+    max_spares: Option<usize>,
     options: Options,
     report: SweepReport,
 }
@@ -78,6 +84,7 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<SweepRepo
         address: &server.admin_address,
         namespace: &config.namespace,
         keep: config.keep,
+        max_spares: config.spares,
         options,
         report: SweepReport {
             dry_run: options.dry_run,
@@ -113,6 +120,7 @@ pub async fn sweep_local(runtime: &Runtime, file: &RunFile) -> Result<SweepRepor
     let options = Options {
         dry_run: false,
         watch: None,
+        spares: false,
     };
     sweep_with(runtime, file, options).await
 }
@@ -129,6 +137,7 @@ async fn sweep_with(
         address: file.admin_address(),
         namespace: &file.namespace,
         keep: file.keep,
+        max_spares: (file.spares == 0).then_some(0),
         options,
         report: SweepReport::default(),
     };
@@ -158,6 +167,7 @@ impl Sweeper<'_> {
                 Verdict::DeadHere => self.remove_local(&state).await?,
             }
         }
+        self.drop_spares(&databases).await?;
         self.drop_expired(plan.expired, databases).await?;
         self.watch_quiet(quiet).await?;
         Ok(self.report)
@@ -249,12 +259,12 @@ impl Sweeper<'_> {
             self.namespace,
             &state.run,
             dead,
-            false,
+            Ending::Dead,
         );
         let removal = removal.await;
         let key = LockKey::run(self.namespace, &state.run);
         self.admin.unlock(key).await?;
-        let Removal { kept, skipped } = removal?;
+        let Removal { kept, skipped, .. } = removal?;
         self.report_dropped(state, &kept, &skipped);
         self.report.kept.extend(kept);
         if skipped.is_empty() {
@@ -325,6 +335,26 @@ impl Sweeper<'_> {
         self.report.kept.extend(kept);
         self.report.dropped.extend(dropped);
         self.report.run_directories.push(state.run);
+    }
+
+    /// Drops spares that no run should adopt. A run that adopts one meanwhile has renamed it: then the DROP finds nothing.
+    async fn drop_spares(&mut self, databases: &[DatabaseRow]) -> Result<(), RunError> {
+        let max = if self.options.spares {
+            Some(0)
+        } else {
+            self.max_spares
+        };
+        let rows = surplus_spares(databases, max, SystemTime::now());
+        let names: Vec<DbName> = rows.iter().map(|row| row.name.clone()).collect();
+        if self.options.dry_run {
+            self.report.dropped.extend(names);
+            return Ok(());
+        }
+        let skipped = drop_rows(self.admin, rows, false).await?;
+        let gone = |name: &DbName| skipped.iter().all(|s| s.name != *name);
+        self.report.dropped.extend(names.into_iter().filter(gone));
+        self.report.skipped.extend(skipped);
+        Ok(())
     }
 
     /// Drops kept databases beyond the limits. Databases that this sweep preserved count, too.

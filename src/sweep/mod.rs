@@ -8,6 +8,7 @@
 
 mod execute;
 mod plan;
+mod spares;
 mod templates;
 
 use std::fmt;

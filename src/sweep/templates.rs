@@ -9,7 +9,10 @@ use kapsel_testdb_core::pg::databases::DatabaseRow;
 use kapsel_testdb_core::pg::lock::LockKey;
 use kapsel_testdb_core::protocol::{DbName, Kind, Namespace, Runtime};
 use kapsel_testdb_core::run::RunError;
+use kapsel_testdb_core::run::end::drop_rows;
 use kapsel_testdb_core::template::TemplateInfo;
+
+use crate::sweep::spares::of_spares;
 
 /// Drops the least recently used templates beyond `keep`, and the remains of an interrupted collection. Checks the live runs of this host
 /// in addition to the locks, because a run's keeper holds the template's lock, and the keeper may have just started or may have died.
@@ -24,6 +27,7 @@ pub async fn collect_templates(
     dry_run: bool,
 ) -> Result<Vec<DbName>, RunError> {
     let rows = admin.databases(namespace).await?;
+    let spares: Vec<DatabaseRow> = of_spares(&rows).cloned().collect();
     let used = runtime.templates_in_use()?;
     let surplus = surplus(rows, keep, &used);
     if dry_run {
@@ -44,7 +48,20 @@ pub async fn collect_templates(
             continue;
         }
         match admin.drop_database(&row.name, row.is_template, false).await {
-            Ok(()) => dropped.push(row.name),
+            Ok(()) => {
+                // A crash before this leaves spares without a template, which the next sweep drops.
+                let of_template =
+                    |spare: &&DatabaseRow| spare.name.fingerprint() == row.name.fingerprint();
+                for spare in spares.iter().filter(of_template) {
+                    if drop_rows(admin, vec![spare.clone()], false)
+                        .await?
+                        .is_empty()
+                    {
+                        dropped.push(spare.name.clone());
+                    }
+                }
+                dropped.push(row.name);
+            }
             Err(error) if error.code().is_some() => tracing::warn!("{error}"),
             Err(error) => return Err(error.into()),
         }

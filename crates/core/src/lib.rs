@@ -15,6 +15,7 @@
 //! | [`config`] | resolves settings |
 //! | [`connections`] | computes how many connections tests may have |
 //! | [`server`] | locates, starts and verifies PostgreSQL |
+//! | [`recycle`] | returns a used clone to the state of its template, with proof |
 //! | [`template`] | fingerprints and builds templates |
 //! | [`run`] | opens a run, makes and keeps its databases |
 
@@ -34,6 +35,7 @@ pub mod env;
 pub mod pg;
 pub mod platform;
 pub mod protocol;
+pub mod recycle;
 pub mod run;
 pub mod server;
 pub mod sqlstate;

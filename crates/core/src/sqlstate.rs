@@ -6,6 +6,8 @@ pub const INVALID_CATALOG_NAME: &str = "3D000";
 pub const DUPLICATE_DATABASE: &str = "42P04";
 /// The database has a session or a prepared transaction.
 pub const OBJECT_IN_USE: &str = "55006";
+/// Another transaction changed the same row of a catalog.
+pub const INTERNAL_ERROR: &str = "XX000";
 /// The role lacks a privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// The disk or the shared memory of the machine is full.

@@ -80,6 +80,15 @@ struct LeakFinding {
     checker: Option<Box<dyn PooledConnection>>,
 }
 
+/// What the end of a lease learns from a check for leaks.
+#[derive(Debug, Default)]
+pub(super) struct LeakCheck {
+    /// The message about what is open.
+    pub message: Option<String>,
+    /// If nothing is open: the connection that the check used. Others of the pool may be idle.
+    pub connection: Option<Box<dyn PooledConnection>>,
+}
+
 /// Checks until nothing is open, but not longer than [`GRACE`].
 async fn find_leaks(pool: &impl SharedPool, scope: LeakScope) -> LeakFinding {
     let begun = Instant::now();
@@ -151,7 +160,7 @@ async fn size_if_alone(
         (LeakScope::Pool, _) => Some(size),
         // The pool has no idle connection. Opening one for the check could take a connection slot from another test.
         (LeakScope::Database, None) => (size == 0).then_some(0),
-        (LeakScope::Database, Some(checker)) => match checker.fetch_texts(BACKEND_COUNT).await {
+        (LeakScope::Database, Some(checker)) => match checker.texts(BACKEND_COUNT).await {
             Ok(rows) => {
                 let count = rows.first().and_then(|row| row.first()?.as_ref());
                 count.and_then(|n| n.parse().ok()).filter(|n| *n == size)
@@ -163,7 +172,7 @@ async fn size_if_alone(
 }
 
 async fn sessions(checker: &mut dyn PooledConnection) -> Vec<OpenSession> {
-    let rows = checker.fetch_texts(SESSIONS).await.unwrap_or_default();
+    let rows = checker.texts(SESSIONS).await.unwrap_or_default();
     rows.into_iter().filter_map(parse_session).collect()
 }
 
@@ -227,19 +236,22 @@ impl<V: Version> TestDb<V> {
         }
     }
 
-    /// The message about the connections that the test left open, if there are any.
-    pub(super) async fn left_open(&self, lease: &Lease) -> Option<String> {
+    /// Checks for connections that the test left open.
+    pub(super) async fn check_for_leaks(&self, lease: &Lease) -> LeakCheck {
         let mut found = find_leaks(&self.pool, self.scope(lease)).await;
         if found.open.is_empty() {
-            if let Some(checker) = found.checker {
-                checker.close().await;
-            }
-            return None;
+            return LeakCheck {
+                message: None,
+                connection: found.checker,
+            };
         }
         if found.checker.is_none() && self.scope(lease) == LeakScope::Database {
             self.add_sessions(&mut found.open).await;
         }
-        Some(leak_message(&found.open, &test_name(), self.name()))
+        LeakCheck {
+            message: Some(leak_message(&found.open, &test_name(), self.name())),
+            connection: None,
+        }
     }
 
     /// If the test holds all connections of the pool, lists the sessions over another one. Not if the run has no reserved connection slots.
@@ -282,7 +294,7 @@ impl<V: Version> TestDb<V> {
             return Ok(in_use(self.pool.num_idle()));
         }
         let mut checker = self.pool.acquire().await.map_err(failed)?;
-        let others = checker.fetch_texts(SESSIONS).await.map_err(failed)?;
+        let others = checker.texts(SESSIONS).await.map_err(failed)?;
         let count = others.len().saturating_sub(self.pool.num_idle());
         return_checker(&self.pool, checker).await;
         Ok(count)

@@ -14,7 +14,9 @@ use kapsel_testdb_core::protocol::{
     Claim, Claimant, DbName, EntryState, Kind, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
     Runtime,
 };
-use kapsel_testdb_core::run::{self, Identity, clone, end, kept};
+use kapsel_testdb_core::run::end::Ending;
+use kapsel_testdb_core::run::spares::Legacy;
+use kapsel_testdb_core::run::{self, Identity, clone, end, kept, renew};
 use kapsel_testdb_core::template::LogObserver;
 use kapsel_testdb_core::{connections, env, platform};
 
@@ -254,14 +256,21 @@ impl Session {
                         None => Cow::Borrowed(file),
                         Some(template) => Cow::Owned(template.ensure(admin, file, dir).await?),
                     };
-                    Ok(clone::create(admin, &file, &name).await?)
+                    // The spares and the baselines of a run are of its own template.
+                    if matches!(file, Cow::Owned(_)) {
+                        clone::create(admin, &file, &name).await?;
+                        return Ok(None);
+                    }
+                    Ok(clone::obtain(admin, dir, &file, &name).await?)
                 })
             })
             .await;
-        if created.is_err() {
-            self.dir().remove_entry(EntryState::Leased, &claim.name);
+        match &created {
+            Ok(Some(baseline)) => claim.note_baseline(baseline),
+            Ok(None) => {}
+            Err(_) => self.dir().remove_entry(EntryState::Leased, &claim.name),
         }
-        created.map(|()| claim)
+        created.map(|_| claim)
     }
 
     /// Returns the run's shared clone, but not the one that was `lost`. Creates it if there is none.
@@ -277,7 +286,7 @@ impl Session {
         .await
     }
 
-    /// Releases a clone: by a rename if there is a keeper, which then drops the clone; else drops it here.
+    /// Releases a clone: by a rename if there is a keeper, which makes the clone ready again or drops it; else this process does that.
     pub fn release(&self, claim: Claim) -> Result<(), TestDbError> {
         let name = claim.name.clone();
         if !self.dir().move_leased(&name, EntryState::Released) {
@@ -294,7 +303,7 @@ impl Session {
             release_attempts_of_dead_runs(&standalone.runtime, retry)?;
         }
         self.with_admin_blocking(move |admin, file, dir| {
-            Box::pin(async move { Ok(clone::drop_released(admin, dir, file, &name).await?) })
+            Box::pin(async move { Ok(renew::settle(admin, dir, file, &name).await.map(drop)?) })
         })
     }
 
@@ -316,7 +325,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Ends a standalone run: drops its databases except those of failed tests, frees the locks, removes the directory. The keeper ends
+    /// Ends a standalone run: leaves spares, drops its other databases except those of failed tests, frees the locks, removes the directory. The keeper ends
     /// an exported run.
     fn drop(&mut self) {
         let Some(Inner {
@@ -331,6 +340,7 @@ impl Drop for Session {
             return;
         };
         let (run, namespace) = (self.file.run.clone(), self.file.namespace.clone());
+        let (file, legacy) = (self.file.clone(), legacy(&self.file));
         let incomplete = background::run_blocking(async move {
             let Some(mut admin) = admin.lock().await.take() else {
                 return Ok(Some(
@@ -346,7 +356,11 @@ impl Drop for Session {
                 return Ok(Some("another process still uses the run".to_owned()));
             };
             let runtime = &standalone.runtime;
-            let removed = end::remove(&mut admin, runtime, &namespace, &run, dead, true);
+            let ending = Ending::Own {
+                file: &file,
+                legacy,
+            };
+            let removed = end::remove(&mut admin, runtime, &namespace, &run, dead, ending);
             let skipped = removed.await?.skipped.into_iter().next();
             admin.close().await;
             Ok(skipped.map(|one| format!("`{}`: {}", one.name, one.reason)))
@@ -357,6 +371,18 @@ impl Drop for Session {
             Ok(Some(reason)) => report::left_to_sweep(&reason),
             Err(error) => report::left_to_sweep(&error),
         }
+    }
+}
+
+/// What a standalone run leaves: as many spares as twice the number of processes that probably run at once. A process knows only its own slot.
+fn legacy(file: &RunFile) -> Legacy {
+    let processes = env::test_slot().map_or(0, |slot| slot + 1);
+    Legacy {
+        clones: 1,
+        limit: match file.spares {
+            0 => 0,
+            spares => spares.max(2 * processes.max(platform::cores())),
+        },
     }
 }
 

@@ -176,6 +176,7 @@ impl CustomTemplate {
             return Ok(Template {
                 name: self.name.clone(),
                 settings: custom.settings,
+                profile: custom.profile,
                 existed: true,
             });
         }

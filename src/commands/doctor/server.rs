@@ -245,6 +245,7 @@ async fn leftovers(config: &Config) -> Check {
     let options = Options {
         dry_run: true,
         watch: None,
+        spares: false,
     };
     let report = match sweep(config, options).await {
         Ok(report) => report.unwrap_or_default(),

@@ -41,10 +41,7 @@ impl DeadRun {
     /// Runs `prepare` as a setup script without keeper: when it ends, nobody of the run is left.
     #[track_caller]
     pub fn leave(project: &Project, id: &str) -> Self {
-        let (tool, file) = script(project.tool("prepare --no-keeper"), project, id, 2);
-        let outcome = tool.run();
-        outcome.code(0);
-        let exported = fs::read_to_string(file).expect("nextest's file");
+        let (outcome, exported) = Self::leave_unread(project, id);
         let dir = run_dir(&exported);
         let (run, template) = read_run(&dir);
         Self {
@@ -54,6 +51,15 @@ impl DeadRun {
             run,
             template,
         }
+    }
+
+    /// [`Self::leave`] beside sweeps that may remove the run at once, so its directory is not read. Returns the outcome and the exported variables.
+    #[track_caller]
+    pub fn leave_unread(project: &Project, id: &str) -> (Outcome, String) {
+        let (tool, file) = script(project.tool("prepare --no-keeper"), project, id, 2);
+        let outcome = tool.run();
+        outcome.code(0);
+        (outcome, fs::read_to_string(file).expect("nextest's file"))
     }
 
     /// Brings it back to life: the lock of a test process that lives as long as what comes back.

@@ -129,6 +129,10 @@ pub struct Config {
     pub keeper: bool,
     /// The most disk space for the databases of a run together, in MB.
     pub disk_budget_mb: Option<u64>,
+    /// Whether used clones are recycled where that is possible.
+    pub recycle: bool,
+    /// The most spares of a template that a run leaves; `None` for twice the number of tests that run at once.
+    pub spares: Option<usize>,
     /// The value and origin of each key, for `kapsel-testdb config`.
     pub origins: BTreeMap<&'static str, (String, Origin)>,
     /// Unknown keys and their origins.

@@ -113,9 +113,25 @@ impl Resolver<'_> {
                 true => Some(self.number("run.disk_budget_mb", 1..=1 << 40)?),
                 false => None,
             },
+            recycle: self.choice(
+                "run.recycle",
+                "\"auto\" or \"off\"",
+                &[("auto", true), ("off", false)],
+            )?,
+            spares: self.spares()?,
             origins: self.origins(),
             unknown: self.unknown(),
         })
+    }
+
+    fn spares(&self) -> Result<Option<usize>, ConfigError> {
+        match self.values.get("run.spares") {
+            Some((Value::Integer(_), _)) => {
+                Ok(Some(self.number("run.spares", 0..=10_000)? as usize))
+            }
+            Some((Value::String(text), _)) if text == "auto" => Ok(None),
+            _ => Err(self.invalid("run.spares", "\"auto\" or a number from 0 to 10000")),
+        }
     }
 
     fn server(&self) -> Result<ServerConfig, ConfigError> {

@@ -126,6 +126,11 @@ impl ServerFacts {
         self.version_num / 10_000
     }
 
+    /// Whether clones can be recycled: the server counts in shared memory and can be told to flush.
+    pub fn can_recycle(&self) -> bool {
+        self.major() >= 15
+    }
+
     /// The version for output: `15.4`.
     pub fn version(&self) -> String {
         format!("{}.{}", self.major(), self.version_num % 10_000)

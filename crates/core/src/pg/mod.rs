@@ -10,6 +10,7 @@ pub mod facts;
 pub mod lock;
 pub mod probe;
 pub mod script;
+pub mod seen;
 mod settings;
 pub mod sql;
 

@@ -4,11 +4,16 @@
 
 mod ledger;
 mod names;
+mod reuse;
 mod run_dir;
 
 pub use ledger::{Holder, Ledger, Limit, QueueEntry};
 pub use names::{
     DbName, Fingerprint, Kind, NAMESPACE_MAX, NameError, Namespace, RunId, RunKey, digest,
     from_hex, hex, random, random_word,
+};
+pub use reuse::{
+    Baseline, Cleaning, Filled, Oid, Profile, Reason, ReuseCounts, ReuseEvent, Seen, SequenceState,
+    SpareNote, Tuples,
 };
 pub use run_dir::*;

@@ -8,12 +8,26 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{Retry, RetryLimits, connect_once};
 use crate::pg::lock::LockKey;
-use crate::protocol::{Claimant, DbName, Entries, EntryState, Kind, RunDir, RunFile};
-use crate::run::{RunError, kept};
+use crate::pg::seen::SeenDatabase;
+use crate::protocol::{
+    Baseline, Claimant, DbName, Entries, EntryState, Kind, ReuseEvent, RunDir, RunFile,
+};
+use crate::run::{RunError, spares};
 use crate::sqlstate;
 
 /// How long to wait for another process that creates the shared clone.
 const SHARED_CLONE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pauses between checks whether closed sessions have ended.
+const SESSION_END_PAUSES: [Duration; 7] = [
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+];
 
 /// A new name for a database of the run.
 pub fn new_name(file: &RunFile, kind: Kind) -> DbName {
@@ -70,7 +84,7 @@ pub async fn connect(file: &RunFile, purpose: &str, limits: RetryLimits) -> Resu
 /// Creates a clone with this name.
 ///
 /// # Errors
-/// A statement failed.
+/// A statement failed: 42P04 if the name is taken.
 pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<(), PgError> {
     let source = file.template.to_string();
     admin.create_database(name, &source, file.strategy).await?;
@@ -100,7 +114,82 @@ pub async fn warm(file: &RunFile, name: &DbName) -> Result<(), PgError> {
     connect_once(address, &name.to_string()).await
 }
 
-/// Returns the run's shared clone; the first process that needs it creates it. `lost` is the name of a shared clone that no longer exists.
+/// What a new clone is like, so that it can be recycled; `None` if the run does not recycle, or somebody is connected to the clone.
+///
+/// # Errors
+/// A statement failed.
+pub async fn baseline(
+    admin: &mut Admin,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Option<Baseline>, PgError> {
+    if file.recycle.is_none() {
+        return Ok(None);
+    }
+    let Some(row) = quiet(admin, name).await? else {
+        return Ok(None);
+    };
+    Ok((row.seen.tuples == [0; 3]).then_some(Baseline {
+        seen: row.seen,
+        xid: row.xid,
+        ..Baseline::default()
+    }))
+}
+
+/// Waits a moment until nobody is connected to a database, and reports what the server knows about it then.
+pub(super) async fn quiet(
+    admin: &mut Admin,
+    name: &DbName,
+) -> Result<Option<SeenDatabase>, PgError> {
+    for pause in SESSION_END_PAUSES {
+        match admin.seen(name).await? {
+            Some(row) if row.backends == 0 => return Ok(Some(row)),
+            Some(_) => tokio::time::sleep(pause).await,
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Gets a database with this name for the run: a spare if there is one, else a new clone.
+///
+/// # Errors
+/// A statement failed.
+pub async fn obtain(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Option<Baseline>, PgError> {
+    if let Some(baseline) = spares::adopt(admin, file, name).await? {
+        dir.note_reuse(ReuseEvent::Adopted);
+        return Ok(Some(baseline));
+    }
+    create(admin, file, name).await?;
+    dir.note_reuse(ReuseEvent::Created);
+    baseline(admin, file, name).await
+}
+
+/// [`obtain`] with a new name.
+///
+/// # Errors
+/// A statement failed.
+pub async fn obtain_new(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    kind: Kind,
+) -> Result<(DbName, Option<Baseline>), PgError> {
+    loop {
+        let name = new_name(file, kind);
+        match obtain(admin, dir, file, &name).await {
+            Err(error) if error.is(sqlstate::DUPLICATE_DATABASE) => {}
+            result => return result.map(|baseline| (name, baseline)),
+        }
+    }
+}
+
+/// Returns the run's shared clone; the first process that needs it adopts or creates it. `lost` is the name of a shared clone that no longer exists.
 ///
 /// # Errors
 /// A statement failed, or the run directory is gone.
@@ -123,47 +212,23 @@ pub async fn ensure_shared(
     if let Some(name) = dir.shared().filter(|name| Some(name) != lost) {
         return Ok(name);
     }
-    let name = create_new(admin, file, Kind::Shared).await?;
-    dir.set_shared(Some(&name))?;
+    let (name, baseline) = obtain_new(admin, dir, file, Kind::Shared).await?;
+    dir.set_shared(Some((&name, baseline.as_ref())))?;
     drop(lock);
     Ok(name)
 }
 
-/// Replaces the shared clone for the next round of tests: the keeper drops the old one, and the first process that needs the new one, usually the
-/// keeper, creates it.
+/// Replaces the shared clone for the next round of tests: the keeper recycles or drops the old one, and the first process that needs the new one
+/// obtains it.
 ///
 /// # Errors
 /// The run directory is gone.
 pub async fn refresh_shared(dir: &RunDir) -> Result<(), RunError> {
     if let Some(old) = dir.shared() {
+        let baseline = dir.shared_baseline();
         dir.set_shared(None)?;
-        dir.mark_released(&old)?;
+        dir.mark_released(&old, baseline.as_ref())?;
     }
-    Ok(())
-}
-
-/// Drops a released database of the run and removes its entry. If its claimant is a retry, it also drops the databases of the test's earlier
-/// attempts: the caller knows that the retry and these attempts have ended.
-///
-/// # Errors
-/// A statement failed; the entry stays.
-pub async fn drop_released(
-    admin: &mut Admin,
-    dir: &RunDir,
-    file: &RunFile,
-    name: &DbName,
-) -> Result<(), PgError> {
-    let entries = dir.entries();
-    let claimant = entries.claimant(EntryState::Released, name);
-    if let Some(passed) = claimant.filter(|c| c.is_retry() && file.keep.failed) {
-        for name in release_earlier_attempts(entries, &passed) {
-            admin.drop_database(&name, false, true).await?;
-            dir.remove_entry(EntryState::Released, &name);
-        }
-        kept::drop_earlier_attempts(admin, entries, name, &passed).await?;
-    }
-    admin.drop_database(name, false, true).await?;
-    dir.remove_entry(EntryState::Released, name);
     Ok(())
 }
 

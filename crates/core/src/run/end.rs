@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::spares::{self, Legacy};
 use super::{RunError, kept};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
-use crate::protocol::{DbName, DeadRunDir, Entries, EntryState, Kind, Namespace, RunId, Runtime};
+use crate::protocol::{
+    DbName, DeadRunDir, Entries, EntryState, Kind, Namespace, RunFile, RunId, Runtime,
+};
 
 /// How long the sessions of killed clients may take to end.
 const RUN_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +37,8 @@ pub struct Skipped {
 pub struct Removal {
     /// The preserved databases of failed tests, by their new names.
     pub kept: Vec<DbName>,
+    /// How many clones became spares.
+    pub spares: usize,
     /// Databases that could not be dropped. If there are any, the run directory stays.
     pub skipped: Vec<Skipped>,
 }
@@ -69,8 +74,22 @@ pub async fn win_run_lock(
     Ok(false)
 }
 
+/// Whose run ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Ending<'a> {
+    /// The caller's own. Sessions on its databases are ended, and clones that no test has used since they were reset become spares.
+    Own {
+        /// The contents of `run.json`.
+        file: &'a RunFile,
+        /// What the run leaves for the next one.
+        legacy: Legacy,
+    },
+    /// A dead run, which a sweep removes.
+    Dead,
+}
+
 /// Drops the databases of a run whose fence the caller holds, and preserves those of failed tests and of claimants that died. Then removes the run
-/// directory, unless a database could not be dropped. `force` ends sessions on the databases; it is only for the end of the own run.
+/// directory, unless a database could not be dropped.
 ///
 /// # Errors
 /// The server or the directory is not usable.
@@ -80,9 +99,9 @@ pub async fn remove(
     namespace: &Namespace,
     run: &RunId,
     dead: DeadRunDir,
-    force: bool,
+    ending: Ending<'_>,
 ) -> Result<Removal, RunError> {
-    let removal = drop_databases(admin, namespace, run, &dead, force).await?;
+    let removal = drop_databases(admin, namespace, run, &dead, ending).await?;
     if removal.skipped.is_empty() {
         dead.remove(&runtime.gate()?)?;
     }
@@ -94,7 +113,7 @@ async fn drop_databases(
     namespace: &Namespace,
     run: &RunId,
     dead: &DeadRunDir,
-    force: bool,
+    ending: Ending<'_>,
 ) -> Result<Removal, PgError> {
     let entries = dead.entries();
     let keeps = dead.keeps_failed();
@@ -108,6 +127,13 @@ async fn drop_databases(
             kept::drop_earlier_attempts(admin, entries, &name, &passed).await?;
         }
     }
+    let force = match ending {
+        Ending::Own { file, legacy } => {
+            removal.spares = spares::leave(admin, dead, file, legacy).await?;
+            true
+        }
+        Ending::Dead => false,
+    };
     let mut rows = rows_of(admin, namespace, run).await?;
     rows.retain(|row| removal.skipped.iter().all(|s| s.name != row.name));
     removal.skipped.extend(drop_rows(admin, rows, force).await?);

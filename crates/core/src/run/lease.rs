@@ -6,7 +6,7 @@ use super::{RunError, clone};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::RetryLimits;
-use crate::protocol::{Claim, Claimant, EntryState, Kind, RunDir, RunFile};
+use crate::protocol::{Baseline, Claim, Claimant, EntryState, Kind, RunDir, RunFile};
 
 /// How often a process of a run checks whether the run has a keeper. Other hosts treat a run without sessions as dead after 30 s.
 pub const KEEPER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,15 +26,17 @@ pub async fn lease_new_clone(
     let claim = dir.create_leased(&name)?.with_claimant(claimant);
     let create = async {
         let mut admin = clone::admin(file, purpose, RetryLimits::RUNNING).await?;
-        clone::create(&mut admin, file, &name).await?;
+        let baseline = clone::obtain(&mut admin, dir, file, &name).await?;
         admin.close().await;
-        Ok(())
+        Ok(baseline)
     };
-    let created: Result<(), PgError> = create.await;
-    if created.is_err() {
-        dir.remove_entry(EntryState::Leased, &name);
+    let created: Result<Option<Baseline>, PgError> = create.await;
+    match &created {
+        Ok(Some(baseline)) => claim.note_baseline(baseline),
+        Ok(None) => {}
+        Err(_) => dir.remove_entry(EntryState::Leased, &name),
     }
-    created.map(|()| claim).map_err(RunError::from)
+    created.map(|_| claim).map_err(RunError::from)
 }
 
 /// Verifies the session that holds the run lock, and replaces it if it was lost.

@@ -9,6 +9,8 @@ pub mod clone;
 pub mod end;
 pub mod kept;
 pub mod lease;
+pub mod renew;
+pub mod spares;
 
 use std::time::SystemTime;
 
@@ -17,8 +19,8 @@ use crate::connections;
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::protocol::{
-    Connections, Limit, PROTOCOL, RunDir, RunDirError, RunFile, RunId, RunKey, Runtime,
-    TemplateBase, TemplateInputs, random_word,
+    Connections, Limit, PROTOCOL, ResetMethod, RunDir, RunDirError, RunFile, RunId, RunKey,
+    Runtime, TemplateBase, TemplateInputs, random_word,
 };
 use crate::server::{Server, ServerError};
 use crate::template::{self, BuildObserver, BuildTarget, Template, TemplateError, TemplatePlan};
@@ -142,6 +144,9 @@ pub async fn open(
         threads,
         connections,
     );
+    if let Some(profile) = template.profile.as_ref().filter(|_| file.recycle.is_some()) {
+        dir.set_profile(profile)?;
+    }
     dir.write(&file)?;
     Ok(OpenRun {
         runtime,
@@ -218,5 +223,13 @@ fn run_file(
         connections,
         keep: config.keep,
         pollution: config.pollution,
+        recycle: reset_method(config, server, template),
+        spares: config.spares.unwrap_or(2 * threads),
     }
+}
+
+/// How used clones are reset; `None` if they are dropped.
+fn reset_method(config: &Config, server: &Server, template: &Template) -> Option<ResetMethod> {
+    let possible = server.facts.can_recycle() && template.profile.is_some();
+    (config.recycle && possible).then(|| template::reset_method(&server.facts))
 }

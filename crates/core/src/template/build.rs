@@ -9,7 +9,7 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
-use crate::protocol::{DbName, Kind, RunId};
+use crate::protocol::{DbName, Kind, Profile, RunId};
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
 use crate::template::fingerprint::Link;
@@ -40,17 +40,18 @@ impl Builder<'_> {
         }
         self.announce(&existing);
         let migrated = self.build_schema(&existing).await?;
-        let settings = match &self.plan.chain.seeded {
+        let built = match &self.plan.chain.seeded {
             Some(link) => {
                 self.drop_wreck(link, &existing).await?;
                 self.build_seeded(&migrated, link).await?
             }
-            None => migrated.settings,
+            None => migrated,
         };
         self.observer.event(&BuildEvent::Built);
         Ok(Template {
             name: self.plan.name.clone(),
-            settings,
+            settings: built.settings,
+            profile: built.profile,
             existed: false,
         })
     }
@@ -113,7 +114,7 @@ impl Builder<'_> {
         &mut self,
         migrated: &Published,
         link: &Link,
-    ) -> Result<Vec<String>, TemplateError> {
+    ) -> Result<Published, TemplateError> {
         let source = migrated.name.to_string();
         let building = self
             .create_building(link, &source, &migrated.settings)
@@ -121,7 +122,6 @@ impl Builder<'_> {
         let result = self.seed(&building).await;
         self.finish(building, link, &self.plan.chain.inputs, result)
             .await
-            .map(|published| published.settings)
     }
 
     /// Drops a database of ours with the template's name that is no usable template: an interrupted collection left it, or a user
@@ -167,10 +167,10 @@ impl Builder<'_> {
         building: DbName,
         link: &Link,
         inputs: &[Input],
-        result: Result<(), TemplateError>,
+        result: Result<Option<Profile>, TemplateError>,
     ) -> Result<Published, TemplateError> {
         let published = match result {
-            Ok(()) => self.publish(&building, link, inputs).await,
+            Ok(profile) => self.publish(&building, link, inputs, profile).await,
             Err(error) => Err(self.with_remedy(error).await),
         };
         if published.is_err() {
@@ -208,6 +208,7 @@ impl Builder<'_> {
         building: &DbName,
         link: &Link,
         inputs: &[Input],
+        profile: Option<Profile>,
     ) -> Result<Published, TemplateError> {
         let now = unix_now();
         let settings = self.admin.database_settings(building).await?;
@@ -216,6 +217,7 @@ impl Builder<'_> {
             fingerprint: link.hex(),
             inputs: inputs.to_vec(),
             settings: settings.clone(),
+            profile: profile.clone(),
             built_at: now,
             used_at: now,
         };
@@ -224,7 +226,11 @@ impl Builder<'_> {
         self.admin.comment(building, &comment).await?;
         self.admin.seal_database(building).await?;
         self.admin.rename_database(building, &name).await?;
-        Ok(Published { name, settings })
+        Ok(Published {
+            name,
+            settings,
+            profile,
+        })
     }
 
     async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
@@ -234,7 +240,11 @@ impl Builder<'_> {
         Ok(connect::connect(address, &options, RetryLimits::RUNNING).await?)
     }
 
-    async fn migrate(&self, building: &DbName, done: usize) -> Result<(), TemplateError> {
+    async fn migrate(
+        &self,
+        building: &DbName,
+        done: usize,
+    ) -> Result<Option<Profile>, TemplateError> {
         let mut connection = self.connect(building).await?;
         create_extensions(&mut connection, &self.target.template_base.extensions).await?;
         let table = self.plan.source.migrations_table.as_ref();
@@ -251,7 +261,7 @@ impl Builder<'_> {
                 return Err(self.migration_failed(Some((migration, statement)), &error));
             }
         }
-        vacuum_and_close(connection).await
+        vacuum_and_close(connection, self.target.facts).await
     }
 
     fn migration_failed(
@@ -286,27 +296,32 @@ impl Builder<'_> {
         }
     }
 
-    async fn seed(&self, building: &DbName) -> Result<(), TemplateError> {
+    async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {
         let mut connection = self.connect(building).await?;
         for seed in &self.plan.source.seeds {
             self.observer.event(&BuildEvent::Step { file: &seed.file });
             run_seed(&mut connection, seed).await?;
         }
-        vacuum_and_close(connection).await
+        vacuum_and_close(connection, self.target.facts).await
     }
 }
 
 struct Published {
     name: DbName,
     settings: Vec<String>,
+    profile: Option<Profile>,
 }
 
 impl Published {
     fn existing(row: &DatabaseRow) -> Self {
         let info = TemplateInfo::parse(row.comment.as_deref());
+        let (settings, profile) = info
+            .map(|info| (info.settings, info.profile))
+            .unwrap_or_default();
         Self {
             name: row.name.clone(),
-            settings: info.map(|info| info.settings).unwrap_or_default(),
+            settings,
+            profile,
         }
     }
 }

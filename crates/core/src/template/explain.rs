@@ -92,6 +92,7 @@ mod tests {
             tool: String::new(),
             fingerprint: String::new(),
             inputs,
+            profile: None,
             settings: Vec::new(),
             built_at: 0,
             used_at,

@@ -13,7 +13,7 @@ use crate::sqlx_compat::{
 use crate::template::source::Source;
 
 /// Increased when templates of older versions of this tool must no longer be used.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// One input of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

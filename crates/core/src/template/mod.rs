@@ -30,7 +30,8 @@ use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
 use crate::pg::{PgError, ServerFacts};
 use crate::protocol::{
-    DbName, MigrateSettings, Namespace, RunId, Strategy, TemplateBase, TemplateInputs,
+    DbName, MigrateSettings, Namespace, Profile, ResetMethod, RunId, Strategy, TemplateBase,
+    TemplateInputs,
 };
 use crate::server::Server;
 
@@ -46,6 +47,9 @@ pub struct TemplateInfo {
     /// Statements that apply the database-level settings to a clone, because `CREATE DATABASE` does not copy them.
     #[serde(default)]
     pub settings: Vec<String>,
+    /// What a reset of its clones must leave; none before PostgreSQL 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// Build time, in seconds since 1970.
     pub built_at: u64,
     /// Time of the last use by a run, accurate to the hour, in seconds since 1970.
@@ -66,6 +70,8 @@ pub struct Template {
     pub name: DbName,
     /// Statements that apply the database-level settings to a clone.
     pub settings: Vec<String>,
+    /// What a reset of its clones must leave, if they can be recycled.
+    pub profile: Option<Profile>,
     /// Whether it existed before, so that no build was needed.
     pub existed: bool,
 }
@@ -232,6 +238,7 @@ fn usable_template(
         Some(info) if row.is_usable_template() => Some(Template {
             name: name.clone(),
             settings: info.settings,
+            profile: info.profile,
             existed: true,
         }),
         _ => None,
@@ -247,6 +254,17 @@ pub fn strategy(facts: &ServerFacts) -> Strategy {
         18.. if !facts.fsync && cfg!(target_os = "linux") => Strategy::FileClone,
         15.. if !facts.fsync => Strategy::FileCopy,
         _ => Strategy::Default,
+    }
+}
+
+/// How the clones of a template are reset. `DELETE` and `VACUUM` leave them most like new, but every table costs two flushes of the log, and a
+/// search of the buffer pool.
+pub fn reset_method(facts: &ServerFacts) -> ResetMethod {
+    const LARGE_BUFFER_POOL: i64 = 1 << 30;
+    if facts.fsync || facts.settings.shared_buffers >= LARGE_BUFFER_POOL {
+        ResetMethod::Truncate
+    } else {
+        ResetMethod::Delete
     }
 }
 

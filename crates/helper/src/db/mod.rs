@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-use kapsel_testdb_core::protocol::{DbName, Leaks, UseMode};
+use kapsel_testdb_core::protocol::{Claim, Cleaning, DbName, Leaks, Reason, UseMode};
+use kapsel_testdb_core::recycle;
 
 pub use self::options::TestDbOptions;
+use crate::leaks::LeakCheck;
 use crate::lease::{self, Lease, LeaseRequest, Leased};
 use crate::sandbox::SandboxLost;
 use crate::session::Session;
 use crate::slots::Permit;
-use crate::sqlx_compat::{InternalSqlx, SharedPool, Version};
+use crate::sqlx_compat::{InternalSqlx, PooledConnection, SharedPool, Version, WarmSession};
 use crate::{TestDbError, TestTransaction, report};
 
 /// How long the end of a lease waits for connections that the test still uses.
@@ -259,10 +261,20 @@ impl<V: Version> TestDb<V> {
             self.release_or_keep(lease, true);
             return ended;
         }
-        let leaks = match policy {
-            Leaks::Off => None,
-            Leaks::Warn | Leaks::Fail => self.left_open(&lease).await,
+        let check = match policy {
+            Leaks::Off => LeakCheck {
+                message: None,
+                connection: self.pool.try_acquire(),
+            },
+            Leaks::Warn | Leaks::Fail => self.check_for_leaks(&lease).await,
         };
+        let leaks = check.message;
+        if let Some(mut connection) = check.connection {
+            if let Lease::Clone(claim) = &lease {
+                self.clean(claim, connection.as_mut()).await;
+            }
+            connection.close().await;
+        }
         // The check for leaks has already waited for connections in use.
         let timeout = if leaks.is_some() {
             Duration::ZERO
@@ -283,6 +295,30 @@ impl<V: Version> TestDb<V> {
             report::left_open(&leaks);
         }
         ended
+    }
+
+    /// Resets the clone on the test's own connection, which is warm. Without a result in the entry, the keeper does it, or drops the clone.
+    async fn clean(&self, claim: &Claim, connection: &mut dyn PooledConnection) {
+        let file = &self.session.file;
+        // Behind a pooler, the server's session does not end with the connection.
+        let (Some(method), None) = (file.recycle, &file.admin) else {
+            return;
+        };
+        let Some(baseline) = claim.baseline() else {
+            return;
+        };
+        // Other idle connections of the pool would be in the way.
+        self.pool.close_idle().await;
+        let dir = self.session.dir();
+        let mut session = WarmSession(connection);
+        let cleaned = recycle::clean(&mut session, &baseline, || dir.profile(), method).await;
+        match cleaned {
+            Ok(cleaning) => claim.note_cleaning(&cleaning),
+            Err(error) => {
+                tracing::debug!("failed to clean `{}`: {error}", self.name);
+                claim.note_cleaning(&Cleaning::Dirty(Reason::Failed));
+            }
+        }
     }
 
     /// Releases a clone, or keeps it if the test failed.

@@ -14,6 +14,8 @@ use futures_util::future::BoxFuture;
 
 use kapsel_testdb_core::address::Address;
 
+use kapsel_testdb_core::recycle::{TextRow, TextSession};
+
 pub use sandbox::SandboxSettings;
 
 #[cfg(feature = "sqlx-0_8")]
@@ -110,18 +112,22 @@ pub trait SharedPool: Debug + Send + Sync + 'static {
     fn acquire(&self) -> BoxFuture<'_, Result<Box<dyn PooledConnection>, sqlx::Error>>;
 }
 
-/// A row whose columns are all text.
-pub type TextRow = Vec<Option<String>>;
-
 /// A connection that was acquired from a pool, and returns when it is dropped.
 pub trait PooledConnection: Debug + Send {
-    /// Runs a query whose columns are all text. One round trip.
-    fn fetch_texts<'a>(
-        &'a mut self,
-        sql: &'static str,
-    ) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>>;
+    /// Runs statements in one message. Every column is text; every name and literal in `sql` is quoted.
+    fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>>;
     /// Closes the connection instead of returning it.
     fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// A test's connection, as the session that cleans the test's clone.
+#[derive(Debug)]
+pub(crate) struct WarmSession<'a>(pub &'a mut dyn PooledConnection);
+
+impl TextSession for WarmSession<'_> {
+    fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>> {
+        self.0.texts(sql)
+    }
 }
 
 #[cfg(feature = "sqlx-0_8")]

@@ -48,15 +48,18 @@ pub enum Kind {
     Shared,
     /// The clone of a failed test, preserved for inspection.
     Kept,
+    /// A clone that equals its template, belongs to no run, and waits for the next one.
+    Spare,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Template,
         Self::Building,
         Self::Clone,
         Self::Shared,
         Self::Kept,
+        Self::Spare,
     ];
 
     /// The kind as a part of a name.
@@ -67,9 +70,11 @@ impl Kind {
             Self::Clone => "clone",
             Self::Shared => "shared",
             Self::Kept => "kept",
+            Self::Spare => "spare",
         }
     }
 }
+
 /// The name of one of our databases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -130,8 +135,14 @@ impl DbName {
         &self.fingerprint
     }
 
-    /// The run of the database; a template has none.
+    /// The run that the database belongs to; a template and a spare belong to none.
     pub fn run(&self) -> Option<&RunId> {
+        let run = self.run.as_ref().filter(|_| self.kind != Kind::Spare);
+        run.map(|(run, _)| run)
+    }
+
+    /// The run in the name. For a spare it is the run that used it last.
+    pub fn last_run(&self) -> Option<&RunId> {
         self.run.as_ref().map(|(run, _)| run)
     }
 

@@ -4,11 +4,13 @@
 //! one. A crash of a claimant frees the `flock` of its entry; the keeper and the sweep recognize it by that.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::{IoContext, open_existing};
-use crate::protocol::{Claimant, DbName, RunDir, RunDirError, open_lock};
+use serde::{Deserialize, Serialize};
+
+use super::{IoContext, open_to_append};
+use crate::protocol::{Baseline, Claimant, Cleaning, DbName, RunDir, RunDirError, open_lock};
 
 /// The state of a database of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +75,37 @@ impl Claim {
     /// Writes the claimant into the entry.
     #[must_use]
     pub fn with_claimant(mut self, claimant: Option<Claimant>) -> Self {
-        if let Some(claimant) = &claimant
-            && let Err(error) = (&self.flock).write_all(claimant.line().as_bytes())
-        {
+        if let Some(claimant) = &claimant {
             // The lease works without it; only a kept database would lack the test's name.
-            tracing::debug!("failed to write the claimant of `{}`: {error}", self.name);
+            self.append(&claimant.line());
         }
         self.claimant = claimant;
         self
+    }
+
+    /// Records what a new clone is like.
+    pub fn note_baseline(&self, baseline: &Baseline) {
+        self.append(&baseline_line(baseline));
+    }
+
+    /// Records the result of a cleaning. Without it, the clone is cleaned again or dropped.
+    pub fn note_cleaning(&self, cleaning: &Cleaning) {
+        self.append(&line(cleaning));
+    }
+
+    /// What the clone was like when it was last known to equal its template.
+    pub fn baseline(&self) -> Option<Baseline> {
+        let mut text = String::new();
+        let mut file = &self.flock;
+        file.rewind().ok()?;
+        file.read_to_string(&mut text).ok()?;
+        parse_baseline(&text)
+    }
+
+    fn append(&self, line: &str) {
+        if let Err(error) = (&self.flock).write_all(line.as_bytes()) {
+            tracing::debug!("failed to write into the entry of `{}`: {error}", self.name);
+        }
     }
 
     /// Removes the claimant from the entry, because no test has used the database.
@@ -95,6 +120,27 @@ impl Claim {
     pub fn claimant(&self) -> Option<&Claimant> {
         self.claimant.as_ref()
     }
+}
+
+/// A line of an entry that says what a clone was like when it was known to equal its template.
+#[derive(Serialize, Deserialize)]
+struct BaselineLine<T> {
+    baseline: T,
+}
+
+fn line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+pub(super) fn baseline_line(baseline: &Baseline) -> String {
+    line(&BaselineLine { baseline })
+}
+
+pub(super) fn parse_baseline(text: &str) -> Option<Baseline> {
+    let parse = |line| serde_json::from_str::<BaselineLine<Baseline>>(line).ok();
+    Some(text.lines().find_map(parse)?.baseline)
 }
 
 /// The entries of a run directory, dead or alive.
@@ -119,8 +165,23 @@ impl<'a> Entries<'a> {
 
     /// The claimant of a database, if there is one and it is known.
     pub fn claimant(&self, state: EntryState, name: &DbName) -> Option<Claimant> {
-        let text = fs::read_to_string(self.path(state, &name.to_string())).ok()?;
-        Claimant::parse(&text)
+        self.text(state, name).lines().find_map(Claimant::parse)
+    }
+
+    /// What a clone was like when it was last known to equal its template.
+    pub fn baseline(&self, state: EntryState, name: &DbName) -> Option<Baseline> {
+        parse_baseline(&self.text(state, name))
+    }
+
+    /// The result of the cleaning of a clone; `None` if nobody has cleaned it.
+    pub fn cleaning(&self, state: EntryState, name: &DbName) -> Option<Cleaning> {
+        let text = self.text(state, name);
+        text.lines()
+            .find_map(|line| serde_json::from_str(line).ok())
+    }
+
+    fn text(&self, state: EntryState, name: &DbName) -> String {
+        fs::read_to_string(self.path(state, &name.to_string())).unwrap_or_default()
     }
 
     /// Changes the state of a database; `false` if the entry is gone.
@@ -169,10 +230,9 @@ impl RunDir {
         self.entries().list(state)
     }
 
-    /// Creates the entry of a ready database. The database must exist.
-    pub fn offer(&self, name: &DbName) -> Result<(), RunDirError> {
-        let path = self.entry(EntryState::Ready, &name.to_string());
-        open_lock(&path).map(drop)
+    /// Creates the entry of a ready database, with what it is like. The database must exist.
+    pub fn offer(&self, name: &DbName, baseline: Option<&Baseline>) -> Result<(), RunDirError> {
+        self.create_entry(EntryState::Ready, name, baseline)
     }
 
     /// Claims a ready database; `None` if none is ready. `start` makes simultaneous claimants begin at different entries. All ready databases are
@@ -199,7 +259,7 @@ impl RunDir {
         let name = text.parse().ok()?;
         let from = self.entry(EntryState::Ready, text);
         // Gone, or another claimant holds it: the next one.
-        let flock = open_existing(&from).ok()?;
+        let flock = open_to_append(&from).ok()?;
         flock.try_lock().ok()?;
         *renames += 1;
         fs::rename(&from, self.entry(EntryState::Leased, text)).ok()?;
@@ -211,7 +271,8 @@ impl RunDir {
     pub fn create_leased(&self, name: &DbName) -> Result<Claim, RunDirError> {
         let text = name.to_string();
         let hidden = self.path().join(format!("{text}.new"));
-        let file = open_lock(&hidden)?;
+        drop(open_lock(&hidden)?);
+        let file = open_to_append(&hidden).at("open", &hidden)?;
         file.lock().at("lock", &hidden)?;
         fs::rename(&hidden, self.entry(EntryState::Leased, &text)).at("rename", &hidden)?;
         Ok(Claim::new(name.clone(), 0, file))
@@ -248,9 +309,31 @@ impl RunDir {
         self.entries().remove_entry(state, name);
     }
 
-    /// Creates a released entry for an existing database, so that the keeper drops it.
-    pub fn mark_released(&self, name: &DbName) -> Result<(), RunDirError> {
-        open_lock(&self.entry(EntryState::Released, &name.to_string())).map(drop)
+    /// Creates a released entry for an existing database, so that the keeper recycles or drops it.
+    pub fn mark_released(
+        &self,
+        name: &DbName,
+        baseline: Option<&Baseline>,
+    ) -> Result<(), RunDirError> {
+        self.create_entry(EntryState::Released, name, baseline)
+    }
+
+    fn create_entry(
+        &self,
+        state: EntryState,
+        name: &DbName,
+        baseline: Option<&Baseline>,
+    ) -> Result<(), RunDirError> {
+        let path = self.entry(state, &name.to_string());
+        match baseline {
+            None => open_lock(&path).map(drop),
+            // Complete before it is visible.
+            Some(baseline) => {
+                let hidden = self.path().join(format!("{name}.new"));
+                fs::write(&hidden, baseline_line(baseline)).at("write", &hidden)?;
+                fs::rename(&hidden, &path).at("rename", &hidden)
+            }
+        }
     }
 }
 

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::protocol::{
-    DbName, KeepConfig, MigrateSettings, Namespace, Pollution, PoolConfig, RunDirError, RunId,
-    Strategy, TemplateBase,
+    DbName, KeepConfig, MigrateSettings, Namespace, Pollution, PoolConfig, ResetMethod,
+    RunDirError, RunId, Strategy, TemplateBase,
 };
 
 pub(super) const RUN_JSON: &str = "run.json";
 
 /// Version of the protocol. A run directory of another version is refused.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The connections of a run's test processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,12 @@ pub struct RunFile {
     /// How commits into the shared clone are reported.
     #[serde(default)]
     pub pollution: Pollution,
+    /// How used clones are reset; if it is missing, they are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<ResetMethod>,
+    /// The most spares that the run leaves.
+    #[serde(default)]
+    pub spares: usize,
 }
 
 impl RunFile {

@@ -30,7 +30,7 @@ pub use file::{Connections, PROTOCOL, RunFile, TemplateInputs};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
 pub use settings::{
-    KeepConfig, Leaks, MigrateSettings, Pollution, PoolConfig, Strategy, TemplateBase,
+    KeepConfig, Leaks, MigrateSettings, Pollution, PoolConfig, ResetMethod, Strategy, TemplateBase,
 };
 pub use shared_use::{SharedUse, UseEvent, UseMode};
 
@@ -157,8 +157,8 @@ pub fn open_lock(path: &Path) -> Result<File, RunDirError> {
         .at("open", path)
 }
 
-fn open_existing(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
+fn open_to_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).open(path)
 }
 
 /// Replaces a file by a rename, so that no process reads half of it.

@@ -1,17 +1,17 @@
 //! The directory of one run: live processes join it, and a process that removes it fences it off first.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::entries::list_templates;
+use super::entries::{baseline_line, list_templates, parse_baseline};
 use super::file::RUN_JSON;
 use super::{IoContext, uid};
 use crate::address::Address;
 use crate::protocol::{
-    DbName, Entries, EntryState, Gate, PROTOCOL, RunDirError, RunFile, Runtime, check_private,
-    open_lock, write_atomically,
+    Baseline, DbName, Entries, EntryState, Gate, PROTOCOL, Profile, ReuseCounts, ReuseEvent,
+    RunDirError, RunFile, Runtime, check_private, open_lock, write_atomically,
 };
 
 pub(super) const LOCK: &str = "lock";
@@ -21,6 +21,8 @@ const PASSFILE: &str = "pgpass";
 const ADMIN_PASSFILE: &str = "pgpass.admin";
 const SHARED: &str = "shared";
 const SHARED_LOCK: &str = "shared.lock";
+const PROFILE: &str = "profile";
+const REUSE: &str = "reuse";
 
 /// A run directory whose lock this process holds shared.
 #[derive(Debug)]
@@ -218,16 +220,64 @@ impl RunDir {
         self.path.join(PASSFILE)
     }
 
+    /// Stores the profile of the run's template.
+    pub fn set_profile(&self, profile: &Profile) -> Result<(), RunDirError> {
+        let text = serde_json::to_string(profile).unwrap_or_default();
+        write_atomically(&self.path.join(PROFILE), &text)
+    }
+
+    /// The profile of the run's template, if clones are recycled.
+    pub fn profile(&self) -> Option<Profile> {
+        profile_in(&self.path)
+    }
+
+    /// Records what happened to a clone. Only `status` reads it, so an error is no reason to stop.
+    pub fn note_reuse(&self, event: ReuseEvent) {
+        let mut line = serde_json::to_string(&event).unwrap_or_default();
+        line.push('\n');
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(self.path.join(REUSE));
+        if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
+            tracing::debug!("failed to record the reuse of a clone: {error}");
+        }
+    }
+
+    /// What happened to the clones of a run.
+    pub fn reuse_counts(path: &Path) -> ReuseCounts {
+        let text = fs::read_to_string(path.join(REUSE)).unwrap_or_default();
+        let mut counts = ReuseCounts::default();
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        events.for_each(|event| counts.add(event));
+        counts
+    }
+
     /// The run's shared clone, if there is one.
     pub fn shared(&self) -> Option<DbName> {
         shared_in(&self.path)
     }
 
-    /// Stores the name of the run's shared clone. `None`: the next process that needs one creates it.
-    pub fn set_shared(&self, name: Option<&DbName>) -> Result<(), RunDirError> {
+    /// What the shared clone was like when it was last known to equal its template.
+    pub fn shared_baseline(&self) -> Option<Baseline> {
+        shared_baseline_in(&self.path)
+    }
+
+    /// Stores the name of the run's shared clone, and what it is like. `None`: the next process that needs one obtains it.
+    pub fn set_shared(
+        &self,
+        shared: Option<(&DbName, Option<&Baseline>)>,
+    ) -> Result<(), RunDirError> {
         let path = self.path.join(SHARED);
-        match name {
-            Some(name) => write_atomically(&path, &format!("{name}\n")),
+        match shared {
+            Some((name, baseline)) => {
+                let baseline = baseline.map(baseline_line).unwrap_or_default();
+                write_atomically(&path, &format!("{name}\n{baseline}"))
+            }
             None => match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", &path),
                 _ => Ok(()),
@@ -301,6 +351,16 @@ impl DeadRunDir {
         shared_in(&self.path)
     }
 
+    /// What the shared clone was like when it was last known to equal its template.
+    pub fn shared_baseline(&self) -> Option<Baseline> {
+        shared_baseline_in(&self.path)
+    }
+
+    /// The profile of the run's template, if clones are recycled.
+    pub fn profile(&self) -> Option<Profile> {
+        profile_in(&self.path)
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -320,7 +380,15 @@ impl DeadRunDir {
     }
 }
 
+fn profile_in(run_dir: &Path) -> Option<Profile> {
+    serde_json::from_str(&fs::read_to_string(run_dir.join(PROFILE)).ok()?).ok()
+}
+
 fn shared_in(run_dir: &Path) -> Option<DbName> {
     let text = fs::read_to_string(run_dir.join(SHARED)).ok()?;
-    text.trim().parse().ok()
+    text.lines().next()?.trim().parse().ok()
+}
+
+fn shared_baseline_in(run_dir: &Path) -> Option<Baseline> {
+    parse_baseline(&fs::read_to_string(run_dir.join(SHARED)).ok()?)
 }

@@ -26,6 +26,16 @@ impl std::fmt::Display for Strategy {
     }
 }
 
+/// How the rows that a test wrote are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetMethod {
+    /// `DELETE` and `VACUUM`: cheapest if a flush of the log costs nothing.
+    Delete,
+    /// `TRUNCATE`: flushes the log once, where `VACUUM` flushes it for every table.
+    Truncate,
+}
+
 /// The start of every template of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateBase {

@@ -35,7 +35,7 @@ fn concurrent_claimants_get_different_databases() {
     let run = run("race");
     let dir = create(&runtime, &run);
     for _ in 0..20 {
-        dir.offer(&clone(&run)).expect("an entry");
+        dir.offer(&clone(&run), None).expect("an entry");
     }
     let barrier = Barrier::new(39);
     let claims: Vec<Option<Claim>> = std::thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn a_claim_is_abandoned_only_after_its_claimant_has_gone() {
     let run = run("abandon");
     let dir = create(&runtime, &run);
     let name = clone(&run);
-    dir.offer(&name).expect("an entry");
+    dir.offer(&name, None).expect("an entry");
     let claim = dir.claim(0).expect("one is ready");
     let entries = dir.entries();
     assert_eq!(entries.move_abandoned(EntryState::Failed), []);
@@ -176,7 +176,7 @@ fn the_claimant_stays_in_the_entry_in_every_state() {
         ..Claimant::named("billing::charges \"once\"")
     };
     let ready = clone(&run);
-    dir.offer(&ready).expect("an entry");
+    dir.offer(&ready, None).expect("an entry");
     assert_eq!(dir.entries().claimant(EntryState::Ready, &ready), None);
     let made = clone(&run);
     let claims = [

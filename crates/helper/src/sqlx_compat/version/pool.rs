@@ -3,14 +3,13 @@
 use futures_util::future::BoxFuture;
 
 use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::recycle::TextRow;
 
 use super::sqlx::pool::PoolConnection;
 use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres, Row};
-use super::{This, options, sandbox, to_internal_error};
-use crate::sqlx_compat::{
-    PoolSettings, PooledConnection, SandboxSettings, SharedPool, TextRow, Version,
-};
+use super::{This, options, sandbox, to_internal_error, trusted};
+use crate::sqlx_compat::{PoolSettings, PooledConnection, SandboxSettings, SharedPool, Version};
 
 impl Version for This {
     type Pool = PgPool;
@@ -102,12 +101,9 @@ impl SharedPool for PgPool {
 }
 
 impl PooledConnection for PoolConnection<Postgres> {
-    fn fetch_texts<'a>(
-        &'a mut self,
-        sql: &'static str,
-    ) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>> {
+    fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>> {
         // Without a prepared statement: that would cost a second round trip, and fail behind some poolers.
-        let found = (&mut **self).fetch_all(super::sqlx::raw_sql(sql));
+        let found = (&mut **self).fetch_all(super::sqlx::raw_sql(trusted(sql.to_owned())));
         Box::pin(async {
             let rows = found.await.map_err(to_internal_error)?;
             let texts = |row: &PgRow| (0..row.len()).map(|at| row.try_get(at)).collect();

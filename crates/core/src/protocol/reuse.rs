@@ -1,0 +1,244 @@
+//! What is recorded about clones that are used more than once: in entries, in comments of spares, and in the run directory's `profile`.
+//!
+//! Nothing here is trusted for long: a baseline only says what the server's counters were when the clone was known to equal its template. Whoever
+//! offers the clone again compares it with the server.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DbName, RunId};
+
+/// The oid of a relation. All clones of a template share them, because `CREATE DATABASE` copies the catalogs.
+pub type Oid = u32;
+
+/// Numbers of inserted, updated and deleted rows, as the server counts them.
+pub type Tuples = [i64; 3];
+
+/// What the server reports about a database to sessions on other databases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// `pg_stat_database.sessions`: sessions that the database has had.
+    pub sessions: i64,
+    /// Rows written to all of its relations.
+    pub tuples: Tuples,
+    /// When the counters were reset, in the server's words. A crash resets them.
+    pub resets: String,
+    /// MD5 of the database's row in `pg_database`, its settings and its labels, without names and comments.
+    pub row: String,
+}
+
+/// The evidence that was recorded when a clone was known to equal its template.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Counters of its relations, unless all three are 0.
+    pub counters: BTreeMap<Oid, Tuples>,
+    /// Blocks that were read of its sequences, unless 0. Every use of a sequence reads one.
+    pub sequences: BTreeMap<Oid, i64>,
+    /// What other databases see.
+    pub seen: Seen,
+    /// The next transaction id at that time. Rows that tests insert later have this id or a younger one.
+    pub xid: u64,
+    /// How many tests have used the clone.
+    pub uses: u32,
+}
+
+/// A relation that holds rows in the template.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filled {
+    /// Number of rows.
+    pub rows: i64,
+    /// Size of the heap, in bytes.
+    pub heap: i64,
+    /// Size of its TOAST relation, in bytes.
+    pub toast: i64,
+    /// Size of all of its indexes together, in bytes.
+    pub indexes: i64,
+}
+
+/// A sequence's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceState {
+    /// `last_value`.
+    pub last: i64,
+    /// `is_called`.
+    pub called: bool,
+}
+
+/// What a template contains, as far as the reset of a clone needs it. Part of the template's comment, and the file `profile` of a run directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Tables and materialized views that hold rows.
+    #[serde(default)]
+    pub filled: BTreeMap<Oid, Filled>,
+    /// Sequences that are not at their start.
+    #[serde(default)]
+    pub sequences: BTreeMap<Oid, SequenceState>,
+    /// MD5 of `pg_class` without file numbers and sizes.
+    #[serde(default)]
+    pub class: String,
+    /// Why clones of this template are never recycled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Reason>,
+}
+
+/// Why a clone was dropped instead of being recycled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Nobody recorded what it was like when it was new.
+    NoBaseline,
+    /// The role may not reset what the test changed.
+    Rights,
+    /// The server did not count, or something could have kept it from counting.
+    NotCounted,
+    /// Counters are lower than before: the server crashed, or a test reset them.
+    CountersReset,
+    /// Another session was connected.
+    Sessions,
+    /// The schema, a grant, a large object or another part of the catalog changed.
+    Catalog,
+    /// Rows that the template has were updated or deleted.
+    ReferenceRows,
+    /// Too many rows were written to a table.
+    ManyRows,
+    /// A rule or trigger fires always, also during a reset.
+    AlwaysFires,
+    /// A relation has contents that no counter shows.
+    HiddenWrite,
+    /// The database's own settings, comment or grants changed.
+    Database,
+    /// The reset left something behind.
+    Residue,
+    /// It was used often enough.
+    Uses,
+    /// A statement failed.
+    Failed,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::NoBaseline => "nothing was recorded when it was new",
+            Self::Rights => "the role may not reset what the test changed",
+            Self::NotCounted => "the server does not count reliably",
+            Self::CountersReset => "the server's counters were reset",
+            Self::Sessions => "another session was connected",
+            Self::Catalog => "the schema changed",
+            Self::ReferenceRows => "rows of the template were updated or deleted",
+            Self::ManyRows => "too many rows were written",
+            Self::AlwaysFires => "a rule or trigger fires always",
+            Self::HiddenWrite => "a relation has contents that no counter shows",
+            Self::Database => "the database's own settings changed",
+            Self::Residue => "the reset left something behind",
+            Self::Uses => "it was used often enough",
+            Self::Failed => "a statement failed",
+        })
+    }
+}
+
+/// What the process that cleaned a clone wrote into its entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cleaning {
+    /// The clone equals its template.
+    Cleaned(Baseline),
+    /// It cannot be shown to equal its template.
+    Dirty(Reason),
+}
+
+/// The comment of a spare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpareNote {
+    /// Version of the tool that made it a spare.
+    pub tool: String,
+    /// The run that used it last.
+    pub run: RunId,
+    /// Its template.
+    pub template: DbName,
+    /// Since when it is a spare, in seconds since 1970.
+    pub since: u64,
+    /// How many clones that run used at the same time.
+    pub demand: usize,
+    /// Whether that run used a shared clone.
+    #[serde(default)]
+    pub shared: bool,
+    /// How many spares of this template that run wanted to leave.
+    pub limit: usize,
+    /// What it was like.
+    pub baseline: Baseline,
+}
+
+impl SpareNote {
+    /// Parses the comment of a database.
+    pub fn parse(comment: Option<&str>) -> Option<Self> {
+        serde_json::from_str(comment?).ok()
+    }
+}
+
+/// What happened to the clones of a run, one line of JSON per event in the run directory's `reuse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ReuseEvent {
+    /// A clone was created.
+    Created,
+    /// A spare was adopted.
+    Adopted,
+    /// A used clone was made ready again.
+    Recycled,
+    /// A used clone was dropped.
+    Dropped {
+        /// Why it was not recycled; `None` if recycling is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Reason>,
+    },
+}
+
+/// Counts of [`ReuseEvent`]s.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReuseCounts {
+    /// Clones that were created.
+    pub created: usize,
+    /// Spares that were adopted.
+    pub adopted: usize,
+    /// Clones that were made ready again.
+    pub recycled: usize,
+    /// Used clones that were dropped.
+    pub dropped: usize,
+    /// The reasons, if recycling is on.
+    pub reasons: BTreeMap<Reason, usize>,
+}
+
+impl std::fmt::Display for ReuseCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} created, {} adopted, {} recycled, {} dropped",
+            self.created, self.adopted, self.recycled, self.dropped
+        )?;
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (at, (reason, count)) in reasons.into_iter().enumerate() {
+            let separator = if at == 0 { " (" } else { ", " };
+            write!(f, "{separator}{count} because {reason}")?;
+        }
+        f.write_str(if self.reasons.is_empty() { "" } else { ")" })
+    }
+}
+
+impl ReuseCounts {
+    /// Adds an event.
+    pub fn add(&mut self, event: ReuseEvent) {
+        match event {
+            ReuseEvent::Created => self.created += 1,
+            ReuseEvent::Adopted => self.adopted += 1,
+            ReuseEvent::Recycled => self.recycled += 1,
+            ReuseEvent::Dropped { reason } => {
+                self.dropped += 1;
+                if let Some(reason) = reason {
+                    *self.reasons.entry(reason).or_default() += 1;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Recycling: returns a used clone to the state that it had when it was created, with proof.
+//!
+//! 1. **Quiet**: this session is the only one on the clone.
+//! 2. **Evidence** (`evidence`): the server's counters of every relation.
+//! 3. **Decision** (`decide`, pure): nothing moved, or a plan of what to reset, or a reason to drop the clone. Doubt is a reason.
+//! 4. **Reset** (`reset`): deletes rows, vacuums, sets sequences.
+//! 5. **Verification** (`verify`, pure): the counters moved by exactly what the reset did, and the sizes are those of the template.
+//!
+//! The result is a new [`Baseline`]. The caller closes the session and writes the result into the clone's entry. The clone becomes ready only after
+//! it was renamed and the server's counters still equal that baseline (`run::renew`), so what another session writes meanwhile is noticed.
+//!
+//! A crash at any step leaves a clone whose entry has no result; it is cleaned again or dropped.
+
+mod decide;
+mod evidence;
+pub mod profile;
+mod reset;
+mod session;
+mod verify;
+
+pub use decide::{Moved, Plan, TableReset, decide, moved};
+pub use evidence::{Evidence, Relation, Sizes, TouchedState};
+pub use session::{TextRow, TextSession};
+pub use verify::verify;
+
+use sqlx::Error as Sqlx;
+
+use crate::protocol::{Baseline, Cleaning, Profile, Reason, ResetMethod};
+
+/// How often a clone is used at most. Resets leave no trace that grows without limit but dead rows in `pg_class`, so this is a precaution.
+pub const MAX_USES: u32 = 500;
+
+/// Cleans the clone that the session is connected to. `profile` is called if something moved.
+///
+/// # Errors
+/// A statement failed; the clone must be dropped.
+pub async fn clean(
+    session: &mut dyn TextSession,
+    baseline: &Baseline,
+    profile: impl FnOnce() -> Option<Profile>,
+    method: ResetMethod,
+) -> Result<Cleaning, Sqlx> {
+    if baseline.uses + 1 >= MAX_USES {
+        return Ok(Cleaning::Dirty(Reason::Uses));
+    }
+    Ok(match try_clean(session, baseline, profile, method).await? {
+        Ok(baseline) => Cleaning::Cleaned(baseline),
+        Err(reason) => Cleaning::Dirty(reason),
+    })
+}
+
+async fn try_clean(
+    session: &mut dyn TextSession,
+    baseline: &Baseline,
+    profile: impl FnOnce() -> Option<Profile>,
+    method: ResetMethod,
+) -> Result<Result<Baseline, Reason>, Sqlx> {
+    macro_rules! ok {
+        ($result:expr) => {
+            match $result {
+                Ok(value) => value,
+                Err(reason) => return Ok(Err(reason)),
+            }
+        };
+    }
+    let rights = ok!(evidence::prepare(session).await?);
+    let before = evidence::read(session).await?;
+    let moved = ok!(moved(baseline, &before));
+    if moved == Moved::default() {
+        return Ok(Ok(Baseline {
+            uses: baseline.uses + 1,
+            ..before.baseline(baseline)
+        }));
+    }
+    if !rights {
+        return Ok(Err(Reason::Rights));
+    }
+    let profile = ok!(profile().ok_or(Reason::NoBaseline));
+    let touched = evidence::touched(session, &moved, &profile).await?;
+    let plan = ok!(decide(&moved, &before, &touched, &profile, method));
+    let deleted = reset::run(session, &plan, baseline.xid).await?;
+    let after = evidence::read(session).await?;
+    let sizes = evidence::sizes(session, &plan).await?;
+    let verified = verify(&plan, &before, &after, &deleted, &sizes, &profile);
+    Ok(verified.map(|()| Baseline {
+        uses: baseline.uses + 1,
+        ..after.baseline(baseline)
+    }))
+}

@@ -1,0 +1,99 @@
+//! Verifies a reset: every counter moved by exactly what the reset did, and the sizes are those of the template. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decide::{Plan, TableReset};
+use super::evidence::{Evidence, Sizes};
+use crate::protocol::{Oid, Profile, Reason, Tuples};
+
+/// The size of a page, in bytes. Servers with another one are rare, and only drop more clones.
+const PAGE: i64 = 8192;
+/// The oid of `pg_class`.
+const PG_CLASS: Oid = 1259;
+
+/// Checks the evidence after a reset against that before it.
+///
+/// # Errors
+/// The reason to drop the clone.
+pub fn verify(
+    plan: &Plan,
+    before: &Evidence,
+    after: &Evidence,
+    deleted: &BTreeMap<Oid, i64>,
+    sizes: &Sizes,
+    profile: &Profile,
+) -> Result<(), Reason> {
+    if after.backends != 1 || after.sessions != before.sessions {
+        return Err(Reason::Sessions);
+    }
+    if after.resets != before.resets {
+        return Err(Reason::CountersReset);
+    }
+    let oids: BTreeSet<Oid> = before
+        .counters
+        .keys()
+        .chain(after.counters.keys())
+        .copied()
+        .collect();
+    for oid in oids {
+        let growth = growth(before.counters.get(&oid), after.counters.get(&oid));
+        if !is_explained(plan, oid, growth, deleted) {
+            return Err(Reason::Sessions);
+        }
+    }
+    for table in &plan.tables {
+        check_size(table, sizes, profile)?;
+    }
+    let filled = |oid: &Oid| profile.filled.contains_key(oid);
+    if after.nonempty.iter().all(filled) {
+        Ok(())
+    } else {
+        Err(Reason::Residue)
+    }
+}
+
+fn growth(before: Option<&Tuples>, after: Option<&Tuples>) -> Tuples {
+    let (before, after) = (
+        before.copied().unwrap_or_default(),
+        after.copied().unwrap_or_default(),
+    );
+    [0, 1, 2].map(|at| after[at] - before[at])
+}
+
+/// Whether the reset explains how the counters of a relation moved.
+fn is_explained(plan: &Plan, oid: Oid, growth: Tuples, deleted: &BTreeMap<Oid, i64>) -> bool {
+    if growth == [0; 3] {
+        return true;
+    }
+    if oid == PG_CLASS {
+        // Each truncated relation is updated once; the hash of `pg_class` shows what changed.
+        return plan.tables.iter().any(|table| table.truncate) && growth[0] == 0 && growth[2] == 0;
+    }
+    if plan.toast.contains(&oid) {
+        return growth[0] == 0 && growth[1] == 0 && growth[2] >= 0;
+    }
+    let is_reset = plan
+        .tables
+        .iter()
+        .any(|table| table.oid == oid && !table.truncate);
+    is_reset && growth == [0, 0, deleted.get(&oid).copied().unwrap_or(0)]
+}
+
+fn check_size(table: &TableReset, sizes: &Sizes, profile: &Profile) -> Result<(), Reason> {
+    let [heap, toast, indexes, rows] = *sizes.get(&table.oid).ok_or(Reason::Residue)?;
+    if !table.reference {
+        return if heap == 0 && toast == 0 {
+            Ok(())
+        } else {
+            Err(Reason::Residue)
+        };
+    }
+    let wanted = profile.filled.get(&table.oid).ok_or(Reason::Residue)?;
+    let same = heap == wanted.heap && toast == wanted.toast && rows == wanted.rows;
+    // Index files never shrink; one page more is too little to change a plan.
+    if same && indexes <= wanted.indexes + PAGE {
+        Ok(())
+    } else {
+        Err(Reason::Residue)
+    }
+}

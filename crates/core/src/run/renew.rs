@@ -1,0 +1,194 @@
+//! Makes a used clone ready again, under a new name.
+//!
+//! The rename comes first: from then on nobody knows the clone's name. Then the server's counters, which show every visitor, are compared with what the
+//! process that cleaned the clone recorded. The new entry comes next, and the old one goes last.
+//!
+//! | a crash after | leaves |
+//! |---|---|
+//! | the rename | a clone of the run without an entry, and a released entry without a database |
+//! | the new entry | the released entry without a database |
+//!
+//! Both go with the run: databases by their names, entries with the directory. The next process that handles the released entry finds no database.
+
+use sqlx::Connection;
+
+use super::{clone, kept};
+use crate::pg::PgError;
+use crate::pg::admin::Admin;
+use crate::pg::connect::{RetryLimits, connect, quiet};
+use crate::pg::error::Context;
+use crate::protocol::{
+    Baseline, Cleaning, DbName, EntryState, Kind, Reason, ReuseEvent, RunDir, RunFile,
+};
+use crate::recycle;
+use crate::sqlstate;
+
+/// Recycles or drops a released database of the run, and removes its entry. Returns the new name of a clone that is ready again. If its claimant is a
+/// retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended.
+///
+/// # Errors
+/// A statement failed; the entry stays.
+pub async fn settle(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Option<DbName>, PgError> {
+    drop_earlier_attempts(admin, dir, file, name).await?;
+    let outcome = match recycle(admin, dir, file, name).await {
+        // The entry exists, but the database is gone, or a prepared transaction holds it.
+        Err(error)
+            if error.is(sqlstate::INVALID_CATALOG_NAME) || error.is(sqlstate::OBJECT_IN_USE) =>
+        {
+            Outcome::Unfit(name.clone(), Some(Reason::Failed))
+        }
+        outcome => outcome?,
+    };
+    let renewed = match outcome {
+        Outcome::Ready(new, baseline) => {
+            // Only then is the old entry removed: a crash leaves no clone without a trace.
+            if dir.offer(&new, Some(&baseline)).is_err() {
+                return Ok(None);
+            }
+            dir.note_reuse(ReuseEvent::Recycled);
+            Some(new)
+        }
+        Outcome::Unfit(present, reason) => {
+            admin.drop_database(&present, false, true).await?;
+            dir.note_reuse(ReuseEvent::Dropped { reason });
+            None
+        }
+    };
+    dir.remove_entry(EntryState::Released, name);
+    Ok(renewed)
+}
+
+enum Outcome {
+    Ready(DbName, Baseline),
+    /// By its present name.
+    Unfit(DbName, Option<Reason>),
+}
+
+async fn recycle(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<Outcome, PgError> {
+    let unfit = |reason| Ok(Outcome::Unfit(name.clone(), reason));
+    let is_of_template = name.fingerprint() == file.template.fingerprint();
+    if file.recycle.is_none() || !is_of_template {
+        return unfit(None);
+    }
+    let entries = dir.entries();
+    let cleaning = match entries.cleaning(EntryState::Released, name) {
+        Some(cleaning) => cleaning,
+        None => match entries.baseline(EntryState::Released, name) {
+            Some(baseline) => clean(dir, file, name, &baseline).await?,
+            None => Cleaning::Dirty(Reason::NoBaseline),
+        },
+    };
+    match cleaning {
+        Cleaning::Cleaned(baseline) => renew(admin, file, name, baseline).await,
+        Cleaning::Dirty(reason) => unfit(Some(reason)),
+    }
+}
+
+/// Cleans a clone on a session of its own, for a client that did not.
+///
+/// # Errors
+/// The connection failed.
+pub async fn clean(
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+    baseline: &Baseline,
+) -> Result<Cleaning, PgError> {
+    clean_with(file, name, baseline, || dir.profile()).await
+}
+
+/// [`clean`] with a profile.
+///
+/// # Errors
+/// The connection failed.
+pub(super) async fn clean_with(
+    file: &RunFile,
+    name: &DbName,
+    baseline: &Baseline,
+    profile: impl FnOnce() -> Option<crate::protocol::Profile>,
+) -> Result<Cleaning, PgError> {
+    let Some(method) = file.recycle else {
+        return Ok(Cleaning::Dirty(Reason::NoBaseline));
+    };
+    let address = file.admin_address();
+    let options =
+        quiet(address.options(&name.to_string())).application_name("kapsel-testdb recycle");
+    let mut connection = connect(address, &options, RetryLimits::RUNNING).await?;
+    let cleaning = recycle::clean(&mut connection, baseline, profile, method).await;
+    let closed = connection.close().await;
+    Ok(match cleaning {
+        Ok(cleaning) => {
+            closed.context(|| format!("close a session on `{name}`"))?;
+            cleaning
+        }
+        Err(error) => {
+            tracing::info!("failed to clean `{name}`: {error}");
+            Cleaning::Dirty(Reason::Failed)
+        }
+    })
+}
+
+/// Renames a cleaned clone, and checks that nobody has visited it since.
+async fn renew(
+    admin: &mut Admin,
+    file: &RunFile,
+    name: &DbName,
+    cleaned: Baseline,
+) -> Result<Outcome, PgError> {
+    // With a session on it, the server would refuse the rename, and wait for 5 s before.
+    let Some(row) = clone::quiet(admin, name).await? else {
+        return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions)));
+    };
+    if row.comment.is_some() {
+        return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database)));
+    }
+    let new = clone::new_name(file, Kind::Clone);
+    let row = admin.rename_and_see(name, &new, None).await?;
+    Ok(match difference(&cleaned, &row.seen) {
+        None => Outcome::Ready(new, cleaned),
+        Some(reason) => Outcome::Unfit(new, Some(reason)),
+    })
+}
+
+/// Why a clone no longer equals its template, according to what other databases see.
+pub(super) fn difference(baseline: &Baseline, seen: &crate::protocol::Seen) -> Option<Reason> {
+    let expected = &baseline.seen;
+    if seen.resets != expected.resets {
+        Some(Reason::CountersReset)
+    } else if seen.sessions != expected.sessions || seen.tuples != expected.tuples {
+        Some(Reason::Sessions)
+    } else if seen.row != expected.row {
+        Some(Reason::Database)
+    } else {
+        None
+    }
+}
+
+/// Drops the databases of a test's earlier attempts if a retry has released `name`.
+async fn drop_earlier_attempts(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    name: &DbName,
+) -> Result<(), PgError> {
+    let entries = dir.entries();
+    let claimant = entries.claimant(EntryState::Released, name);
+    let Some(passed) = claimant.filter(|c| c.is_retry() && file.keep.failed) else {
+        return Ok(());
+    };
+    for name in clone::release_earlier_attempts(entries, &passed) {
+        admin.drop_database(&name, false, true).await?;
+        dir.remove_entry(EntryState::Released, &name);
+    }
+    kept::drop_earlier_attempts(admin, entries, name, &passed).await
+}
