@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use crate::db::LeakCheck;
 use crate::identity::test_name;
 use crate::lease::Lease;
 use crate::sqlx_compat::{PooledConnection, SharedPool, Version};
@@ -78,15 +79,6 @@ impl OpenConnections {
 struct LeakFinding {
     open: OpenConnections,
     checker: Option<Box<dyn PooledConnection>>,
-}
-
-/// What the end of a lease learns from a check for leaks.
-#[derive(Debug, Default)]
-pub(super) struct LeakCheck {
-    /// The message about what is open.
-    pub message: Option<String>,
-    /// If nothing is open: the connection that the check used. Others of the pool may be idle.
-    pub connection: Option<Box<dyn PooledConnection>>,
 }
 
 /// Checks until nothing is open, but not longer than [`GRACE`].

@@ -95,7 +95,9 @@ async fn obtain_in<V: Version>(
     let permit = session.permit(connections).await?;
     let mut target = Target::select(&session, request, template.as_ref()).await?;
     let mut opened = target.open::<V>(&session, request, &permit).await;
-    if opened.as_ref().is_err_and(TestDbError::is_missing_database) {
+    if let Err(error) = &opened
+        && (error.is_missing_database() || session.is_gone(target.name(), error).await)
+    {
         target = target.replace(&session, template.as_ref()).await?;
         opened = target.open::<V>(&session, request, &permit).await;
     }
@@ -130,6 +132,13 @@ enum Opened {
 }
 
 impl Target {
+    fn name(&self) -> &DbName {
+        match self {
+            Self::Clone(claim) => &claim.name,
+            Self::Shared(name) => name,
+        }
+    }
+
     async fn select(
         session: &Session,
         request: LeaseRequest,

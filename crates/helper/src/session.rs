@@ -273,6 +273,18 @@ impl Session {
         created.map(|_| claim)
     }
 
+    /// Whether a connect through a pooler failed because the database does not exist: a pooler may report that with another SQLSTATE.
+    pub async fn is_gone(&self, name: &DbName, error: &TestDbError) -> bool {
+        if self.file.admin.is_none() || error.is_transient() {
+            return false;
+        }
+        let name = name.to_string();
+        let exists = self.with_admin(move |admin, _, _| {
+            Box::pin(async move { Ok(admin.database_exists(&name).await?) })
+        });
+        matches!(exists.await, Ok(false))
+    }
+
     /// Returns the run's shared clone, but not the one that was `lost`. Creates it if there is none.
     pub async fn shared_clone(&self, lost: Option<DbName>) -> Result<DbName, TestDbError> {
         if let Some(name) = self.dir().shared().filter(|n| Some(n) != lost.as_ref()) {

@@ -9,7 +9,11 @@ use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until
 
 fn leftovers(server: &Server) -> Vec<String> {
     let mut names = server.databases();
-    let stays = |name: &str| name.contains("_template_") || name.contains("_kept_");
+    let stays = |name: &str| {
+        ["_template_", "_kept_", "_spare_"]
+            .iter()
+            .any(|kind| name.contains(kind))
+    };
     names.retain(|name| name.starts_with("app_") && !stays(name));
     names
 }
@@ -264,9 +268,14 @@ fn a_frozen_keeper_that_was_swept_meanwhile_stops_and_drops_nothing() {
     let project = Project::on(&server);
     let nextest = FakeNextest::start(&project, "r");
     let keeper = nextest.keeper_pid();
-    poll_until("the keeper is at work", PATIENCE, || {
-        std::fs::read_to_string(nextest.dir.join("shared")).map_err(|e| e.to_string())
-    });
+    poll_until(
+        "the keeper is at work",
+        PATIENCE,
+        || match std::fs::read_dir(nextest.dir.join("ready")).map(Iterator::count) {
+            Ok(0) => Err("no clone is ready".to_owned()),
+            found => found.map_err(|error| error.to_string()),
+        },
+    );
     platform::signal(keeper, Signal::STOP).expect("a keeper to freeze");
     // As another host would: its session is gone, somebody else holds the run lock.
     let (run, _) = crate::support::read_run(&nextest.dir);

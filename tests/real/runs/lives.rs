@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kapsel_testdb_core::protocol::PROTOCOL;
+
 use crate::processes::child;
 use crate::support::{FakeNextest, PATIENCE, Project, Server, poll_until, read_run};
 
@@ -153,6 +155,8 @@ fn a_keeper_whose_template_is_gone_tries_no_more() {
     server.execute(&format!("ALTER DATABASE {template} IS_TEMPLATE false"));
     server.execute(&format!("DROP DATABASE {template}"));
     let holder = child::Holder::start(&project, &nextest.exported);
+    // The second test shows that there are many.
+    child::run(&project, &nextest.exported, "once").code(0);
     let said = || nextest.keeper_log().matches("ahead of demand").count();
     poll_until("the keeper has said so", PATIENCE, || match said() {
         0 => Err(nextest.keeper_log()),
@@ -240,7 +244,7 @@ fn a_run_of_another_version_is_refused_with_the_remedy() {
     let (id, _) = read_run(&run.dir);
     for (damaged, says) in [
         (
-            text.replace("\"protocol\": 2", "\"protocol\": 99"),
+            text.replace(&format!("\"protocol\": {PROTOCOL}"), "\"protocol\": 99"),
             "protocol version is 99",
         ),
         ("{ not json".to_owned(), "is not usable"),

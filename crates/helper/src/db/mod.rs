@@ -14,7 +14,6 @@ use kapsel_testdb_core::protocol::{Claim, Cleaning, DbName, Leaks, Reason, UseMo
 use kapsel_testdb_core::recycle;
 
 pub use self::options::TestDbOptions;
-use crate::leaks::LeakCheck;
 use crate::lease::{self, Lease, LeaseRequest, Leased};
 use crate::sandbox::SandboxLost;
 use crate::session::Session;
@@ -351,6 +350,15 @@ impl<'a> Outcome<'a> {
             Self::Failed(message) => Some(message),
         }
     }
+}
+
+/// What the end of a lease learns from a check for leaks.
+#[derive(Debug, Default)]
+pub(super) struct LeakCheck {
+    /// The message about what is open.
+    pub message: Option<String>,
+    /// If nothing is open: the connection that the check used. Others of the pool may be idle.
+    pub connection: Option<Box<dyn PooledConnection>>,
 }
 
 /// What the end of a lease detected.
