@@ -42,6 +42,7 @@ fn child() {
             "shared" => once(TestDb::shared().await.expect("the shared clone")).await,
             "begin" => begin().await,
             "sandbox" => sandbox().await,
+            "own-sql" => own_sql().await,
             "shared-sql" => shared_sql().await,
             "begin-sql" => begin_sql().await,
             "panic" => panic_with_a_lease().await,
@@ -99,6 +100,15 @@ async fn sandbox() {
         .await
         .expect("the session's time-outs");
     assert_eq!(time_outs, ("5s".to_owned(), "0".to_owned()));
+    db.release().await;
+}
+
+/// In a clone of its own.
+async fn own_sql() {
+    let db = TestDb::lease().await.expect("a lease");
+    tell(db.name());
+    let ran = sqlx::raw_sql(sql()).execute(db.pool()).await;
+    ran.expect("what the test wants");
     db.release().await;
 }
 

@@ -5,6 +5,8 @@ pub mod kills;
 pub mod lives;
 pub mod namespaces;
 pub mod pollution;
+pub mod reuse;
+pub mod spares;
 pub mod sweep_leftovers;
 pub mod sweep_names;
 pub mod sweep_watch;

@@ -186,6 +186,21 @@ impl Server {
         }
     }
 
+    /// Kills one of its sessions, so that it recovers as after a crash.
+    pub fn crash(&self) {
+        let ready = || self.log().matches("ready to accept connections").count();
+        let before = ready();
+        let mut victim = self.session(SUPERUSER);
+        let pid = victim.column("SELECT pg_backend_pid()::text").remove(0);
+        let pid = pid.parse().expect("a process id");
+        platform::signal(pid, Signal::KILL).expect("a backend to kill");
+        // It may answer once more before it notices.
+        poll_until("the server is back", PATIENCE, || match ready() > before {
+            true => Ok(()),
+            false => Err(self.log()),
+        });
+    }
+
     /// Stops it as an administrator would; the data stays.
     pub fn stop(&mut self) {
         self.end(Signal::INT);

@@ -177,6 +177,18 @@ impl Admin {
             let sql = format!("ALTER DATABASE {} IS_TEMPLATE false", name.quoted());
             self.run(sql, || format!("unseal `{name}`")).await?;
         }
+        self.wait_for_sessions(name, force).await?;
+        let force = if force { " WITH (FORCE)" } else { "" };
+        let sql = format!("DROP DATABASE IF EXISTS {}{force}", name.quoted());
+        self.run(sql, || format!("drop `{name}`")).await
+    }
+
+    /// Waits up to 15 ms for the sessions on a database, which are probably ending; with `force`, ends those that are still there after the first
+    /// check.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn wait_for_sessions(&mut self, name: &DbName, force: bool) -> Result<(), PgError> {
         for (attempt, pause) in SESSION_END_PAUSES.into_iter().enumerate() {
             if self.count_sessions(name).await? == 0 {
                 break;
@@ -186,9 +198,7 @@ impl Admin {
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        let force = if force { " WITH (FORCE)" } else { "" };
-        let sql = format!("DROP DATABASE IF EXISTS {}{force}", name.quoted());
-        self.run(sql, || format!("drop `{name}`")).await
+        Ok(())
     }
 
     /// Renames a database.

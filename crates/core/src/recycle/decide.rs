@@ -113,7 +113,6 @@ fn growth(before: Tuples, now: Tuples) -> Result<Tuples, Reason> {
 /// The reason to drop the clone.
 pub fn decide(
     moved: &Moved,
-    now: &Evidence,
     touched: &TouchedState,
     profile: &Profile,
     method: ResetMethod,
@@ -122,7 +121,6 @@ pub fn decide(
         return Err(reason);
     }
     check_class(moved, touched, profile)?;
-    check_contents(moved, now, profile)?;
     let mut plan = Plan::default();
     for (oid, growth) in &moved.relations {
         let relation = touched.relations.get(oid).ok_or(Reason::Catalog)?;
@@ -194,7 +192,10 @@ fn check_class(moved: &Moved, touched: &TouchedState, profile: &Profile) -> Resu
 }
 
 /// Contents that no counter explains were written by a session that did not count (`SET track_counts = off`), or by other means.
-fn check_contents(moved: &Moved, now: &Evidence, profile: &Profile) -> Result<(), Reason> {
+///
+/// # Errors
+/// The reason to drop the clone.
+pub fn check_contents(moved: &Moved, now: &Evidence, profile: &Profile) -> Result<(), Reason> {
     let explained =
         |oid: &Oid| moved.relations.contains_key(oid) || profile.filled.contains_key(oid);
     if now.nonempty.iter().all(explained) {

@@ -12,29 +12,29 @@ use crate::protocol::{Baseline, Oid, Profile, Reason, Seen, Tuples};
 /// Relations with a lower oid are part of the system: they exist in every database (`FirstNormalObjectId`).
 pub(super) const FIRST_NORMAL_OID: Oid = 16384;
 
-/// What the settings of the test's session were, and whether the role may reset a clone; then settings that the work relies on, and the flush.
+/// What the settings of the test's session were, and the role's rights; then settings that the work relies on, and the flush.
 const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), \
-     pg_catalog.has_parameter_privilege('session_replication_role', 'SET')::pg_catalog.text; \
+     pg_catalog.has_parameter_privilege('session_replication_role', 'SET')::pg_catalog.text, pg_catalog.current_setting('is_superuser'); \
    SET client_min_messages = error; RESET SESSION AUTHORIZATION; RESET ALL; \
    SET client_min_messages = error; SET search_path = pg_catalog, pg_temp; SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
    SET row_security = off; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
    SET synchronous_commit = off; SET stats_fetch_consistency = none; SET idle_in_transaction_session_timeout = 0; \
-   SELECT pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()::pg_catalog.text";
+   SELECT pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, ''";
 
-/// The evidence. Kinds of rows: `r` counters of a relation, `S` a sequence that was used, `z` a table or view with contents (only a superuser sees
-/// that), `d` the database.
+/// The evidence. Kinds of rows: `r` counters of a relation, `S` a sequence that was used, `d` the database.
 const READ: &str = "SELECT 'r', c.oid::text, i::text, u::text, d::text, '' \
      FROM pg_class c, LATERAL (SELECT pg_stat_get_tuples_inserted(c.oid) i, pg_stat_get_tuples_updated(c.oid) u, pg_stat_get_tuples_deleted(c.oid) d) n \
      WHERE c.relkind IN ('r', 't', 'm') AND NOT c.relisshared AND i + u + d > 0 \
    UNION ALL SELECT 'S', c.oid::text, pg_stat_get_blocks_fetched(c.oid)::text, '', '', '' \
      FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0 \
-   UNION ALL SELECT 'z', c.oid::text, '', '', '', '' FROM pg_class c \
-     WHERE current_setting('is_superuser')::bool AND c.relkind IN ('r', 'm') AND c.oid >= 16384 \
-       AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0 \
    UNION ALL SELECT 'd', pg_stat_get_db_sessions(d.oid)::text, pg_stat_get_db_numbackends(d.oid)::text, pg_snapshot_xmax(pg_current_snapshot())::text, \
        concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)), \
        concat_ws(' ', pg_stat_get_db_tuples_inserted(d.oid), pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)) \
      FROM pg_database d WHERE d.datname = current_database()";
+
+/// In addition, for a superuser: `z` tables and materialized views with contents.
+const CONTENTS: &str = " UNION ALL SELECT 'z', c.oid::text, '', '', '', '' FROM pg_class c \
+     WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0";
 
 /// The number of backends of any kind on this database.
 const BACKENDS: &str = "SELECT pg_catalog.pg_stat_get_db_numbackends(d.oid)::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
@@ -116,19 +116,31 @@ pub struct TouchedState {
 /// Sizes after a reset: heap, TOAST, indexes, and the number of rows of a reference table.
 pub type Sizes = BTreeMap<Oid, [i64; 4]>;
 
-/// Prepares the session, waits until it is alone, and flushes its counters. Returns whether the role may reset a clone.
-pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<bool, Reason>, Sqlx> {
+/// What the session's role may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    /// Set `session_replication_role`, which a reset needs.
+    pub reset: bool,
+    /// Read the sizes of files. Who may not do that cannot turn off the counters either.
+    pub files: bool,
+}
+
+/// Prepares the session, waits until it is alone, and flushes its counters.
+pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<Rights, Reason>, Sqlx> {
     if !is_alone(session).await? {
         return Ok(Err(Reason::Sessions));
     }
     let rows = session.texts(PREPARE).await?;
-    let settings: Vec<&TextRow> = rows.iter().filter(|row| row.len() == 2).collect();
+    let settings: Vec<&TextRow> = rows.iter().filter(|row| row.len() == 3).collect();
     let [before, after] = settings[..] else {
         return Err(Sqlx::RowNotFound);
     };
     let counted = text(before, 0)? == "on" && text(after, 0)? == "on";
     Ok(if counted {
-        Ok(text(before, 1)? == "true")
+        Ok(Rights {
+            reset: text(before, 1)? == "true",
+            files: text(before, 2)? == "on",
+        })
     } else {
         Err(Reason::NotCounted)
     })
@@ -154,9 +166,10 @@ async fn is_alone(session: &mut dyn TextSession) -> Result<bool, Sqlx> {
 }
 
 /// Reads the evidence.
-pub(super) async fn read(session: &mut dyn TextSession) -> Result<Evidence, Sqlx> {
+pub(super) async fn read(session: &mut dyn TextSession, rights: Rights) -> Result<Evidence, Sqlx> {
     let mut evidence = Evidence::default();
-    for row in session.texts(READ).await? {
+    let contents = if rights.files { CONTENTS } else { "" };
+    for row in session.texts(&format!("{READ}{contents}")).await? {
         match text(&row, 0)? {
             "r" => {
                 let counts = [number(&row, 2)?, number(&row, 3)?, number(&row, 4)?];

@@ -18,7 +18,7 @@ mod reset;
 mod session;
 mod verify;
 
-pub use decide::{Moved, Plan, TableReset, decide, moved};
+pub use decide::{Moved, Plan, TableReset, check_contents, decide, moved};
 pub use evidence::{Evidence, Relation, Sizes, TouchedState};
 pub use session::{TextRow, TextSession};
 pub use verify::verify;
@@ -30,7 +30,7 @@ use crate::protocol::{Baseline, Cleaning, Profile, Reason, ResetMethod};
 /// How often a clone is used at most. Resets leave no trace that grows without limit but dead rows in `pg_class`, so this is a precaution.
 pub const MAX_USES: u32 = 500;
 
-/// Cleans the clone that the session is connected to. `profile` is called if something moved.
+/// Cleans the clone that the session is connected to. `profile` reads the profile of its template.
 ///
 /// # Errors
 /// A statement failed; the clone must be dropped.
@@ -64,22 +64,23 @@ async fn try_clean(
         };
     }
     let rights = ok!(evidence::prepare(session).await?);
-    let before = evidence::read(session).await?;
+    let before = evidence::read(session, rights).await?;
     let moved = ok!(moved(baseline, &before));
+    let profile = ok!(profile().ok_or(Reason::NoBaseline));
+    ok!(check_contents(&moved, &before, &profile));
     if moved == Moved::default() {
         return Ok(Ok(Baseline {
             uses: baseline.uses + 1,
             ..before.baseline(baseline)
         }));
     }
-    if !rights {
+    if !rights.reset {
         return Ok(Err(Reason::Rights));
     }
-    let profile = ok!(profile().ok_or(Reason::NoBaseline));
     let touched = evidence::touched(session, &moved, &profile).await?;
-    let plan = ok!(decide(&moved, &before, &touched, &profile, method));
+    let plan = ok!(decide(&moved, &touched, &profile, method));
     let deleted = reset::run(session, &plan, baseline.xid).await?;
-    let after = evidence::read(session).await?;
+    let after = evidence::read(session, rights).await?;
     let sizes = evidence::sizes(session, &plan).await?;
     let verified = verify(&plan, &before, &after, &deleted, &sizes, &profile);
     Ok(verified.map(|()| Baseline {

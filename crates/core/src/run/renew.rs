@@ -84,7 +84,11 @@ async fn recycle(
     let cleaning = match entries.cleaning(EntryState::Released, name) {
         Some(cleaning) => cleaning,
         None => match entries.baseline(EntryState::Released, name) {
-            Some(baseline) => clean(dir, file, name, &baseline).await?,
+            Some(baseline) => {
+                // As before a DROP: the test is over, and what is left of it must not write any more.
+                admin.wait_for_sessions(name, true).await?;
+                clean(dir, file, name, &baseline).await?
+            }
             None => Cleaning::Dirty(Reason::NoBaseline),
         },
     };

@@ -196,10 +196,7 @@ pub async fn leave(
     if file.recycle.is_none() {
         return Ok(0);
     }
-    let existing = admin
-        .spares(&file.namespace, file.template.fingerprint())
-        .await?
-        .len();
+    let existing = drop_unfit(admin, file).await?;
     let mut room = legacy.limit.saturating_sub(existing);
     let mut left = 0;
     let entries = dead.entries();
@@ -228,6 +225,23 @@ pub async fn leave(
             && become_spare(admin, &name, note(baseline)).await?
         {
             (room, left) = (room - 1, left + 1);
+        }
+    }
+    Ok(left)
+}
+
+/// Drops spares that no longer equal the template, because somebody visited them or the server crashed. Returns how many are left.
+async fn drop_unfit(admin: &mut Admin, file: &RunFile) -> Result<usize, PgError> {
+    let fingerprint = file.template.fingerprint();
+    let mut left = 0;
+    for row in admin.spares(&file.namespace, fingerprint).await? {
+        if row.backends > 0 || note_of(&row).is_some() {
+            left += 1;
+            continue;
+        }
+        match admin.drop_database(&row.name, false, false).await {
+            Err(error) if error.code().is_some() => left += 1,
+            result => result?,
         }
     }
     Ok(left)
