@@ -1,10 +1,11 @@
 //! The steps of a test process. Each function is one system call or statement; `None` if it is not possible now.
 
-use super::{CLONES, Helper, Safeguards, State};
+use super::recycle::{self, Cleaning};
+use super::{Database, Helper, NAMES, Safeguards, State};
 
 pub(super) fn open(s: &mut State, h: usize, n: usize) -> Option<()> {
-    let inode = s.clones[n].ready?;
-    if s.helpers[h] != Helper::Idle || s.claims_left[h] == 0 {
+    let inode = s.names[n].ready?;
+    if s.helpers[h] != Helper::Idle || s.left.claims[h] == 0 {
         return None;
     }
     s.helpers[h] = Helper::Opened(n, inode);
@@ -24,15 +25,21 @@ pub(super) fn step(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
         Helper::Written(n) if s.flocked(g, n, 0) => return None,
         Helper::Written(n) => s.helpers[h] = Helper::Announced(n),
         Helper::Announced(n) => {
-            s.clones[n].exists = true;
+            s.names[n].database = Some(Database::default());
             lease(s, h, n, 0);
         }
         Helper::Created(n) => {
-            s.clones[n].leased = Some(0);
+            s.names[n].leased = Some(0);
             lease(s, h, n, 0);
         }
+        Helper::Cleaning(n, i, cleaning) => {
+            s.helpers[h] = match recycle::clean(s, g, n, cleaning, Some(h))? {
+                Some(next) => Helper::Cleaning(n, i, next),
+                None => Helper::Cleaned(n, i),
+            };
+        }
         Helper::Releasing(..) => s.helpers[h] = Helper::Idle,
-        Helper::Idle | Helper::Leased(..) | Helper::Dead => return None,
+        Helper::Idle | Helper::Leased(..) | Helper::Cleaned(..) | Helper::Dead => return None,
     }
     Some(())
 }
@@ -47,12 +54,12 @@ fn try_flock(s: &mut State, g: &Safeguards, h: usize, n: usize, i: u8) {
 
 /// Renames the entry, whichever inode has its name now. Returns `won` unless the entry is gone.
 fn after_rename(s: &mut State, g: &Safeguards, n: usize, won: Helper) -> Helper {
-    let clone = &mut s.clones[n];
-    match clone.ready {
+    let name = &mut s.names[n];
+    match name.ready {
         Some(inode) => {
-            clone.leased = Some(inode);
+            name.leased = Some(inode);
             if g.claim_renames {
-                clone.ready = None;
+                name.ready = None;
             }
             won
         }
@@ -61,27 +68,32 @@ fn after_rename(s: &mut State, g: &Safeguards, n: usize, won: Helper) -> Helper 
     }
 }
 
+/// The test connects and writes.
 fn lease(s: &mut State, h: usize, n: usize, i: u8) {
-    s.claims_left[h] -= 1;
-    s.leased_nothing |= !s.clones[n].exists && !s.live_dropped;
-    s.clones[n].leases += 1;
+    s.left.claims[h] -= 1;
+    s.leased_nothing |= s.names[n].database.is_none() && !s.live_dropped;
+    s.names[n].known = true;
+    if let Some(database) = &mut s.names[n].database {
+        database.leases += 1;
+        database.written = true;
+    }
     s.helpers[h] = Helper::Leased(n, i);
 }
 
 /// If nothing is ready, the helper creates a clone itself (one per helper, to bound the model).
 pub(super) fn fallback(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
     let n = 1 + h;
-    let nothing_ready = (0..CLONES).all(|m| s.clones[m].ready.is_none());
-    if s.helpers[h] != Helper::Idle || s.claims_left[h] == 0 || !nothing_ready || s.fell_back[h] {
+    let nothing_ready = (0..NAMES).all(|m| s.names[m].ready.is_none());
+    if s.helpers[h] != Helper::Idle || s.left.claims[h] == 0 || !nothing_ready {
         return None;
     }
-    s.fell_back[h] = true;
+    s.left.fallbacks[h] = s.left.fallbacks[h].checked_sub(1)?;
     if !g.entry_first {
-        s.clones[n].exists = true;
+        s.names[n].database = Some(Database::default());
         s.helpers[h] = Helper::Created(n);
         return Some(());
     }
-    s.clones[n].leased = Some(0);
+    s.names[n].leased = Some(0);
     s.helpers[h] = if g.born_locked {
         Helper::Announced(n)
     } else {
@@ -90,26 +102,61 @@ pub(super) fn fallback(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
     Some(())
 }
 
-pub(super) fn release(s: &mut State, h: usize) -> Option<()> {
+/// The test has passed. Its process counts the sessions, and cleans the clone on the session that it has.
+pub(super) fn clean(s: &mut State, h: usize) -> Option<()> {
     let Helper::Leased(n, i) = s.helpers[h] else {
         return None;
     };
-    let clone = &mut s.clones[n];
-    if let Some(inode) = clone.leased.take() {
-        clone.released = Some(inode);
+    if s.left.renewals == 0 {
+        return None;
+    }
+    let cleaning = Cleaning::begin(s, n)?;
+    s.helpers[h] = Helper::Cleaning(n, i, cleaning);
+    Some(())
+}
+
+/// Closes the session and moves the entry; without a `cleaned` line if the client cannot clean, or gives up.
+pub(super) fn release(s: &mut State, h: usize) -> Option<()> {
+    let (n, i) = match s.helpers[h] {
+        Helper::Leased(n, i) | Helper::Cleaning(n, i, _) | Helper::Cleaned(n, i) => (n, i),
+        _ => return None,
+    };
+    let name = &mut s.names[n];
+    if let Some(inode) = name.leased.take() {
+        name.released = Some(inode);
     }
     s.helpers[h] = Helper::Releasing(n, i);
     Some(())
 }
 
-/// SIGKILL closes the descriptors and frees the `flock`s. The backend may not have noticed.
+/// The test has failed: its database is evidence.
+pub(super) fn fail(s: &mut State, h: usize) -> Option<()> {
+    let Helper::Leased(n, i) = s.helpers[h] else {
+        return None;
+    };
+    let name = &mut s.names[n];
+    if let Some(inode) = name.leased.take() {
+        name.failed = Some(inode);
+    }
+    if let Some(database) = &mut name.database {
+        database.failed = database.written;
+    }
+    s.helpers[h] = Helper::Releasing(n, i);
+    Some(())
+}
+
+/// SIGKILL closes the descriptors and frees the `flock`s. A backend that is at work may not have noticed; an idle one ends at once.
 pub(super) fn die(s: &mut State, h: usize) -> Option<()> {
-    match s.helpers[h] {
+    let orphaned = match s.helpers[h] {
         Helper::Dead => return None,
-        Helper::Leased(n, _) if s.clones[n].exists => s.clones[n].orphan = true,
-        _ => {}
+        Helper::Leased(n, _) | Helper::Cleaning(n, ..) => s.names[n].database.as_mut(),
+        _ => None,
+    };
+    if let Some(database) = orphaned {
+        database.orphan = true;
     }
     s.helpers[h] = Helper::Dead;
-    s.claims_left[h] = 0;
+    s.left.claims[h] = 0;
+    s.left.fallbacks[h] = 0;
     Some(())
 }

@@ -1,22 +1,74 @@
 //! The properties hold with all safeguards; these fail without each of them.
 
-use super::{CLONE_EXISTS, ENTRY_HELD, LEASED_ONCE, Leases, NOT_DROPPED, RECLAIMABLE, Safeguards};
+use super::{
+    Budget, CLONE_EXISTS, ENTRY_HELD, FAILED_KEPT, LEASED_ONCE, Leases, NOT_DROPPED, READY_ALONE,
+    READY_CLEAN, RECLAIMABLE, REMOVABLE, Safeguards,
+};
 use crate::check::{assert_holds, assert_violates};
 
-fn without(take_out: impl FnOnce(&mut Safeguards)) -> Leases {
+/// Two helpers that claim databases. Nothing is recycled.
+const CLAIMS: Budget = Budget {
+    claims: [2, 1],
+    fallbacks: [1, 1],
+    renewals: 0,
+    visits: 0,
+    successors: 0,
+};
+
+/// One clone is recycled, and a straggler acts once.
+const RECYCLING: Budget = Budget {
+    claims: [2, 1],
+    fallbacks: [0, 0],
+    renewals: 1,
+    visits: 1,
+    successors: 1,
+};
+
+fn with(budget: Budget, take_out: impl FnOnce(&mut Safeguards)) -> Leases {
     let mut guards = Safeguards::all();
     take_out(&mut guards);
-    Leases { guards, claims: 2 }
+    Leases { guards, budget }
+}
+
+fn without(take_out: impl FnOnce(&mut Safeguards)) -> Leases {
+    with(CLAIMS, take_out)
+}
+
+fn recycling_without(take_out: impl FnOnce(&mut Safeguards)) -> Leases {
+    with(RECYCLING, take_out)
 }
 
 #[test]
 fn holds_with_all_safeguards() {
-    assert_holds(without(|_| {}), 20_000);
+    let budget = Budget {
+        claims: [2, 2],
+        ..CLAIMS
+    };
+    assert_holds(with(budget, |_| {}), 15_000);
+}
+
+#[test]
+fn recycling_holds_with_all_safeguards() {
+    let budget = Budget {
+        visits: 2,
+        ..RECYCLING
+    };
+    assert_holds(with(budget, |_| {}), 40_000);
+}
+
+#[test]
+fn recycling_beside_fallback_clones_holds_with_all_safeguards() {
+    let budget = Budget {
+        fallbacks: [1, 0],
+        visits: 0,
+        ..RECYCLING
+    };
+    assert_holds(with(budget, |_| {}), 30_000);
 }
 
 #[test]
 fn without_the_flock_a_live_database_is_dropped() {
-    assert_violates(without(|g| g.flock = false), &[NOT_DROPPED]);
+    assert_violates(without(|g| g.flock = false), &[NOT_DROPPED, ENTRY_HELD]);
 }
 
 #[test]
@@ -53,20 +105,12 @@ fn without_the_keepers_probe_a_live_database_is_dropped() {
 
 #[test]
 fn without_the_keeper_holding_what_it_probed_is_redundant() {
-    assert_holds(without(|g| g.keeper_holds = false), 20_000);
+    assert_holds(without(|g| g.keeper_holds = false), 8_000);
 }
 
 #[test]
 fn without_force_on_own_leftovers_they_stay() {
     assert_violates(without(|g| g.force_own = false), &[RECLAIMABLE]);
-}
-
-#[test]
-fn without_the_same_inode_a_live_database_is_dropped() {
-    assert_violates(
-        without(|g| g.same_inode = false),
-        &[NOT_DROPPED, ENTRY_HELD],
-    );
 }
 
 #[test]
@@ -83,6 +127,96 @@ fn without_entry_first_a_dead_helpers_clone_stays() {
 fn without_an_entry_born_locked_a_live_lease_loses_it() {
     assert_violates(
         without(|g| g.born_locked = false),
-        &[ENTRY_HELD, RECLAIMABLE],
+        &[NOT_DROPPED, ENTRY_HELD, RECLAIMABLE],
+    );
+}
+
+/// A session that began before the evidence was counted before, so only this check notices it.
+#[test]
+fn without_quiet_a_write_after_the_evidence_is_offered() {
+    assert_violates(recycling_without(|g| g.quiet = false), &[READY_CLEAN]);
+}
+
+#[test]
+fn without_counting_first_a_session_between_the_checks_is_not_noticed() {
+    assert_violates(recycling_without(|g| g.count_first = false), &[READY_CLEAN]);
+}
+
+#[test]
+fn without_a_cleaned_line_a_used_clone_is_offered() {
+    assert_violates(recycling_without(|g| g.needs_line = false), &[READY_CLEAN]);
+}
+
+#[test]
+fn without_a_new_name_a_straggler_reaches_the_next_test() {
+    assert_violates(
+        recycling_without(|g| g.new_name = false),
+        &[
+            READY_ALONE,
+            READY_CLEAN,
+            NOT_DROPPED,
+            ENTRY_HELD,
+            CLONE_EXISTS,
+            RECLAIMABLE,
+        ],
+    );
+}
+
+#[test]
+fn without_the_rename_first_a_visit_before_it_is_not_noticed() {
+    assert_violates(
+        recycling_without(|g| g.rename_first = false),
+        &[READY_CLEAN],
+    );
+}
+
+#[test]
+fn without_a_rename_that_sessions_prevent_a_straggler_is_in_a_ready_clone() {
+    assert_violates(
+        recycling_without(|g| g.rename_alone = false),
+        &[READY_ALONE, READY_CLEAN],
+    );
+}
+
+#[test]
+fn without_comparing_sessions_a_visit_is_not_noticed() {
+    assert_violates(
+        recycling_without(|g| g.sessions_compared = false),
+        &[READY_CLEAN],
+    );
+}
+
+#[test]
+fn without_comparing_tuples_a_background_workers_write_is_not_noticed() {
+    assert_violates(
+        recycling_without(|g| g.tuples_compared = false),
+        &[READY_CLEAN],
+    );
+}
+
+#[test]
+fn without_comparing_the_row_a_setting_is_not_noticed() {
+    assert_violates(
+        recycling_without(|g| g.row_compared = false),
+        &[READY_CLEAN],
+    );
+}
+
+/// A keeper that dies in between leaves a clone without an entry in both cases, and the run's end finds it by its name.
+#[test]
+fn without_the_old_entry_last_is_redundant() {
+    assert_holds(recycling_without(|g| g.old_entry_last = false), 10_000);
+}
+
+#[test]
+fn without_an_end_by_name_a_renamed_clone_stays() {
+    assert_violates(recycling_without(|g| g.end_by_name = false), &[REMOVABLE]);
+}
+
+#[test]
+fn without_failed_tests_apart_their_evidence_is_lost() {
+    assert_violates(
+        recycling_without(|g| g.failed_apart = false),
+        &[FAILED_KEPT],
     );
 }
