@@ -23,18 +23,29 @@ pub struct SeenDatabase {
     pub xid: u64,
 }
 
-/// The query. `pg_stat_wal` was reset when the server recovered from a crash. A replication slot or a subscription makes the row another one.
-const QUERY: &str = "SELECT d.datname::text AS datname, \
-     pg_stat_get_db_sessions(d.oid) AS sessions, pg_stat_get_db_numbackends(d.oid)::int8 AS backends, \
-     pg_stat_get_db_tuples_inserted(d.oid) AS inserted, pg_stat_get_db_tuples_updated(d.oid) AS updated, pg_stat_get_db_tuples_deleted(d.oid) AS deleted, \
-     concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)) AS resets, \
-     md5(concat_ws(' ', to_jsonb(d) - '{oid,datname,datfrozenxid,datminmxid}'::text[], \
-       (SELECT json_agg(s ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid), \
-       (SELECT json_agg(l ORDER BY l.provider) FROM pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass), \
-       (SELECT count(*) FROM pg_replication_slots r WHERE r.database = d.datname), \
-       (SELECT count(*) FROM pg_subscription u WHERE u.subdbid = d.oid))) AS row, \
-     shobj_description(d.oid, 'pg_database') AS comment, pg_snapshot_xmax(pg_current_snapshot())::text AS xid \
-   FROM pg_database d WHERE ";
+/// The query for a database that was created from the template with this name. `pg_stat_wal` was reset when the server recovered from a crash. A
+/// replication slot or a subscription makes the row another one.
+fn query(template: &DbName) -> String {
+    let template = literal(&template.to_string());
+    format!(
+        "SELECT d.datname::text AS datname, \
+           pg_stat_get_db_sessions(d.oid) AS sessions, pg_stat_get_db_numbackends(d.oid)::int8 AS backends, \
+           pg_stat_get_db_tuples_inserted(d.oid) AS inserted, pg_stat_get_db_tuples_updated(d.oid) AS updated, pg_stat_get_db_tuples_deleted(d.oid) AS deleted, \
+           concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)) AS resets, \
+           md5(concat_ws(' ', to_jsonb(d) - '{{oid,datname,datfrozenxid,datminmxid}}'::text[], \
+             (SELECT json_agg(s ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid), \
+             (SELECT json_agg(l ORDER BY l.provider) FROM pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass), \
+             (SELECT count(*) FROM pg_replication_slots r WHERE r.database = d.datname), \
+             (SELECT count(*) FROM pg_subscription u WHERE u.subdbid = d.oid))) AS row, \
+           coalesce((SELECT t.oid::int8 FROM pg_database t WHERE t.datname = {template}), 0) AS template, \
+           shobj_description(d.oid, 'pg_database') AS comment, pg_snapshot_xmax(pg_current_snapshot())::text AS xid \
+         FROM pg_database d WHERE "
+    )
+}
+
+fn template_of(name: &DbName) -> DbName {
+    DbName::template(name.namespace(), name.fingerprint())
+}
 
 impl Admin {
     /// What the server reports about a database; `None` if it does not exist. Needs PostgreSQL 15.
@@ -42,7 +53,11 @@ impl Admin {
     /// # Errors
     /// The statement failed.
     pub async fn seen(&mut self, name: &DbName) -> Result<Option<SeenDatabase>, PgError> {
-        let sql = format!("{QUERY} d.datname = {}", literal(&name.to_string()));
+        let sql = format!(
+            "{} d.datname = {}",
+            query(&template_of(name)),
+            literal(&name.to_string())
+        );
         let context = "read what the server reports about a database";
         Ok(self.read_seen(sql, context).await?.pop())
     }
@@ -61,7 +76,8 @@ impl Admin {
         let comment = comment.map_or("NULL".to_owned(), literal);
         let (quoted, new) = (from.quoted(), to.quoted());
         let sql = format!(
-            "ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {QUERY} d.datname = {}",
+            "ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {} d.datname = {}",
+            query(&template_of(to)),
             literal(&to.to_string())
         );
         let context = format!("rename `{from}` to `{to}`");
@@ -80,7 +96,8 @@ impl Admin {
     ) -> Result<Vec<SeenDatabase>, PgError> {
         let pattern = format!("{namespace}\\_{}\\_{fingerprint}\\_%", Kind::Spare.as_str());
         let sql = format!(
-            "{QUERY} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",
+            "{} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",
+            query(&DbName::template(namespace, fingerprint)),
             literal(&pattern)
         );
         self.read_seen(sql, "list the spares").await
@@ -116,6 +133,7 @@ fn read(row: &PgRow) -> Result<Option<SeenDatabase>, Sqlx> {
             ],
             resets: row.try_get("resets")?,
             row: row.try_get("row")?,
+            template: u32::try_from(row.try_get::<i64, _>("template")?).unwrap_or(0),
         },
         backends: row.try_get("backends")?,
         comment: row.try_get("comment")?,

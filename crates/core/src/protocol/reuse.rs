@@ -26,6 +26,8 @@ pub struct Seen {
     pub resets: String,
     /// MD5 of the database's row in `pg_database`, its settings and its labels, without names and comments.
     pub row: String,
+    /// The oid of the database that has the name of its template; 0 if there is none. Another build of the template has other oids of relations.
+    pub template: Oid,
 }
 
 /// The evidence that was recorded when a clone was known to equal its template.
@@ -68,6 +70,8 @@ pub struct SequenceState {
 /// What a template contains, as far as the reset of a clone needs it. Part of the template's comment, and the file `profile` of a run directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
+    /// The template's own oid.
+    pub template: Oid,
     /// Tables and materialized views that hold rows.
     #[serde(default)]
     pub filled: BTreeMap<Oid, Filled>,

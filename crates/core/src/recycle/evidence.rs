@@ -22,15 +22,18 @@ const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), \
    SELECT pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, ''";
 
 /// The evidence. Kinds of rows: `r` counters of a relation, `S` a sequence that was used, `d` the database.
-const READ: &str = "SELECT 'r', c.oid::text, i::text, u::text, d::text, '' \
+///
+/// The row of the database comes first: a session that visits while the rest is read is then not in its number of sessions, and is noticed by a later
+/// comparison of that number (tests/model/lease, `count_first`).
+const READ: &str = "SELECT 'd', pg_stat_get_db_sessions(d.oid)::text, pg_stat_get_db_numbackends(d.oid)::text, pg_snapshot_xmax(pg_current_snapshot())::text, \
+       concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)), \
+       concat_ws(' ', pg_stat_get_db_tuples_inserted(d.oid), pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)) \
+     FROM pg_database d WHERE d.datname = current_database() \
+   UNION ALL SELECT 'r', c.oid::text, i::text, u::text, d::text, '' \
      FROM pg_class c, LATERAL (SELECT pg_stat_get_tuples_inserted(c.oid) i, pg_stat_get_tuples_updated(c.oid) u, pg_stat_get_tuples_deleted(c.oid) d) n \
      WHERE c.relkind IN ('r', 't', 'm') AND NOT c.relisshared AND i + u + d > 0 \
    UNION ALL SELECT 'S', c.oid::text, pg_stat_get_blocks_fetched(c.oid)::text, '', '', '' \
-     FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0 \
-   UNION ALL SELECT 'd', pg_stat_get_db_sessions(d.oid)::text, pg_stat_get_db_numbackends(d.oid)::text, pg_snapshot_xmax(pg_current_snapshot())::text, \
-       concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)), \
-       concat_ws(' ', pg_stat_get_db_tuples_inserted(d.oid), pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)) \
-     FROM pg_database d WHERE d.datname = current_database()";
+     FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0";
 
 /// In addition, for a superuser: `z` tables and materialized views with contents.
 const CONTENTS: &str = " UNION ALL SELECT 'z', c.oid::text, '', '', '', '' FROM pg_class c \
@@ -80,6 +83,7 @@ impl Evidence {
                 tuples: self.tuples,
                 resets: self.resets,
                 row: last.seen.row.clone(),
+                template: last.seen.template,
             },
             xid: self.xid,
             uses: last.uses,

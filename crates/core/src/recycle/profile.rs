@@ -32,7 +32,13 @@ pub async fn read(session: &mut dyn TextSession) -> Result<Profile, Sqlx> {
     session
         .texts("SET search_path = pg_catalog; SET row_security = off")
         .await?;
+    let own = session
+        .texts("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+        .await?;
     let mut profile = Profile {
+        template: own
+            .first()
+            .map_or(Err(Sqlx::RowNotFound), |row| number(row, 0))?,
         class: class_hash(session).await?,
         ..Profile::default()
     };

@@ -171,7 +171,7 @@ pub(super) fn difference(baseline: &Baseline, seen: &crate::protocol::Seen) -> O
         Some(Reason::CountersReset)
     } else if seen.sessions != expected.sessions || seen.tuples != expected.tuples {
         Some(Reason::Sessions)
-    } else if seen.row != expected.row {
+    } else if seen.row != expected.row || seen.template != expected.template {
         Some(Reason::Database)
     } else {
         None
