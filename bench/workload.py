@@ -183,15 +183,16 @@ class Workload:
         """The directory of the compiled binaries."""
         return target / ("debug" if self.profile == "dev" else self.profile)
 
-    def command(self, contender, threads):
+    def command(self, contender, threads, test=None):
+        """Runs all tests, or the one of that name."""
         module = "sqlx_test" if contender.name == "sqlx-test" else "by_env"
-        words = ["run", "--cargo-quiet", "--profile", contender.profile, "-j", str(threads), "-E", f"test(/^{module}::/)"]
-        return self.cargo(*words)
+        tests = f"test(={module}::{test})" if test else f"test(/^{module}::/)"
+        return self.cargo("run", "--cargo-quiet", "--profile", contender.profile, "-j", str(threads), "-E", tests)
 
     def environment(self, contender, migrations, body=1):
         return {
             "CONTENDER": contender.variable, "MIGRATIONS": str(migrations), "BODY": str(body),
-            "KAPSEL_TESTDB_TEMPLATE_MIGRATIONS": str(self.migrations(migrations)),
+            "KAPSEL_TESTDB_TEMPLATE_MIGRATIONS": str(self.migrations(migrations)), "KAPSEL_TESTDB_NAMESPACE": contender.namespace,
         }
 
 
@@ -204,6 +205,11 @@ class Contender:
     profile: str = "default"
     ours: bool = False
     says: str = ""
+
+    @property
+    def namespace(self):
+        """Each has its own, so that none uses the spares of another. A namespace has at most 16 letters and digits."""
+        return self.name.replace("-", "")
 
 
 CONTENDERS = {
