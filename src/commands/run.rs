@@ -151,6 +151,7 @@ async fn end_here(
     let legacy = Legacy {
         clones: 1,
         limit: file.spares,
+        visited: None,
     };
     let teardown = Teardown {
         legacy,

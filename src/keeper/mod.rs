@@ -377,6 +377,7 @@ impl Keeper {
         let legacy = Legacy {
             clones: self.peak,
             limit: self.budget.limit_spares(self.file.spares),
+            visited: None,
         };
         let teardown = Teardown {
             legacy,

@@ -49,7 +49,7 @@ pub struct Teardown {
     /// How many templates are kept.
     pub templates: usize,
     /// What the run leaves for the next one.
-    pub legacy: Legacy,
+    pub legacy: Legacy<'static>,
     /// A signal that shortens the wait for test processes to [`TERMINATE_TIMEOUT`].
     pub terminate: Option<Signal>,
 }
@@ -79,14 +79,19 @@ impl Teardown {
         let Some(mut admin) = win_run_lock(locks.into_admin(), &file).await? else {
             return Ok(TeardownOutcome::LeftToSweep);
         };
-        if let Some(shared) = pollution::SharedClone::of_ending(&dead, &file) {
-            shared.inspect(&mut admin, &runtime).await;
-        }
+        let visited = match pollution::SharedClone::of_ending(&dead, &file) {
+            Some(shared) => shared.inspect(&mut admin, &runtime).await,
+            None => None,
+        };
         let other_templates = dead.templates();
         let (namespace, run) = (&file.namespace, &file.run);
-        let ending = Ending::Own {
-            file: &file,
-            legacy,
+        let legacy = Legacy {
+            visited: visited.as_ref(),
+            ..legacy
+        };
+        let ending = Ending {
+            force: true,
+            legacy: Some((&file, legacy)),
         };
         let removal = end::remove(&mut admin, &runtime, namespace, run, dead, ending).await?;
         tracing::info!("left {} spares", removal.spares);

@@ -67,10 +67,12 @@ impl<'a> SharedClone<'a> {
         })
     }
 
-    /// Compares the clone with its template; writes and logs a report if they differ.
-    pub async fn inspect(self, admin: &mut Admin, runtime: &Runtime) {
+    /// Compares the clone with its template; writes and logs a report if they differ. Returns the unused clone that it was compared with, if that is
+    /// one of the run's.
+    pub async fn inspect(self, admin: &mut Admin, runtime: &Runtime) -> Option<DbName> {
         let begun = Instant::now();
-        let outcome = timeout(TIMEOUT, self.find_pollution(admin)).await;
+        let mut visited = None;
+        let outcome = timeout(TIMEOUT, self.find_pollution(admin, &mut visited)).await;
         let (name, took) = (&self.name, begun.elapsed().as_millis());
         match outcome {
             Ok(Ok(None)) => tracing::info!("`{name}` equals its template ({took} ms)"),
@@ -90,9 +92,14 @@ impl<'a> SharedClone<'a> {
                 TIMEOUT.as_secs()
             ),
         }
+        visited
     }
 
-    async fn find_pollution(&self, admin: &mut Admin) -> Result<Option<PollutionReport>, PgError> {
+    async fn find_pollution(
+        &self,
+        admin: &mut Admin,
+        visited: &mut Option<DbName>,
+    ) -> Result<Option<PollutionReport>, PgError> {
         let uses = self.uses();
         let Some(Evidence {
             scope,
@@ -102,7 +109,7 @@ impl<'a> SharedClone<'a> {
         else {
             return Ok(None);
         };
-        let (mut template, created) = self.unused_clone(admin).await?;
+        let (mut template, created) = self.unused_clone(admin, visited).await?;
         let difference = compare(&mut template, &mut session, &scope).await;
         template.close().await;
         session.close().await;
@@ -126,13 +133,17 @@ impl<'a> SharedClone<'a> {
     async fn unused_clone(
         &self,
         admin: &mut Admin,
+        visited: &mut Option<DbName>,
     ) -> Result<(ComparisonSession, Option<DbName>), PgError> {
         let address = self.file.admin_address();
         for name in &self.unused {
             match ComparisonSession::open(address, name).await {
                 // The entry exists, but the database was dropped.
                 Err(error) if error.is(sqlstate::INVALID_CATALOG_NAME) => {}
-                session => return session.map(|session| (session, None)),
+                session => {
+                    *visited = Some(name.clone());
+                    return session.map(|session| (session, None));
+                }
             }
         }
         let name = clone::create_new(admin, self.file, Kind::Clone).await?;

@@ -16,6 +16,7 @@ use kapsel_testdb_core::protocol::{
 use kapsel_testdb_core::run::end::{
     self, Ending, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
 };
+use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{RunError, clone, kept};
 use kapsel_testdb_core::server::Server;
 
@@ -253,14 +254,19 @@ impl Sweeper<'_> {
             self.report.live_runs.push(state.run.clone());
             return Ok(());
         }
-        let removal = end::remove(
-            self.admin,
-            self.runtime,
-            self.namespace,
-            &state.run,
-            dead,
-            Ending::Dead,
-        );
+        // Clones that nobody has visited are as good as those of a run that ends by itself.
+        let file = RunDir::peek(dead.path());
+        let legacy = Legacy {
+            clones: 1,
+            limit: file.as_ref().map_or(0, |file| file.spares),
+            visited: None,
+        };
+        let ending = Ending {
+            force: false,
+            legacy: file.as_ref().map(|file| (file, legacy)),
+        };
+        let (runtime, namespace) = (self.runtime, self.namespace);
+        let removal = end::remove(self.admin, runtime, namespace, &state.run, dead, ending);
         let removal = removal.await;
         let key = LockKey::run(self.namespace, &state.run);
         self.admin.unlock(key).await?;

@@ -352,7 +352,7 @@ impl Drop for Session {
             return;
         };
         let (run, namespace) = (self.file.run.clone(), self.file.namespace.clone());
-        let (file, legacy) = (self.file.clone(), legacy(&self.file));
+        let file = self.file.clone();
         let incomplete = background::run_blocking(async move {
             let Some(mut admin) = admin.lock().await.take() else {
                 return Ok(Some(
@@ -368,9 +368,14 @@ impl Drop for Session {
                 return Ok(Some("another process still uses the run".to_owned()));
             };
             let runtime = &standalone.runtime;
-            let ending = Ending::Own {
-                file: &file,
-                legacy,
+            let legacy = Legacy {
+                clones: 1,
+                limit: file.spares,
+                visited: None,
+            };
+            let ending = Ending {
+                force: true,
+                legacy: Some((&file, legacy)),
             };
             let removed = end::remove(&mut admin, runtime, &namespace, &run, dead, ending);
             let skipped = removed.await?.skipped.into_iter().next();
@@ -383,18 +388,6 @@ impl Drop for Session {
             Ok(Some(reason)) => report::left_to_sweep(&reason),
             Err(error) => report::left_to_sweep(&error),
         }
-    }
-}
-
-/// What a standalone run leaves: as many spares as twice the number of processes that probably run at once. A process knows only its own slot.
-fn legacy(file: &RunFile) -> Legacy {
-    let processes = env::test_slot().map_or(0, |slot| slot + 1);
-    Legacy {
-        clones: 1,
-        limit: match file.spares {
-            0 => 0,
-            spares => spares.max(2 * processes.max(platform::cores())),
-        },
     }
 }
 

@@ -74,18 +74,13 @@ pub async fn win_run_lock(
     Ok(false)
 }
 
-/// Whose run ends.
+/// How a run ends.
 #[derive(Debug, Clone, Copy)]
-pub enum Ending<'a> {
-    /// The caller's own. Sessions on its databases are ended, and clones that no test has used since they were reset become spares.
-    Own {
-        /// The contents of `run.json`.
-        file: &'a RunFile,
-        /// What the run leaves for the next one.
-        legacy: Legacy,
-    },
-    /// A dead run, which a sweep removes.
-    Dead,
+pub struct Ending<'a> {
+    /// Whether to end sessions on its databases. Only for the caller's own run.
+    pub force: bool,
+    /// If clones that equal their template become spares: the contents of `run.json`, and what the run leaves.
+    pub legacy: Option<(&'a RunFile, Legacy<'a>)>,
 }
 
 /// Drops the databases of a run whose fence the caller holds, and preserves those of failed tests and of claimants that died. Then removes the run
@@ -127,16 +122,14 @@ async fn drop_databases(
             kept::drop_earlier_attempts(admin, entries, &name, &passed).await?;
         }
     }
-    let force = match ending {
-        Ending::Own { file, legacy } => {
-            removal.spares = spares::leave(admin, dead, file, legacy).await?;
-            true
-        }
-        Ending::Dead => false,
-    };
+    if let Some((file, legacy)) = ending.legacy {
+        removal.spares = spares::leave(admin, dead, file, legacy, ending.force).await?;
+    }
     let mut rows = rows_of(admin, namespace, run).await?;
     rows.retain(|row| removal.skipped.iter().all(|s| s.name != row.name));
-    removal.skipped.extend(drop_rows(admin, rows, force).await?);
+    removal
+        .skipped
+        .extend(drop_rows(admin, rows, ending.force).await?);
     Ok(removal)
 }
 

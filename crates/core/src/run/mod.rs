@@ -25,6 +25,10 @@ use crate::protocol::{
 use crate::server::{Server, ServerError};
 use crate::template::{self, BuildObserver, BuildTarget, Template, TemplateError, TemplatePlan};
 
+/// The most spares that the runs of single processes leave. They do not know how many others run at the same time; but a run creates a clone only if it
+/// finds no spare, so there are never more than there were runs at the same time.
+const STANDALONE_SPARES: usize = 64;
+
 /// Why a run cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -141,6 +145,7 @@ pub async fn open(
         &template,
         template_inputs,
         id,
+        identity,
         threads,
         connections,
     );
@@ -196,12 +201,14 @@ pub fn close(runtime: &Runtime, dir: RunDir) {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is a part of the file")]
 fn run_file(
     config: &Config,
     server: &Server,
     template: &Template,
     template_inputs: TemplateInputs,
     run: RunId,
+    identity: Identity<'_>,
     threads: usize,
     connections: Connections,
 ) -> RunFile {
@@ -224,7 +231,10 @@ fn run_file(
         keep: config.keep,
         pollution: config.pollution,
         recycle: reset_method(config, server, template),
-        spares: config.spares.unwrap_or(2 * threads),
+        spares: config.spares.unwrap_or(match identity {
+            Identity::Process => STANDALONE_SPARES,
+            Identity::Nextest(_) | Identity::Command => 2 * threads,
+        }),
     }
 }
 

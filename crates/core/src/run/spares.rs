@@ -38,11 +38,13 @@ pub struct Demand {
 
 /// What a run leaves for the next one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Legacy {
+pub struct Legacy<'a> {
     /// Clones that it used at the same time.
     pub clones: usize,
     /// The most spares that it may leave.
     pub limit: usize,
+    /// An unused clone that this process has visited once, without writing to it.
+    pub visited: Option<&'a DbName>,
 }
 
 /// Adopts a spare under this name; `None` if there is none.
@@ -191,7 +193,8 @@ pub async fn leave(
     admin: &mut Admin,
     dead: &DeadRunDir,
     file: &RunFile,
-    legacy: Legacy,
+    legacy: Legacy<'_>,
+    force: bool,
 ) -> Result<usize, PgError> {
     if file.recycle.is_none() {
         return Ok(0);
@@ -210,20 +213,24 @@ pub async fn leave(
         limit: legacy.limit,
         baseline,
     };
-    if let Some((name, baseline)) = shared(dead).filter(|_| room > 0)
-        && let Ok(Cleaning::Cleaned(baseline)) =
-            clean_with(file, &name, &baseline, || dead.profile()).await
-        && become_spare(admin, &name, note(baseline)).await?
-    {
-        (room, left) = (room - 1, left + 1);
+    if let Some((name, baseline)) = shared(dead).filter(|_| room > 0) {
+        admin.wait_for_sessions(&name, force).await?;
+        let cleaning = clean_with(file, &name, &baseline, || dead.profile()).await;
+        if let Ok(Cleaning::Cleaned(baseline)) = cleaning
+            && become_spare(admin, &name, note(baseline)).await?
+        {
+            (room, left) = (room - 1, left + 1);
+        }
     }
     for name in entries.list(EntryState::Ready) {
         if room == 0 {
             break;
         }
-        if let Some(baseline) = entries.baseline(EntryState::Ready, &name)
-            && become_spare(admin, &name, note(baseline)).await?
-        {
+        let Some(mut baseline) = entries.baseline(EntryState::Ready, &name) else {
+            continue;
+        };
+        baseline.seen.sessions += i64::from(legacy.visited == Some(&name));
+        if become_spare(admin, &name, note(baseline)).await? {
             (room, left) = (room - 1, left + 1);
         }
     }
