@@ -12,14 +12,16 @@ use crate::protocol::{Baseline, Oid, Profile, Reason, Seen, Tuples};
 /// Relations with a lower oid are part of the system: they exist in every database (`FirstNormalObjectId`).
 pub(super) const FIRST_NORMAL_OID: Oid = 16384;
 
-/// What the settings of the test's session were, and the role's rights; then settings that the work relies on, and the flush.
-const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), \
-     pg_catalog.has_parameter_privilege('session_replication_role', 'SET')::pg_catalog.text, pg_catalog.current_setting('is_superuser'); \
+/// Whether the test's session counted; then settings that the work relies on, the rights of the session's own role (the test may have set another), and
+/// the flush.
+const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), '', ''; \
    SET client_min_messages = error; RESET SESSION AUTHORIZATION; RESET ALL; \
    SET client_min_messages = error; SET search_path = pg_catalog, pg_temp; SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
    SET row_security = off; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
    SET synchronous_commit = off; SET stats_fetch_consistency = none; SET idle_in_transaction_session_timeout = 0; \
-   SELECT pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, ''";
+   SELECT pg_catalog.current_setting('track_counts'), \
+     pg_catalog.has_parameter_privilege('session_replication_role', 'SET')::pg_catalog.text, pg_catalog.current_setting('is_superuser'); \
+   SELECT pg_catalog.pg_stat_force_next_flush()::pg_catalog.text";
 
 /// The evidence. Kinds of rows: `r` counters of a relation, `S` a sequence that was used, `d` the database.
 ///
@@ -39,8 +41,9 @@ const READ: &str = "SELECT 'd', pg_stat_get_db_sessions(d.oid)::text, pg_stat_ge
 const CONTENTS: &str = " UNION ALL SELECT 'z', c.oid::text, '', '', '', '' FROM pg_class c \
      WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0";
 
-/// The number of backends of any kind on this database.
-const BACKENDS: &str = "SELECT pg_catalog.pg_stat_get_db_numbackends(d.oid)::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+/// The number of backends of any kind on this database, and whether the session is in a transaction: what that did is not counted before it ends.
+const BACKENDS: &str = "SELECT pg_catalog.pg_stat_get_db_numbackends(d.oid)::pg_catalog.text, \
+     (pg_catalog.transaction_timestamp() <> pg_catalog.statement_timestamp())::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
 
 /// How often to check whether the session is alone; backends of closed connections take a millisecond to end.
 const QUIET_CHECKS: u32 = 40;
@@ -115,6 +118,8 @@ pub struct TouchedState {
     pub relations: BTreeMap<Oid, Relation>,
     /// If `pg_class` moved: its hash, and the sizes of all relations that hold rows in the template.
     pub class: Option<(String, BTreeMap<Oid, [i64; 2]>)>,
+    /// If `pg_class` moved: quoted names of users' tables that were truncated and not vacuumed since.
+    pub truncated: Vec<String>,
 }
 
 /// Sizes after a reset: heap, TOAST, indexes, and the number of rows of a reference table.
@@ -131,8 +136,8 @@ pub(super) struct Rights {
 
 /// Prepares the session, waits until it is alone, and flushes its counters.
 pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<Rights, Reason>, Sqlx> {
-    if !is_alone(session).await? {
-        return Ok(Err(Reason::Sessions));
+    if let Err(reason) = wait_until_alone(session).await? {
+        return Ok(Err(reason));
     }
     let rows = session.texts(PREPARE).await?;
     let settings: Vec<&TextRow> = rows.iter().filter(|row| row.len() == 3).collect();
@@ -142,22 +147,23 @@ pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<Righ
     let counted = text(before, 0)? == "on" && text(after, 0)? == "on";
     Ok(if counted {
         Ok(Rights {
-            reset: text(before, 1)? == "true",
-            files: text(before, 2)? == "on",
+            reset: text(after, 1)? == "true",
+            files: text(after, 2)? == "on",
         })
     } else {
         Err(Reason::NotCounted)
     })
 }
 
-async fn is_alone(session: &mut dyn TextSession) -> Result<bool, Sqlx> {
+async fn wait_until_alone(session: &mut dyn TextSession) -> Result<Result<(), Reason>, Sqlx> {
     for check in 0..QUIET_CHECKS {
         let rows = session.texts(BACKENDS).await?;
-        let backends: i64 = rows
-            .first()
-            .map_or(Err(Sqlx::RowNotFound), |row| number(row, 0))?;
-        if backends <= 1 {
-            return Ok(true);
+        let row = rows.first().ok_or(Sqlx::RowNotFound)?;
+        if text(row, 1)? == "true" {
+            return Ok(Err(Reason::NotCounted));
+        }
+        if number::<i64>(row, 0)? <= 1 {
+            return Ok(Ok(()));
         }
         if check > QUIET_CHECKS / 2 {
             // Not tokio's clock: a test may have stopped it.
@@ -166,7 +172,7 @@ async fn is_alone(session: &mut dyn TextSession) -> Result<bool, Sqlx> {
             std::thread::yield_now();
         }
     }
-    Ok(false)
+    Ok(Err(Reason::Sessions))
 }
 
 /// Reads the evidence.
@@ -213,6 +219,8 @@ pub(super) async fn touched(
         .relations
         .keys()
         .chain(&moved.sequences)
+        // None moves when an empty table is truncated.
+        .chain([&0])
         .map(Oid::to_string)
         .collect();
     let mut sql = format!(
@@ -234,7 +242,9 @@ pub(super) async fn touched(
             .collect();
         sql.push_str(&format!(
             "; SELECT 'h', {CLASS_HASH}; SELECT 'f', c.oid::text, pg_relation_size(c.oid)::text, \
-               coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::text FROM pg_class c WHERE c.oid IN ({})",
+               coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::text FROM pg_class c WHERE c.oid IN ({}); \
+             SELECT 't', format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.reltuples < 0",
             filled.join(",")
         ));
     }
@@ -244,6 +254,7 @@ pub(super) async fn touched(
         match text(&row, 0)? {
             "r" => drop(state.relations.insert(number(&row, 1)?, relation(&row)?)),
             "h" => text(&row, 1)?.clone_into(&mut hash),
+            "t" => state.truncated.push(text(&row, 1)?.to_owned()),
             _ => drop(filled.insert(number(&row, 1)?, [number(&row, 2)?, number(&row, 3)?])),
         }
     }
