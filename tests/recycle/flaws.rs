@@ -64,10 +64,9 @@ impl TextSession for Doctored {
             let sql = self.rewrite.iter().fold(sql.to_owned(), rewrite);
             let mut rows = self.session.texts(&sql).await?;
             for row in &mut rows {
-                if let (Some("d"), 6, Some(sessions)) =
-                    (row[0].as_deref(), row.len(), self.sessions)
-                {
-                    row[1] = Some(sessions.to_string());
+                // What the server reports about the database begins with the number of sessions.
+                if let (9, Some(sessions)) = (row.len(), self.sessions) {
+                    row[0] = Some(sessions.to_string());
                 }
             }
             Ok(rows)
@@ -121,11 +120,8 @@ impl World {
 #[test]
 fn a_stale_flush_is_found() {
     const STALE: &[(&str, &str)] = &[
-        (
-            "pg_catalog.pg_stat_force_next_flush()::pg_catalog.text",
-            "''",
-        ),
-        ("pg_stat_force_next_flush()::text", "''"),
+        ("pg_catalog.pg_stat_force_next_flush()", "''"),
+        ("pg_stat_force_next_flush()", "''"),
     ];
     runtime().block_on(async {
         let mut world = World::new().await;
@@ -178,7 +174,7 @@ fn xmin_against_the_creation_is_redundant_but_a_late_one_is_found() {
 
 #[test]
 fn counting_shared_catalogs_is_found() {
-    const SHARED: &[(&str, &str)] = &[(" AND NOT c.relisshared", "")];
+    const SHARED: &[(&str, &str)] = &[("NOT c.relisshared AND ", "")];
     runtime().block_on(async {
         let mut world = World::new().await;
         let mut postgres = world.lab.place.connect("postgres").await;
@@ -248,7 +244,7 @@ fn a_write_between_evidence_and_baseline_is_found() {
         let mut dropped = 0;
         for (sql, before_message) in WRITES
             .iter()
-            .flat_map(|sql| (0..8).map(move |at| (*sql, at)))
+            .flat_map(|sql| (0..5).map(move |at| (*sql, at)))
         {
             let mut clone = world.lab.fresh().await;
             let mut session = world.doctored(&clone).await;
@@ -268,14 +264,14 @@ fn a_write_between_evidence_and_baseline_is_found() {
             let recycled = world.recycle(&mut clone, session).await;
             // Before the counters are read first, a visit is part of what is undone.
             assert!(
-                recycled.is_err() || before_message <= 2,
+                recycled.is_err() || before_message <= 1,
                 "a visit before message {before_message}"
             );
             dropped += usize::from(recycled.is_err());
             assert!(recycled.is_err() || !world.differs(&clone).await);
             world.lab.drop(&clone).await;
         }
-        assert!(dropped >= 2 * 5);
+        assert!(dropped >= 2 * 3);
         visit_before_the_rename(&mut world).await;
         visit_that_is_hidden(&mut world).await;
     });
@@ -319,7 +315,7 @@ async fn visit_that_is_hidden(world: &mut World) {
         "SELECT nextval('app.used_seq')",
     );
     session.visit = Some(Visit {
-        before_message: 4,
+        before_message: 2,
         place,
         name,
         sql,

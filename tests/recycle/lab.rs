@@ -203,6 +203,7 @@ impl Lab {
         let row = self.quiet(&name).await.expect("nobody is on a new clone");
         assert_eq!(row.seen.tuples, [0; 3], "a new clone's counters");
         let baseline = Baseline {
+            database: row.oid,
             seen: row.seen,
             xid: row.xid,
             ..Baseline::default()

@@ -33,6 +33,8 @@ pub struct Postmaster {
 pub struct Admin {
     connection: PgConnection,
     address: Address,
+    /// Whether the session has prepared the query of [`Self::seen`].
+    pub(super) has_prepared_seen: bool,
 }
 
 impl Admin {
@@ -52,6 +54,7 @@ impl Admin {
         Ok(Self {
             connection,
             address: address.clone(),
+            has_prepared_seen: false,
         })
     }
 

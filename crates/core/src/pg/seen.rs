@@ -6,13 +6,15 @@ use sqlx::{Error as Sqlx, Row};
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
 use crate::pg::sql::literal;
-use crate::protocol::{DbName, Fingerprint, Kind, Namespace, Seen};
+use crate::protocol::{DbName, Fingerprint, Kind, Namespace, Oid, Seen};
 
 /// A database as seen from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenDatabase {
     /// Its name.
     pub name: DbName,
+    /// Its oid.
+    pub oid: Oid,
     /// The counters and its row.
     pub seen: Seen,
     /// Backends of any kind on it.
@@ -23,23 +25,29 @@ pub struct SeenDatabase {
     pub xid: u64,
 }
 
-/// The query for a database that was created from the template with this name. `pg_stat_wal` was reset when the server recovered from a crash. A
+/// The query for a database that was created from a template with the name `$2`. `pg_stat_wal` was reset when the server recovered from a crash. A
 /// replication slot or a subscription makes the row another one.
-fn query(template: &DbName) -> String {
-    let template = literal(&template.to_string());
+const QUERY: &str = "SELECT d.datname::text AS datname, d.oid::int8 AS oid, \
+     pg_stat_get_db_sessions(d.oid) AS sessions, pg_stat_get_db_numbackends(d.oid)::int8 AS backends, \
+     pg_stat_get_db_tuples_inserted(d.oid) AS inserted, pg_stat_get_db_tuples_updated(d.oid) AS updated, pg_stat_get_db_tuples_deleted(d.oid) AS deleted, \
+     concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_get_wal())) AS resets, \
+     md5(concat_ws(' ', to_jsonb(d) - '{oid,datname,datfrozenxid,datminmxid}'::text[], \
+       (SELECT json_agg(s ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid), \
+       (SELECT json_agg(l ORDER BY l.provider) FROM pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass), \
+       (SELECT count(*) FROM pg_get_replication_slots() r WHERE r.datoid = d.oid), \
+       (SELECT count(*) FROM pg_subscription u WHERE u.subdbid = d.oid))) AS row, \
+     coalesce((SELECT t.oid::int8 FROM pg_database t WHERE t.datname = $2), 0) AS template, \
+     shobj_description(d.oid, 'pg_database') AS comment, pg_snapshot_xmax(pg_current_snapshot())::text AS xid \
+   FROM pg_database d WHERE ";
+
+/// Planning the query takes longer than running it, so a session prepares it once.
+const PREPARED: &str = "kapsel_testdb_seen";
+
+fn call(name: &DbName) -> String {
+    let template = literal(&template_of(name).to_string());
     format!(
-        "SELECT d.datname::text AS datname, \
-           pg_stat_get_db_sessions(d.oid) AS sessions, pg_stat_get_db_numbackends(d.oid)::int8 AS backends, \
-           pg_stat_get_db_tuples_inserted(d.oid) AS inserted, pg_stat_get_db_tuples_updated(d.oid) AS updated, pg_stat_get_db_tuples_deleted(d.oid) AS deleted, \
-           concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)) AS resets, \
-           md5(concat_ws(' ', to_jsonb(d) - '{{oid,datname,datfrozenxid,datminmxid}}'::text[], \
-             (SELECT json_agg(s ORDER BY s.setrole) FROM pg_db_role_setting s WHERE s.setdatabase = d.oid), \
-             (SELECT json_agg(l ORDER BY l.provider) FROM pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass), \
-             (SELECT count(*) FROM pg_replication_slots r WHERE r.database = d.datname), \
-             (SELECT count(*) FROM pg_subscription u WHERE u.subdbid = d.oid))) AS row, \
-           coalesce((SELECT t.oid::int8 FROM pg_database t WHERE t.datname = {template}), 0) AS template, \
-           shobj_description(d.oid, 'pg_database') AS comment, pg_snapshot_xmax(pg_current_snapshot())::text AS xid \
-         FROM pg_database d WHERE "
+        "EXECUTE {PREPARED} ({}, {template})",
+        literal(&name.to_string())
     )
 }
 
@@ -53,11 +61,8 @@ impl Admin {
     /// # Errors
     /// The statement failed.
     pub async fn seen(&mut self, name: &DbName) -> Result<Option<SeenDatabase>, PgError> {
-        let sql = format!(
-            "{} d.datname = {}",
-            query(&template_of(name)),
-            literal(&name.to_string())
-        );
+        self.prepare_seen().await?;
+        let sql = call(name);
         let context = "read what the server reports about a database";
         Ok(self.read_seen(sql, context).await?.pop())
     }
@@ -76,10 +81,10 @@ impl Admin {
         let comment = comment.map_or("NULL".to_owned(), literal);
         let (quoted, new) = (from.quoted(), to.quoted());
         let sql = format!(
-            "ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {} d.datname = {}",
-            query(&template_of(to)),
-            literal(&to.to_string())
+            "ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {}",
+            call(to)
         );
+        self.prepare_seen().await?;
         let context = format!("rename `{from}` to `{to}`");
         let row = self.read_seen(sql, &context).await?.pop();
         row.ok_or(Sqlx::RowNotFound).context(|| context)
@@ -95,12 +100,44 @@ impl Admin {
         fingerprint: &Fingerprint,
     ) -> Result<Vec<SeenDatabase>, PgError> {
         let pattern = format!("{namespace}\\_{}\\_{fingerprint}\\_%", Kind::Spare.as_str());
+        let template = DbName::template(namespace, fingerprint);
+        let query = QUERY.replace("$2", &literal(&template.to_string()));
         let sql = format!(
-            "{} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",
-            query(&DbName::template(namespace, fingerprint)),
+            "{query} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",
             literal(&pattern)
         );
         self.read_seen(sql, "list the spares").await
+    }
+
+    /// How many backends of any kind are on a database, and whether it has a comment; `None` if it does not exist. Cheaper than [`Self::seen`].
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn use_of(&mut self, name: &DbName) -> Result<Option<(i64, bool)>, PgError> {
+        let context = "count the sessions on a database";
+        let sql = format!(
+            "SELECT pg_stat_get_db_numbackends(d.oid)::int8 AS backends, shobj_description(d.oid, 'pg_database') IS NOT NULL AS comment \
+             FROM pg_database d WHERE d.datname = {}",
+            literal(&name.to_string())
+        );
+        let rows = self.rows(sql, context).await?;
+        let read = |row: &PgRow| Ok((row.try_get("backends")?, row.try_get("comment")?));
+        rows.first()
+            .map(read)
+            .transpose()
+            .context(|| context.to_owned())
+    }
+
+    async fn prepare_seen(&mut self) -> Result<(), PgError> {
+        if !self.has_prepared_seen {
+            let sql = format!(
+                "SET plan_cache_mode = force_generic_plan; PREPARE {PREPARED} (name, name) AS {QUERY} d.datname = $1"
+            );
+            self.run(sql, || "prepare a query about databases".to_owned())
+                .await?;
+            self.has_prepared_seen = true;
+        }
+        Ok(())
     }
 
     async fn read_seen(
@@ -122,8 +159,10 @@ fn read(row: &PgRow) -> Result<Option<SeenDatabase>, Sqlx> {
         return Ok(None);
     };
     let xid: String = row.try_get("xid")?;
+    let oid = |column| Ok::<_, Sqlx>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
     Ok(Some(SeenDatabase {
         name,
+        oid: oid("oid")?,
         seen: Seen {
             sessions: row.try_get("sessions")?,
             tuples: [
@@ -133,7 +172,7 @@ fn read(row: &PgRow) -> Result<Option<SeenDatabase>, Sqlx> {
             ],
             resets: row.try_get("resets")?,
             row: row.try_get("row")?,
-            template: u32::try_from(row.try_get::<i64, _>("template")?).unwrap_or(0),
+            template: oid("template")?,
         },
         backends: row.try_get("backends")?,
         comment: row.try_get("comment")?,

@@ -4,6 +4,7 @@
 
 mod ledger;
 mod names;
+mod profile;
 mod reuse;
 mod run_dir;
 
@@ -12,8 +13,8 @@ pub use names::{
     DbName, Fingerprint, Kind, NAMESPACE_MAX, NameError, Namespace, RunId, RunKey, digest,
     from_hex, hex, random, random_word,
 };
+pub use profile::{Filled, Profile, ProfileError, Relation, SequenceState};
 pub use reuse::{
-    Baseline, Cleaning, Filled, Oid, Profile, Reason, ReuseCounts, ReuseEvent, Seen, SequenceState,
-    SpareNote, Tuples,
+    Baseline, Cleaning, Oid, Reason, ReuseCounts, ReuseEvent, Seen, SpareNote, Tuples,
 };
 pub use run_dir::*;

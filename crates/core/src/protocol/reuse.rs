@@ -1,5 +1,7 @@
 //! What is recorded about clones that are used more than once: in entries, in comments of spares, and in the run directory's `profile`.
 //!
+//! [`Profile`] has a file of its own.
+//!
 //! Nothing here is trusted for long: a baseline only says what the server's counters were when the clone was known to equal its template. Whoever
 //! offers the clone again compares it with the server.
 
@@ -33,6 +35,8 @@ pub struct Seen {
 /// The evidence that was recorded when a clone was known to equal its template.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
+    /// The database's oid.
+    pub database: Oid,
     /// Counters of its relations, unless all three are 0.
     pub counters: BTreeMap<Oid, Tuples>,
     /// Blocks that were read of its sequences, unless 0. Every use of a sequence reads one.
@@ -43,47 +47,6 @@ pub struct Baseline {
     pub xid: u64,
     /// How many tests have used the clone.
     pub uses: u32,
-}
-
-/// A relation that holds rows in the template.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filled {
-    /// Number of rows.
-    pub rows: i64,
-    /// Size of the heap, in bytes.
-    pub heap: i64,
-    /// Size of its TOAST relation, in bytes.
-    pub toast: i64,
-    /// Size of all of its indexes together, in bytes.
-    pub indexes: i64,
-}
-
-/// A sequence's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SequenceState {
-    /// `last_value`.
-    pub last: i64,
-    /// `is_called`.
-    pub called: bool,
-}
-
-/// What a template contains, as far as the reset of a clone needs it. Part of the template's comment, and the file `profile` of a run directory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Profile {
-    /// The template's own oid.
-    pub template: Oid,
-    /// Tables and materialized views that hold rows.
-    #[serde(default)]
-    pub filled: BTreeMap<Oid, Filled>,
-    /// Sequences that are not at their start.
-    #[serde(default)]
-    pub sequences: BTreeMap<Oid, SequenceState>,
-    /// MD5 of `pg_class` without file numbers and sizes.
-    #[serde(default)]
-    pub class: String,
-    /// Why clones of this template are never recycled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unfit: Option<Reason>,
 }
 
 /// Why a clone was dropped instead of being recycled.

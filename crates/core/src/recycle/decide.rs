@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evidence::{Evidence, FIRST_NORMAL_OID, TouchedState};
-use crate::protocol::{Baseline, Oid, Profile, Reason, ResetMethod, SequenceState, Tuples};
+use super::evidence::{ClassState, Evidence, FIRST_NORMAL_OID};
+use crate::protocol::{
+    Baseline, Oid, Profile, Reason, Relation, ResetMethod, SequenceState, Tuples,
+};
 
 /// Above this number of written rows, deleting them costs more than `TRUNCATE`.
 const MANY_ROWS: i64 = 1000;
@@ -57,6 +59,9 @@ pub fn moved(baseline: &Baseline, now: &Evidence) -> Result<Moved, Reason> {
     if now.backends != 1 {
         return Err(Reason::Sessions);
     }
+    if now.in_transaction {
+        return Err(Reason::NotCounted);
+    }
     if now.resets != baseline.seen.resets || now.sessions < baseline.seen.sessions {
         return Err(Reason::CountersReset);
     }
@@ -109,83 +114,86 @@ fn growth(before: Tuples, now: Tuples) -> Result<Tuples, Reason> {
     Ok(growth)
 }
 
-/// Makes the plan.
+/// Makes the plan. `class` is needed if `pg_class` moved.
 ///
 /// # Errors
 /// The reason to drop the clone.
 pub fn decide(
     moved: &Moved,
-    touched: &TouchedState,
+    class: Option<&ClassState>,
     profile: &Profile,
     method: ResetMethod,
 ) -> Result<Plan, Reason> {
     if let Some(reason) = profile.unfit {
         return Err(reason);
     }
-    check_class(moved, touched, profile)?;
-    let mut plan = Plan {
-        truncated: touched.truncated.clone(),
-        ..Plan::default()
+    let mut plan = Plan::default();
+    if moved.class {
+        let class = class.ok_or(Reason::Catalog)?;
+        check_class(moved, class, profile)?;
+        for oid in &class.truncated {
+            plan.truncated.push(relation(profile, *oid)?.name.clone());
+        }
+    }
+    let toast_of = |oid: Oid| {
+        let mut tables = moved
+            .relations
+            .keys()
+            .filter_map(|table| profile.relations.get(table));
+        tables.any(|table| table.toast == Some(oid))
     };
     for (oid, growth) in &moved.relations {
-        let relation = touched.relations.get(oid).ok_or(Reason::Catalog)?;
-        match (relation.kind.as_str(), relation.toast_of) {
-            ("t", Some(table)) if moved.relations.contains_key(&table) => {
-                plan.toast.insert(*oid);
-            }
-            ("r", _) => plan
-                .tables
-                .push(table_reset(*oid, *growth, moved, touched, profile, method)?),
-            _ => return Err(Reason::Catalog),
+        if toast_of(*oid) {
+            plan.toast.insert(*oid);
+        } else {
+            plan.tables
+                .push(table_reset(*oid, *growth, moved, profile, method)?);
         }
     }
-    // A truncated table may not be referenced by one that is not.
-    loop {
-        let truncated: BTreeSet<Oid> = plan
-            .tables
-            .iter()
-            .filter(|t| t.truncate)
-            .map(|t| t.oid)
-            .collect();
-        let alone = |table: &&mut TableReset| {
-            let by = &touched.relations[&table.oid].referenced_by;
-            table.truncate && !by.is_subset(&truncated)
-        };
-        let Some(table) = plan.tables.iter_mut().find(alone) else {
-            break;
-        };
-        if written(moved.relations[&table.oid]) > MANY_ROWS {
-            return Err(Reason::ManyRows);
-        }
-        table.truncate = false;
-    }
+    let written = |oid: &Oid| written(moved.relations[oid]);
+    keep_references(&mut plan, profile, &written)?;
     for oid in &moved.sequences {
-        let relation = touched.relations.get(oid).ok_or(Reason::Catalog)?;
-        let start = relation.start.ok_or(Reason::Catalog)?;
-        let state = profile.sequences.get(oid).copied();
-        plan.sequences.push((
-            *oid,
-            state.unwrap_or(SequenceState {
-                last: start,
-                called: false,
-            }),
-        ));
+        let state = profile.sequences.get(oid).ok_or(Reason::Catalog)?;
+        plan.sequences.push((*oid, *state));
     }
     Ok(plan)
 }
 
-/// TRUNCATE, VACUUM and REINDEX may have moved `pg_class`, but not what the schema is; and none may have emptied a relation that holds rows.
-fn check_class(moved: &Moved, touched: &TouchedState, profile: &Profile) -> Result<(), Reason> {
-    if !moved.class {
-        return Ok(());
+fn relation(profile: &Profile, oid: Oid) -> Result<&Relation, Reason> {
+    profile.relations.get(&oid).ok_or(Reason::Catalog)
+}
+
+/// A truncated table may not be referenced by one that is not: rows are deleted from it instead, if they are few.
+fn keep_references(
+    plan: &mut Plan,
+    profile: &Profile,
+    written: &dyn Fn(&Oid) -> i64,
+) -> Result<(), Reason> {
+    loop {
+        let truncated = plan.tables.iter().filter(|table| table.truncate);
+        let truncated: BTreeSet<Oid> = truncated.map(|table| table.oid).collect();
+        let alone = |table: &&mut TableReset| {
+            let by = &profile.relations[&table.oid].referenced_by;
+            table.truncate && !by.is_subset(&truncated)
+        };
+        let Some(table) = plan.tables.iter_mut().find(alone) else {
+            return Ok(());
+        };
+        if written(&table.oid) > MANY_ROWS {
+            return Err(Reason::ManyRows);
+        }
+        table.truncate = false;
     }
-    let (hash, filled) = touched.class.as_ref().ok_or(Reason::Catalog)?;
-    if *hash != profile.class {
+}
+
+/// TRUNCATE, VACUUM and REINDEX may have moved `pg_class`, but not what the schema is; and none may have emptied a relation that holds rows.
+fn check_class(moved: &Moved, class: &ClassState, profile: &Profile) -> Result<(), Reason> {
+    if class.hash != profile.class {
         return Err(Reason::Catalog);
     }
-    for (oid, wanted) in &profile.filled {
-        let unmoved = !moved.relations.contains_key(oid);
-        let [heap, toast] = *filled.get(oid).ok_or(Reason::ReferenceRows)?;
+    for (oid, wanted) in profile.filled() {
+        let unmoved = !moved.relations.contains_key(&oid);
+        let [heap, toast] = *class.filled.get(&oid).ok_or(Reason::ReferenceRows)?;
         if heap < wanted.heap
             || toast < wanted.toast
             || (unmoved && [heap, toast] != [wanted.heap, wanted.toast])
@@ -201,8 +209,7 @@ fn check_class(moved: &Moved, touched: &TouchedState, profile: &Profile) -> Resu
 /// # Errors
 /// The reason to drop the clone.
 pub fn check_contents(moved: &Moved, now: &Evidence, profile: &Profile) -> Result<(), Reason> {
-    let explained =
-        |oid: &Oid| moved.relations.contains_key(oid) || profile.filled.contains_key(oid);
+    let explained = |oid: &Oid| moved.relations.contains_key(oid) || profile.is_filled(*oid);
     if now.nonempty.iter().all(explained) {
         Ok(())
     } else {
@@ -214,15 +221,17 @@ fn table_reset(
     oid: Oid,
     growth: Tuples,
     moved: &Moved,
-    touched: &TouchedState,
     profile: &Profile,
     method: ResetMethod,
 ) -> Result<TableReset, Reason> {
-    let relation = &touched.relations[&oid];
+    let relation = relation(profile, oid)?;
+    if relation.view {
+        return Err(Reason::Catalog);
+    }
     if relation.always_fires {
         return Err(Reason::AlwaysFires);
     }
-    let reference = profile.filled.contains_key(&oid);
+    let reference = relation.filled.is_some();
     let [_, updated, deleted] = growth;
     if reference && (updated > 0 || deleted > 0 || moved.class && written(growth) > MANY_ROWS) {
         return Err(Reason::ReferenceRows);

@@ -1,49 +1,41 @@
-//! Reads the evidence: what the server counted. Everything is read outside a transaction, because a second read within one repeats the first, and
-//! after a flush that had a message of its own: `pg_stat_force_next_flush()` takes effect at the end of its message (tried on 15 and 18).
+//! Reads the evidence: what the server counted. Nothing is read in a transaction that began before (`stats_fetch_consistency` is `none`, so a second read
+//! does not repeat the first), and everything after a flush that had a message of its own: `pg_stat_force_next_flush()` takes effect at the end of its
+//! message (tried on 15 and 18).
+//!
+//! The statements are simple on purpose. The session is often a test's own, in which nearly every function, operator and catalog is used for the first
+//! time: that costs more than the work itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Error as Sqlx;
 
-use super::decide::{Moved, Plan};
+use super::decide::Plan;
 use super::session::{TextRow, TextSession, number, text};
 use crate::protocol::{Baseline, Oid, Profile, Reason, Seen, Tuples};
 
 /// Relations with a lower oid are part of the system: they exist in every database (`FirstNormalObjectId`).
 pub(super) const FIRST_NORMAL_OID: Oid = 16384;
 
-/// Whether the test's session counted; then settings that the work relies on, the rights of the session's own role (the test may have set another), and
-/// the flush.
-const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), '', ''; \
+/// Whether the test's session counted; then settings that the work relies on, whether that is changed by them, the rights of the session's own role
+/// (the test may have set another), and the flush.
+const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), ''; \
    SET client_min_messages = error; RESET SESSION AUTHORIZATION; RESET ALL; \
    SET client_min_messages = error; SET search_path = pg_catalog, pg_temp; SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
    SET row_security = off; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
    SET synchronous_commit = off; SET stats_fetch_consistency = none; SET idle_in_transaction_session_timeout = 0; \
-   SELECT pg_catalog.current_setting('track_counts'), \
-     pg_catalog.has_parameter_privilege('session_replication_role', 'SET')::pg_catalog.text, pg_catalog.current_setting('is_superuser'); \
-   SELECT pg_catalog.pg_stat_force_next_flush()::pg_catalog.text";
+   SELECT pg_catalog.current_setting('track_counts'), pg_catalog.current_setting('is_superuser'), pg_catalog.pg_stat_force_next_flush()";
 
-/// The evidence. Kinds of rows: `r` counters of a relation, `S` a sequence that was used, `d` the database.
-///
-/// The row of the database comes first: a session that visits while the rest is read is then not in its number of sessions, and is noticed by a later
-/// comparison of that number (tests/model/lease, `count_first`).
-const READ: &str = "SELECT 'd', pg_stat_get_db_sessions(d.oid)::text, pg_stat_get_db_numbackends(d.oid)::text, pg_snapshot_xmax(pg_current_snapshot())::text, \
-       concat_ws(' ', extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)), (SELECT extract(epoch FROM stats_reset) FROM pg_stat_wal)), \
-       concat_ws(' ', pg_stat_get_db_tuples_inserted(d.oid), pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)) \
-     FROM pg_database d WHERE d.datname = current_database() \
-   UNION ALL SELECT 'r', c.oid::text, i::text, u::text, d::text, '' \
-     FROM pg_class c, LATERAL (SELECT pg_stat_get_tuples_inserted(c.oid) i, pg_stat_get_tuples_updated(c.oid) u, pg_stat_get_tuples_deleted(c.oid) d) n \
-     WHERE c.relkind IN ('r', 't', 'm') AND NOT c.relisshared AND i + u + d > 0 \
-   UNION ALL SELECT 'S', c.oid::text, pg_stat_get_blocks_fetched(c.oid)::text, '', '', '' \
-     FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0";
+/// The counters of relations.
+const COUNTERS: &str = "SELECT c.oid, pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid) \
+   FROM pg_class c WHERE NOT c.relisshared AND c.relkind IN ('r', 't', 'm') \
+     AND pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0";
 
-/// In addition, for a superuser: `z` tables and materialized views with contents.
-const CONTENTS: &str = " UNION ALL SELECT 'z', c.oid::text, '', '', '', '' FROM pg_class c \
-     WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0";
+/// The sequences that were used.
+const SEQUENCES: &str = "SELECT c.oid, pg_stat_get_blocks_fetched(c.oid) FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0";
 
-/// The number of backends of any kind on this database, and whether the session is in a transaction: what that did is not counted before it ends.
-const BACKENDS: &str = "SELECT pg_catalog.pg_stat_get_db_numbackends(d.oid)::pg_catalog.text, \
-     (pg_catalog.transaction_timestamp() <> pg_catalog.statement_timestamp())::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+/// Tables and materialized views with contents. Only a superuser may read the sizes of files.
+const CONTENTS: &str = "SELECT c.oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'm') \
+   AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0";
 
 /// How often to check whether the session is alone; backends of closed connections take a millisecond to end.
 const QUIET_CHECKS: u32 = 40;
@@ -73,12 +65,15 @@ pub struct Evidence {
     pub resets: String,
     /// The next transaction id.
     pub xid: u64,
+    /// Whether the session is in a transaction: what that did is not counted before it ends.
+    pub in_transaction: bool,
 }
 
 impl Evidence {
     /// The baseline that this evidence makes. What only other databases see stays as it was in `last`.
     pub fn baseline(self, last: &Baseline) -> Baseline {
         Baseline {
+            database: last.database,
             counters: self.counters,
             sequences: self.sequences,
             seen: Seen {
@@ -94,76 +89,55 @@ impl Evidence {
     }
 }
 
-/// A relation that moved.
+/// What is known about the schema if `pg_class` moved, as TRUNCATE does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Relation {
-    /// Its quoted name.
-    pub name: String,
-    /// `relkind`.
-    pub kind: String,
-    /// The table whose TOAST relation it is.
-    pub toast_of: Option<Oid>,
-    /// Whether a rule or trigger fires also while `session_replication_role` is `replica`.
-    pub always_fires: bool,
-    /// The start of a sequence.
-    pub start: Option<i64>,
-    /// Other tables with a foreign key to it.
-    pub referenced_by: BTreeSet<Oid>,
+pub struct ClassState {
+    /// The hash of `pg_class`.
+    pub hash: String,
+    /// Sizes of the relations that hold rows in the template: heap and TOAST.
+    pub filled: BTreeMap<Oid, [i64; 2]>,
+    /// Tables that were truncated and not vacuumed since.
+    pub truncated: BTreeSet<Oid>,
 }
 
-/// What is known about the relations that moved.
+/// Sizes after a reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TouchedState {
-    /// The relations.
-    pub relations: BTreeMap<Oid, Relation>,
-    /// If `pg_class` moved: its hash, and the sizes of all relations that hold rows in the template.
-    pub class: Option<(String, BTreeMap<Oid, [i64; 2]>)>,
-    /// If `pg_class` moved: quoted names of users' tables that were truncated and not vacuumed since.
-    pub truncated: Vec<String>,
+pub struct Sizes {
+    /// Bytes of all tables that must be empty, and of their TOAST relations.
+    pub emptied: i64,
+    /// Reference tables: heap, TOAST and indexes in bytes, and the number of rows.
+    pub reference: BTreeMap<Oid, [i64; 4]>,
 }
 
-/// Sizes after a reset: heap, TOAST, indexes, and the number of rows of a reference table.
-pub type Sizes = BTreeMap<Oid, [i64; 4]>;
-
-/// What the session's role may do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rights {
-    /// Set `session_replication_role`, which a reset needs.
-    pub reset: bool,
-    /// Read the sizes of files. Who may not do that cannot turn off the counters either.
-    pub files: bool,
-}
-
-/// Prepares the session, waits until it is alone, and flushes its counters.
-pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<Rights, Reason>, Sqlx> {
-    if let Err(reason) = wait_until_alone(session).await? {
-        return Ok(Err(reason));
-    }
+/// Prepares the session and flushes its counters. Returns whether its role is a superuser.
+pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<bool, Reason>, Sqlx> {
     let rows = session.texts(PREPARE).await?;
-    let settings: Vec<&TextRow> = rows.iter().filter(|row| row.len() == 3).collect();
-    let [before, after] = settings[..] else {
+    let [before, after] = &rows[..] else {
         return Err(Sqlx::RowNotFound);
     };
     let counted = text(before, 0)? == "on" && text(after, 0)? == "on";
     Ok(if counted {
-        Ok(Rights {
-            reset: text(after, 1)? == "true",
-            files: text(after, 2)? == "on",
-        })
+        Ok(text(after, 1)? == "on")
     } else {
         Err(Reason::NotCounted)
     })
 }
 
-async fn wait_until_alone(session: &mut dyn TextSession) -> Result<Result<(), Reason>, Sqlx> {
-    for check in 0..QUIET_CHECKS {
-        let rows = session.texts(BACKENDS).await?;
-        let row = rows.first().ok_or(Sqlx::RowNotFound)?;
-        if text(row, 1)? == "true" {
-            return Ok(Err(Reason::NotCounted));
-        }
-        if number::<i64>(row, 0)? <= 1 {
-            return Ok(Ok(()));
+/// Reads the evidence once the session is alone on the database, or after a moment.
+pub(super) async fn read_when_alone(
+    session: &mut dyn TextSession,
+    database: Oid,
+    superuser: bool,
+) -> Result<Evidence, Sqlx> {
+    let contents = if superuser { CONTENTS } else { "" };
+    let sql = format!(
+        "{}; {COUNTERS}; {SEQUENCES}; {contents}",
+        of_database(database)
+    );
+    for check in 0.. {
+        let evidence = parse(&session.texts(&sql).await?)?;
+        if evidence.backends <= 1 || check == QUIET_CHECKS {
+            return Ok(evidence);
         }
         if check > QUIET_CHECKS / 2 {
             // Not tokio's clock: a test may have stopped it.
@@ -172,147 +146,152 @@ async fn wait_until_alone(session: &mut dyn TextSession) -> Result<Result<(), Re
             std::thread::yield_now();
         }
     }
-    Ok(Err(Reason::Sessions))
+    unreachable!("the loop ends by returning")
 }
 
-/// Reads the evidence.
-pub(super) async fn read(session: &mut dyn TextSession, rights: Rights) -> Result<Evidence, Sqlx> {
+/// Reads the evidence after a reset, and the sizes of what was reset.
+pub(super) async fn read_after(
+    session: &mut dyn TextSession,
+    database: Oid,
+    plan: &Plan,
+    profile: &Profile,
+) -> Result<(Evidence, Sizes), Sqlx> {
+    let sql = format!(
+        "{}; {COUNTERS}; {SEQUENCES}; {}",
+        of_database(database),
+        sizes_of(plan, profile)
+    );
+    let rows = session.texts(&sql).await?;
+    Ok((parse(&rows)?, parse_sizes(&rows)?))
+}
+
+/// What the server reports about the database. It is read first: a session that visits while the rest is read is then not in its number of sessions, and
+/// is noticed by a later comparison of that number (tests/model/lease, `count_first`).
+fn of_database(oid: Oid) -> String {
+    format!(
+        "SELECT pg_stat_get_db_sessions({oid}), pg_stat_get_db_numbackends({oid}), pg_stat_get_db_tuples_inserted({oid}), \
+           pg_stat_get_db_tuples_updated({oid}), pg_stat_get_db_tuples_deleted({oid}), pg_snapshot_xmax(pg_current_snapshot()), \
+           extract(epoch FROM pg_stat_get_db_stat_reset_time({oid})), extract(epoch FROM w.stats_reset), \
+           transaction_timestamp() <> statement_timestamp() FROM pg_stat_get_wal() w"
+    )
+}
+
+/// The number of columns tells the statements apart.
+fn parse(rows: &[TextRow]) -> Result<Evidence, Sqlx> {
     let mut evidence = Evidence::default();
-    let contents = if rights.files { CONTENTS } else { "" };
-    for row in session.texts(&format!("{READ}{contents}")).await? {
-        match text(&row, 0)? {
-            "r" => {
-                let counts = [number(&row, 2)?, number(&row, 3)?, number(&row, 4)?];
-                evidence.counters.insert(number(&row, 1)?, counts);
+    for row in rows {
+        match row.len() {
+            9 => {
+                evidence.sessions = number(row, 0)?;
+                evidence.backends = number(row, 1)?;
+                evidence.tuples = [number(row, 2)?, number(row, 3)?, number(row, 4)?];
+                evidence.xid = number(row, 5)?;
+                evidence.resets = resets(row.get(6), row.get(7));
+                evidence.in_transaction = text(row, 8)? == "t";
             }
-            "S" => drop(
-                evidence
-                    .sequences
-                    .insert(number(&row, 1)?, number(&row, 2)?),
-            ),
-            "z" => drop(evidence.nonempty.insert(number(&row, 1)?)),
-            _ => {
-                evidence.sessions = number(&row, 1)?;
-                evidence.backends = number(&row, 2)?;
-                evidence.xid = number(&row, 3)?;
-                text(&row, 4)?.clone_into(&mut evidence.resets);
-                evidence.tuples = tuples(text(&row, 5)?)?;
+            4 => {
+                let counts = [number(row, 1)?, number(row, 2)?, number(row, 3)?];
+                evidence.counters.insert(number(row, 0)?, counts);
             }
+            2 => drop(evidence.sequences.insert(number(row, 0)?, number(row, 1)?)),
+            1 => drop(evidence.nonempty.insert(number(row, 0)?)),
+            _ => {}
         }
     }
     Ok(evidence)
 }
 
-fn tuples(text: &str) -> Result<Tuples, Sqlx> {
-    let numbers: Vec<i64> = text.split(' ').filter_map(|n| n.parse().ok()).collect();
-    <Tuples>::try_from(numbers)
-        .map_err(|_| Sqlx::Protocol(format!("`{text}` is not three numbers")))
+/// As `concat_ws` does it for other databases.
+fn resets(database: Option<&Option<String>>, wal: Option<&Option<String>>) -> String {
+    let times: Vec<&str> = [database, wal]
+        .into_iter()
+        .filter_map(|time| time?.as_deref())
+        .collect();
+    times.join(" ")
 }
 
-/// Reads what the decision needs to know about the relations that moved.
-pub(super) async fn touched(
+/// Reads what only matters if `pg_class` moved.
+pub(super) async fn class_state(
     session: &mut dyn TextSession,
-    moved: &Moved,
     profile: &Profile,
-) -> Result<TouchedState, Sqlx> {
-    let oids: Vec<String> = moved
-        .relations
-        .keys()
-        .chain(&moved.sequences)
-        // None moves when an empty table is truncated.
-        .chain([&0])
-        .map(Oid::to_string)
+) -> Result<ClassState, Sqlx> {
+    let filled: Vec<String> = profile
+        .filled()
+        .map(|(oid, _)| oid.to_string())
+        .chain(["0".to_owned()])
         .collect();
-    let mut sql = format!(
-        "SELECT 'r', c.oid::text, format('%I.%I', n.nspname, c.relname), c.relkind::text, coalesce(p.oid, 0)::text, \
-           (EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R')) \
-             OR EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_enabled IN ('A', 'R')))::text, \
-           coalesce(q.seqstart, 0)::text, \
-           coalesce((SELECT string_agg(k.conrelid::text, ' ') FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = c.oid AND k.conrelid <> c.oid), '') \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class p ON p.reltoastrelid = c.oid AND c.relkind = 't' \
-           LEFT JOIN pg_sequence q ON q.seqrelid = c.oid WHERE c.oid IN ({})",
-        oids.join(",")
+    let sql = format!(
+        "SELECT {CLASS_HASH}, '', ''; SELECT c.oid FROM pg_class c WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.reltuples < 0; \
+         SELECT c.oid, pg_relation_size(c.oid), coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0), '' FROM pg_class c WHERE c.oid IN ({})",
+        filled.join(",")
     );
-    if moved.class {
-        let filled: Vec<String> = profile
-            .filled
-            .keys()
-            .chain([&0])
-            .map(Oid::to_string)
-            .collect();
-        sql.push_str(&format!(
-            "; SELECT 'h', {CLASS_HASH}; SELECT 'f', c.oid::text, pg_relation_size(c.oid)::text, \
-               coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::text FROM pg_class c WHERE c.oid IN ({}); \
-             SELECT 't', format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-               WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.reltuples < 0",
-            filled.join(",")
-        ));
-    }
-    let mut state = TouchedState::default();
-    let (mut hash, mut filled) = (String::new(), BTreeMap::new());
+    let mut state = ClassState::default();
     for row in session.texts(&sql).await? {
-        match text(&row, 0)? {
-            "r" => drop(state.relations.insert(number(&row, 1)?, relation(&row)?)),
-            "h" => text(&row, 1)?.clone_into(&mut hash),
-            "t" => state.truncated.push(text(&row, 1)?.to_owned()),
-            _ => drop(filled.insert(number(&row, 1)?, [number(&row, 2)?, number(&row, 3)?])),
+        match row.len() {
+            3 => text(&row, 0)?.clone_into(&mut state.hash),
+            1 => drop(state.truncated.insert(number(&row, 0)?)),
+            _ => drop(
+                state
+                    .filled
+                    .insert(number(&row, 0)?, [number(&row, 1)?, number(&row, 2)?]),
+            ),
         }
     }
-    state.class = moved.class.then_some((hash, filled));
     Ok(state)
 }
 
-fn relation(row: &TextRow) -> Result<Relation, Sqlx> {
-    let kind = text(row, 3)?.to_owned();
-    let parent: Oid = number(row, 4)?;
-    Ok(Relation {
-        name: text(row, 2)?.to_owned(),
-        toast_of: (parent != 0).then_some(parent),
-        always_fires: text(row, 5)? == "true",
-        start: if kind == "S" {
-            Some(number(row, 6)?)
+/// The sizes of the tables of a plan: one row of one number for those that must be empty, in ten columns, and one row per reference table in eleven.
+fn sizes_of(plan: &Plan, profile: &Profile) -> String {
+    let toast = |oid: &Oid| {
+        profile
+            .relations
+            .get(oid)
+            .and_then(|relation| relation.toast)
+    };
+    let size = |oid: Oid| format!("pg_relation_size({oid})");
+    let emptied = plan.tables.iter().filter(|table| !table.reference);
+    let emptied: Vec<String> = emptied
+        .flat_map(|table| [Some(table.oid), toast(&table.oid)])
+        .flatten()
+        .map(size)
+        .collect();
+    let mut sql = format!(
+        "SELECT {}, 0, 0, 0, 0, 0, 0, 0, 0, 0",
+        if emptied.is_empty() {
+            "0".to_owned()
         } else {
-            None
-        },
-        referenced_by: text(row, 7)?
-            .split(' ')
-            .filter_map(|oid| oid.parse().ok())
-            .collect(),
-        kind,
-    })
+            emptied.join(" + ")
+        }
+    );
+    for table in plan.tables.iter().filter(|table| table.reference) {
+        let oid = table.oid;
+        let toast = toast(&oid).map_or("0".to_owned(), size);
+        sql.push_str(&format!(
+            "; SELECT {oid}, pg_relation_size({oid}), {toast}, pg_indexes_size({oid}), (SELECT count(*) FROM ONLY {}), 0, 0, 0, 0, 0, 0",
+            table.name
+        ));
+    }
+    sql
 }
 
-/// Reads the sizes of the tables of a plan.
-pub(super) async fn sizes(session: &mut dyn TextSession, plan: &Plan) -> Result<Sizes, Sqlx> {
-    if plan.tables.is_empty() {
-        return Ok(Sizes::new());
+fn parse_sizes(rows: &[TextRow]) -> Result<Sizes, Sqlx> {
+    let mut sizes = Sizes::default();
+    for row in rows {
+        match row.len() {
+            10 => sizes.emptied = number(row, 0)?,
+            11 => {
+                let numbers = [
+                    number(row, 1)?,
+                    number(row, 2)?,
+                    number(row, 3)?,
+                    number(row, 4)?,
+                ];
+                sizes.reference.insert(number(row, 0)?, numbers);
+            }
+            _ => {}
+        }
     }
-    let query = |table: &super::TableReset| {
-        let rows = if table.reference {
-            format!("(SELECT count(*) FROM ONLY {})", table.name)
-        } else {
-            "0".to_owned()
-        };
-        let oid = table.oid;
-        format!(
-            "SELECT '{oid}', pg_relation_size({oid})::text, coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::text, \
-               pg_indexes_size({oid})::text, {rows}::text FROM pg_class c WHERE c.oid = {oid}"
-        )
-    };
-    let sql: Vec<String> = plan.tables.iter().map(query).collect();
-    let rows = session.texts(&sql.join(" UNION ALL ")).await?;
-    let read = |row: &TextRow| {
-        Ok((
-            number(row, 0)?,
-            [
-                number(row, 1)?,
-                number(row, 2)?,
-                number(row, 3)?,
-                number(row, 4)?,
-            ],
-        ))
-    };
-    rows.iter().map(read).collect()
+    Ok(sizes)
 }
 
 /// Reads a hash of `pg_class`.

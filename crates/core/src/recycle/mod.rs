@@ -19,7 +19,7 @@ mod session;
 mod verify;
 
 pub use decide::{Moved, Plan, TableReset, check_contents, decide, moved};
-pub use evidence::{Evidence, Relation, Sizes, TouchedState};
+pub use evidence::{ClassState, Evidence, Sizes};
 pub use session::{TextRow, TextSession};
 pub use verify::verify;
 
@@ -63,8 +63,9 @@ async fn try_clean(
             }
         };
     }
-    let rights = ok!(evidence::prepare(session).await?);
-    let before = evidence::read(session, rights).await?;
+    let superuser = ok!(evidence::prepare(session).await?);
+    let database = baseline.database;
+    let before = evidence::read_when_alone(session, database, superuser).await?;
     let moved = ok!(moved(baseline, &before));
     // A clone of another build of the template has other oids.
     let profile = profile().filter(|profile| profile.template == baseline.seen.template);
@@ -76,14 +77,18 @@ async fn try_clean(
             ..before.baseline(baseline)
         }));
     }
-    if !rights.reset {
+    // Only a superuser may set `session_replication_role`, and see what nobody counted.
+    if !superuser {
         return Ok(Err(Reason::Rights));
     }
-    let touched = evidence::touched(session, &moved, &profile).await?;
-    let plan = ok!(decide(&moved, &touched, &profile, method));
+    let class = if moved.class {
+        Some(evidence::class_state(session, &profile).await?)
+    } else {
+        None
+    };
+    let plan = ok!(decide(&moved, class.as_ref(), &profile, method));
     let deleted = reset::run(session, &plan, baseline.xid).await?;
-    let after = evidence::read(session, rights).await?;
-    let sizes = evidence::sizes(session, &plan).await?;
+    let (after, sizes) = evidence::read_after(session, database, &plan, &profile).await?;
     let verified = verify(&plan, &before, &after, &deleted, &sizes, &profile);
     Ok(verified.map(|()| Baseline {
         uses: baseline.uses + 1,

@@ -4,22 +4,26 @@ use sqlx::Error as Sqlx;
 
 use super::evidence::class_hash;
 use super::session::{TextRow, TextSession, number, text};
-use crate::protocol::{Filled, Profile, Reason, SequenceState};
+use crate::protocol::{Filled, Oid, Profile, Reason, Relation, SequenceState};
 
-/// Tables and materialized views of users that hold rows, with their sizes.
-const FILLED: &str = "SELECT c.oid::text, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid)::text, \
-     coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::text, pg_indexes_size(c.oid)::text \
+/// Tables and materialized views of users: oid, name, kind, TOAST relation, whether a rule or trigger fires always, tables that reference it, and
+/// sizes of heap, TOAST and indexes.
+const RELATIONS: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind, c.reltoastrelid, \
+     EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R')) \
+       OR EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_enabled IN ('A', 'R')), \
+     coalesce((SELECT string_agg(k.conrelid::int8::text, ' ') FROM pg_constraint k WHERE k.contype = 'f' AND k.confrelid = c.oid AND k.conrelid <> c.oid), ''), \
+     pg_relation_size(c.oid), coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0), pg_indexes_size(c.oid) \
    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-   WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't' AND pg_relation_size(c.oid) > 0";
+   WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't'";
 
 /// Quoted names of all sequences.
-const SEQUENCES: &str = "SELECT q.seqrelid::text, format('%I.%I', n.nspname, c.relname), q.seqstart::text \
+const SEQUENCES: &str = "SELECT q.seqrelid, format('%I.%I', n.nspname, c.relname) \
    FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1";
 
 /// What makes clones unfit: something that writes without counting.
 const UNFIT: &str = "SELECT (EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_surgery') \
      OR EXISTS (SELECT FROM pg_proc WHERE array_to_string(proconfig, ' ') LIKE '%track\\_counts%' OR prosrc LIKE '%track\\_counts%' AND oid >= 16384) \
-     OR EXISTS (SELECT FROM pg_db_role_setting WHERE array_to_string(setconfig, ' ') LIKE '%track\\_counts%'))::text";
+     OR EXISTS (SELECT FROM pg_db_role_setting WHERE array_to_string(setconfig, ' ') LIKE '%track\\_counts%'))";
 
 /// How many sequences one query reads.
 const BATCH: usize = 100;
@@ -33,7 +37,7 @@ pub async fn read(session: &mut dyn TextSession) -> Result<Profile, Sqlx> {
         .texts("SET search_path = pg_catalog; SET row_security = off")
         .await?;
     let own = session
-        .texts("SELECT oid::text FROM pg_database WHERE datname = current_database()")
+        .texts("SELECT oid FROM pg_database WHERE datname = current_database()")
         .await?;
     let mut profile = Profile {
         template: own
@@ -42,18 +46,9 @@ pub async fn read(session: &mut dyn TextSession) -> Result<Profile, Sqlx> {
         class: class_hash(session).await?,
         ..Profile::default()
     };
-    for row in session.texts(FILLED).await? {
-        let rows = count(session, text(&row, 1)?).await?;
-        let [heap, toast, indexes] = [number(&row, 2)?, number(&row, 3)?, number(&row, 4)?];
-        profile.filled.insert(
-            number(&row, 0)?,
-            Filled {
-                rows,
-                heap,
-                toast,
-                indexes,
-            },
-        );
+    for row in session.texts(RELATIONS).await? {
+        let relation = read_relation(session, &row).await?;
+        profile.relations.insert(number(&row, 0)?, relation);
     }
     let sequences = session.texts(SEQUENCES).await?;
     for batch in sequences.chunks(BATCH) {
@@ -62,22 +57,47 @@ pub async fn read(session: &mut dyn TextSession) -> Result<Profile, Sqlx> {
     let unfit = session.texts(UNFIT).await?;
     if unfit
         .first()
-        .is_none_or(|row| row.first() != Some(&Some("false".to_owned())))
+        .is_none_or(|row| row.first() != Some(&Some("f".to_owned())))
     {
         profile.unfit = Some(Reason::NotCounted);
     }
     Ok(profile)
 }
 
+async fn read_relation(session: &mut dyn TextSession, row: &TextRow) -> Result<Relation, Sqlx> {
+    let name = text(row, 1)?;
+    let toast: Oid = number(row, 3)?;
+    let heap: i64 = number(row, 6)?;
+    let filled = if heap > 0 {
+        Some(Filled {
+            rows: count(session, name).await?,
+            heap,
+            toast: number(row, 7)?,
+            indexes: number(row, 8)?,
+        })
+    } else {
+        None
+    };
+    let referenced_by = text(row, 5)?.split(' ').filter_map(|oid| oid.parse().ok());
+    Ok(Relation {
+        name: name.to_owned(),
+        view: text(row, 2)? == "m",
+        toast: Some(toast).filter(|oid| *oid != 0),
+        always_fires: text(row, 4)? == "t",
+        referenced_by: referenced_by.collect(),
+        filled,
+    })
+}
+
 async fn count(session: &mut dyn TextSession, name: &str) -> Result<i64, Sqlx> {
     let rows = session
-        .texts(&format!("SELECT count(*)::text FROM ONLY {name}"))
+        .texts(&format!("SELECT count(*) FROM ONLY {name}"))
         .await?;
     rows.first()
         .map_or(Err(Sqlx::RowNotFound), |row| number(row, 0))
 }
 
-/// Adds the sequences that are not at their start.
+/// Adds the states of sequences.
 async fn read_sequences(
     session: &mut dyn TextSession,
     batch: &[TextRow],
@@ -85,13 +105,13 @@ async fn read_sequences(
 ) -> Result<(), Sqlx> {
     let mut queries = Vec::new();
     for row in batch {
-        let (oid, name, start) = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
-        queries.push(format!("SELECT '{oid}', last_value::text, is_called::text FROM {name} WHERE is_called OR last_value <> {start}"));
+        let (oid, name) = (text(row, 0)?, text(row, 1)?);
+        queries.push(format!("SELECT {oid}, last_value, is_called FROM {name}"));
     }
     for row in session.texts(&queries.join(" UNION ALL ")).await? {
         let state = SequenceState {
             last: number(&row, 1)?,
-            called: text(&row, 2)? == "true",
+            called: text(&row, 2)? == "t",
         };
         profile.sequences.insert(number(&row, 0)?, state);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Error as Sqlx;
 
 use super::decide::{Plan, TableReset};
-use super::session::{TextSession, number, text};
+use super::session::{TextSession, number};
 use crate::protocol::Oid;
 
 /// Runs the plan. `xid` is the transaction id of the baseline: rows of reference tables with this id or a younger one are removed. Returns how many
@@ -17,8 +17,9 @@ pub(super) async fn run(
 ) -> Result<BTreeMap<Oid, i64>, Sqlx> {
     let mut deleted = BTreeMap::new();
     for row in session.texts(&statements(plan, xid)).await? {
-        if text(&row, 0)? == "d" {
-            deleted.insert(number(&row, 1)?, number(&row, 2)?);
+        // A row per deleted one, with the table's oid.
+        if row.len() == 1 {
+            *deleted.entry(number(&row, 0)?).or_default() += 1;
         }
     }
     if let Some(vacuum) = vacuum(plan) {
@@ -44,11 +45,9 @@ fn statements(plan: &Plan, xid: u64) -> String {
     }
     for (oid, state) in &plan.sequences {
         let (last, called) = (state.last, state.called);
-        sql.push_str(&format!(
-            "SELECT 's', setval({oid}::regclass, {last}, {called})::text; "
-        ));
+        sql.push_str(&format!("SELECT setval({oid}, {last}, {called}), ''; "));
     }
-    sql.push_str("SELECT 'f', pg_stat_force_next_flush()::text");
+    sql.push_str("SELECT pg_stat_force_next_flush(), ''");
     sql
 }
 
@@ -60,9 +59,7 @@ fn delete(table: &TableReset, xid: u64) -> String {
     } else {
         String::new()
     };
-    format!(
-        "WITH d AS (DELETE FROM ONLY {name}{young} RETURNING 1) SELECT 'd', '{oid}', count(*)::text FROM d; "
-    )
+    format!("DELETE FROM ONLY {name}{young} RETURNING {oid}; ")
 }
 
 /// VACUUM returns the pages to the operating system, and makes `reltuples` what it was: after TRUNCATE it is -1, for which the planner assumes ten

@@ -2,26 +2,36 @@
 
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgRow;
-use sqlx::{Error as Sqlx, PgConnection, Row};
+use sqlx::{Error as Sqlx, PgConnection, Row, ValueRef};
 
 use crate::sqlx_compat::internal;
 
-/// A row whose columns are all text.
+/// A row as the server sends it with the simple protocol: every column is text.
 pub type TextRow = Vec<Option<String>>;
 
 /// A connection that runs queries with the simple protocol.
 pub trait TextSession: Send {
-    /// Runs statements in one message, and returns the rows of all of them. Every column is text; every name and literal in `sql` is quoted.
+    /// Runs statements in one message, and returns the rows of all of them. Every name and literal in `sql` is quoted.
     fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, Sqlx>>;
 }
 
 impl TextSession for PgConnection {
     fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, Sqlx>> {
-        Box::pin(async move {
-            let texts = |row: &PgRow| (0..row.len()).map(|at| row.try_get(at)).collect();
-            internal::rows(self, sql).await?.iter().map(texts).collect()
-        })
+        Box::pin(async move { internal::rows(self, sql).await?.iter().map(texts).collect() })
     }
+}
+
+/// The columns of a row as text.
+fn texts(row: &PgRow) -> Result<TextRow, Sqlx> {
+    let text = |at| {
+        let value = row.try_get_raw(at)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        let text = value.as_str().map_err(Sqlx::Decode)?;
+        Ok(Some(text.to_owned()))
+    };
+    (0..row.len()).map(text).collect()
 }
 
 /// A column as text; an error if it is missing or NULL.

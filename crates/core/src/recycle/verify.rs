@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::{Plan, TableReset};
+use super::decide::Plan;
 use super::evidence::{Evidence, Sizes};
 use crate::protocol::{Oid, Profile, Reason, Tuples};
 
@@ -41,15 +41,13 @@ pub fn verify(
             return Err(Reason::Sessions);
         }
     }
-    for table in &plan.tables {
-        check_size(table, sizes, profile)?;
+    if sizes.emptied != 0 {
+        return Err(Reason::Residue);
     }
-    let filled = |oid: &Oid| profile.filled.contains_key(oid);
-    if after.nonempty.iter().all(filled) {
-        Ok(())
-    } else {
-        Err(Reason::Residue)
+    for table in plan.tables.iter().filter(|table| table.reference) {
+        check_size(table.oid, sizes, profile)?;
     }
+    Ok(())
 }
 
 fn growth(before: Option<&Tuples>, after: Option<&Tuples>) -> Tuples {
@@ -79,16 +77,11 @@ fn is_explained(plan: &Plan, oid: Oid, growth: Tuples, deleted: &BTreeMap<Oid, i
     is_reset && growth == [0, 0, deleted.get(&oid).copied().unwrap_or(0)]
 }
 
-fn check_size(table: &TableReset, sizes: &Sizes, profile: &Profile) -> Result<(), Reason> {
-    let [heap, toast, indexes, rows] = *sizes.get(&table.oid).ok_or(Reason::Residue)?;
-    if !table.reference {
-        return if heap == 0 && toast == 0 {
-            Ok(())
-        } else {
-            Err(Reason::Residue)
-        };
-    }
-    let wanted = profile.filled.get(&table.oid).ok_or(Reason::Residue)?;
+/// A reference table has the template's rows and size again.
+fn check_size(oid: Oid, sizes: &Sizes, profile: &Profile) -> Result<(), Reason> {
+    let [heap, toast, indexes, rows] = *sizes.reference.get(&oid).ok_or(Reason::Residue)?;
+    let relation = profile.relations.get(&oid).ok_or(Reason::Residue)?;
+    let wanted = relation.filled.ok_or(Reason::Residue)?;
     let same = heap == wanted.heap && toast == wanted.toast && rows == wanted.rows;
     // Index files never shrink; one page more is too little to change a plan.
     if same && indexes <= wanted.indexes + PAGE {

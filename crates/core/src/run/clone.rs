@@ -130,6 +130,7 @@ pub async fn baseline(
         return Ok(None);
     };
     Ok((row.seen.tuples == [0; 3]).then_some(Baseline {
+        database: row.oid,
         seen: row.seen,
         xid: row.xid,
         ..Baseline::default()
@@ -141,9 +142,21 @@ pub(super) async fn quiet(
     admin: &mut Admin,
     name: &DbName,
 ) -> Result<Option<SeenDatabase>, PgError> {
+    if wait_until_unused(admin, name).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(admin.seen(name).await?.filter(|row| row.backends == 0))
+}
+
+/// Waits a moment until nobody is connected to a database. Returns whether it has a comment; `None` if somebody is still connected, or the database does
+/// not exist.
+pub(super) async fn wait_until_unused(
+    admin: &mut Admin,
+    name: &DbName,
+) -> Result<Option<bool>, PgError> {
     for pause in SESSION_END_PAUSES {
-        match admin.seen(name).await? {
-            Some(row) if row.backends == 0 => return Ok(Some(row)),
+        match admin.use_of(name).await? {
+            Some((0, comment)) => return Ok(Some(comment)),
             Some(_) => tokio::time::sleep(pause).await,
             None => return Ok(None),
         }

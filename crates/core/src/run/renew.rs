@@ -150,11 +150,10 @@ async fn renew(
     cleaned: Baseline,
 ) -> Result<Outcome, PgError> {
     // With a session on it, the server would refuse the rename, and wait for 5 s before.
-    let Some(row) = clone::quiet(admin, name).await? else {
-        return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions)));
-    };
-    if row.comment.is_some() {
-        return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database)));
+    match clone::wait_until_unused(admin, name).await? {
+        Some(false) => {}
+        Some(true) => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database))),
+        None => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions))),
     }
     let new = clone::new_name(file, Kind::Clone);
     let row = admin.rename_and_see(name, &new, None).await?;

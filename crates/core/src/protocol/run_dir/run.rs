@@ -222,8 +222,7 @@ impl RunDir {
 
     /// Stores the profile of the run's template.
     pub fn set_profile(&self, profile: &Profile) -> Result<(), RunDirError> {
-        let text = serde_json::to_string(profile).unwrap_or_default();
-        write_atomically(&self.path.join(PROFILE), &text)
+        write_atomically(&self.path.join(PROFILE), &profile.to_string())
     }
 
     /// The profile of the run's template, if clones are recycled.
@@ -381,7 +380,7 @@ impl DeadRunDir {
 }
 
 fn profile_in(run_dir: &Path) -> Option<Profile> {
-    serde_json::from_str(&fs::read_to_string(run_dir.join(PROFILE)).ok()?).ok()
+    fs::read_to_string(run_dir.join(PROFILE)).ok()?.parse().ok()
 }
 
 fn shared_in(run_dir: &Path) -> Option<DbName> {

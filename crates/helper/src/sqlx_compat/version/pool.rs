@@ -7,7 +7,7 @@ use kapsel_testdb_core::recycle::TextRow;
 
 use super::sqlx::pool::PoolConnection;
 use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres, Row};
+use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres, Row, ValueRef};
 use super::{This, options, sandbox, to_internal_error, trusted};
 use crate::sqlx_compat::{PoolSettings, PooledConnection, SandboxSettings, SharedPool, Version};
 
@@ -106,7 +106,6 @@ impl PooledConnection for PoolConnection<Postgres> {
         let found = (&mut **self).fetch_all(super::sqlx::raw_sql(trusted(sql.to_owned())));
         Box::pin(async {
             let rows = found.await.map_err(to_internal_error)?;
-            let texts = |row: &PgRow| (0..row.len()).map(|at| row.try_get(at)).collect();
             let rows: Result<Vec<TextRow>, Sqlx> = rows.iter().map(texts).collect();
             rows.map_err(to_internal_error)
         })
@@ -117,4 +116,17 @@ impl PooledConnection for PoolConnection<Postgres> {
             let _ = PoolConnection::close(*self).await;
         })
     }
+}
+
+/// The columns of a row as the server sent them.
+fn texts(row: &PgRow) -> Result<TextRow, Sqlx> {
+    let text = |at| {
+        let value = row.try_get_raw(at)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        let text = value.as_str().map_err(Sqlx::Decode)?;
+        Ok(Some(text.to_owned()))
+    };
+    (0..row.len()).map(text).collect()
 }
