@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use kapsel_testdb_core::config::{self, Config, Layer};
 use kapsel_testdb_core::pg::admin::Admin;
@@ -52,6 +53,11 @@ struct StandaloneRun {
     entry: QueueEntry,
     first_lease_pending: AtomicBool,
 }
+
+/// How long a claim waits for a clone that is being recycled: about as long as creating one takes.
+const RECYCLING_TIMEOUT: Duration = Duration::from_millis(25);
+/// How often it checks at most.
+const RECYCLING_CHECKS: usize = 50;
 
 /// The exported run. The process participates in it until it ends.
 static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
@@ -228,13 +234,32 @@ impl Session {
         claimant: Option<Claimant>,
     ) -> Result<Claim, TestDbError> {
         let ready = match custom_template {
-            None => self.dir().claim(claim_offset()),
+            None => self.claim_ready().await,
             Some(_) => None,
         };
         match ready {
             Some(claim) => Ok(claim.with_claimant(claimant)),
             None => self.create_clone(custom_template, claimant).await,
         }
+    }
+
+    /// Claims a ready clone. If there is none but the keeper recycles some, waits a moment, because creating one takes longer.
+    async fn claim_ready(&self) -> Option<Claim> {
+        let begun = Instant::now();
+        // Not only by time: a test may have stopped tokio's clock.
+        for _ in 0..RECYCLING_CHECKS {
+            let claim = self.dir().claim(claim_offset());
+            let is_recycling = || {
+                let released = self.dir().list(EntryState::Released);
+                let clone = |name: &DbName| name.kind() == Kind::Clone;
+                self.file.recycle.is_some() && released.iter().any(clone) && self.has_keeper()
+            };
+            if claim.is_some() || begun.elapsed() > RECYCLING_TIMEOUT || !is_recycling() {
+                return claim;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        None
     }
 
     /// Creates a clone in this process, without waiting for the keeper.
