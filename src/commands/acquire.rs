@@ -100,7 +100,7 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
             kept::preserve(&mut admin, dir.entries(), &name).await?;
             kept::enforce_limits(&mut admin, &file.namespace, file.keep).await?;
         } else {
-            renew::settle(&mut admin, &dir, &file, &name).await?;
+            renew::settle(&mut admin, &dir, &file, &name, true).await?;
         }
         admin.close().await;
     }

@@ -1,7 +1,7 @@
 //! The keeper: the run's background process. It holds the run lock, keeps clones ready, drops released clones, and preserves the clones of failed
 //! tests. nextest has no teardown, so the keeper ends the run when nextest has ended.
 //!
-//! One session holds the locks and is verified after every wake. The workers and the spare session are closed when there is nothing to do. After a
+//! One session holds the locks and is verified after every wake. The workers and the extra session are closed when there is nothing to do. After a
 //! crash of the keeper, the `flock`s of the test processes keep the run alive, helpers create and drop clones themselves, and the next sweep removes
 //! the rest.
 
@@ -40,7 +40,7 @@ use self::teardown::{TERMINATE_TIMEOUT, Teardown, TeardownOutcome};
 use self::workers::{Done, FinishedJob};
 use crate::sweep;
 
-/// Number of workers: the sessions that the connection budget allows a keeper, minus the session that holds the locks and the spare session.
+/// Number of workers: the sessions that the connection budget allows a keeper, minus the session that holds the locks and the extra session.
 const WORKERS: usize = PER_KEEPER as usize - 2;
 /// The time that a connect takes on a busy machine.
 const CLAIMANT_HEAD_START: Duration = Duration::from_millis(10);
@@ -77,7 +77,7 @@ struct Keeper {
     may_create: bool,
     budget: Budget,
     /// The session that warms clones, inspects shared clones, or sweeps.
-    spare: Arc<Semaphore>,
+    extra: Arc<Semaphore>,
     /// Whether the lack of disk space was logged.
     warned_of_space: bool,
 }
@@ -126,7 +126,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
         failures: 0,
         may_create: true,
         budget,
-        spare: Arc::new(Semaphore::new(1)),
+        extra: Arc::new(Semaphore::new(1)),
         warned_of_space: false,
     };
     let stop = keeper.work(order.watch.as_ref(), &mut terminate).await;
@@ -158,9 +158,9 @@ impl Keeper {
         let process = watched.map(ProcessWatch::open);
         let started = Instant::now();
         let (runtime, file) = (self.runtime.clone(), self.file.clone());
-        let spare = self.spare.clone();
+        let extra = self.extra.clone();
         let mut sweep = std::pin::pin!(async {
-            let _session = spare.acquire().await;
+            let _session = extra.acquire().await;
             sweep::sweep_for_run(&runtime, &file).await
         });
         // The sweep begins after the first moment without work, so that tests do not wait for it.
@@ -297,7 +297,7 @@ impl Keeper {
             self.jobs.push(job.clone());
             let admin = self.idle.pop();
             let (dir, file) = (self.dir.path().to_path_buf(), self.file.clone());
-            let spare = self.spare.clone();
+            let extra = self.extra.clone();
             let delay = backoff(self.failures) * u32::from(self.failures > 0);
             self.busy.push(Box::pin(async move {
                 tokio::time::sleep(delay).await;
@@ -311,7 +311,7 @@ impl Keeper {
                         };
                     }
                 };
-                workers::work(job, admin, &dir, &file, &spare).await
+                workers::work(job, admin, &dir, &file, &extra).await
             }));
         }
     }

@@ -1,5 +1,7 @@
 //! The keeper's workers: each runs one job on one session, and returns the session with the result if it is still usable.
 
+use std::time::Duration;
+
 use tokio::sync::Semaphore;
 
 use kapsel_testdb_core::pg::admin::Admin;
@@ -10,6 +12,9 @@ use kapsel_testdb_core::sqlstate;
 
 use crate::keeper::plan::Job;
 use crate::pollution;
+
+/// How long a clone that must be cleaned waits for the extra session before it is dropped instead.
+const EXTRA_SESSION_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A finished job, and its session if that is still usable.
 pub struct FinishedJob {
@@ -35,7 +40,7 @@ pub async fn work(
     admin: Option<Admin>,
     dir: &RunDir,
     file: &RunFile,
-    spare: &Semaphore,
+    extra: &Semaphore,
 ) -> FinishedJob {
     let mut admin = match connected(admin, file).await {
         Ok(admin) => admin,
@@ -48,10 +53,10 @@ pub async fn work(
         }
     };
     let result = match &job {
-        Job::Create => create_and_warm(&mut admin, dir, file, spare).await,
+        Job::Create => create_and_warm(&mut admin, dir, file, extra).await,
         Job::Adopt(count) => adopt(&mut admin, dir, file, *count).await,
         Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
-        Job::Settle(name) => settle(&mut admin, dir, file, name, spare).await,
+        Job::Settle(name) => settle(&mut admin, dir, file, name, extra).await,
     };
     let admin = result.is_ok().then_some(admin);
     FinishedJob { job, admin, result }
@@ -67,14 +72,14 @@ async fn connected(admin: Option<Admin>, file: &RunFile) -> Result<Admin, RunErr
     admin.ok_or_else(|| RunError::FencedOff(file.run.clone()))
 }
 
-/// Inspects the shared clone of a finished round. Needs the spare session besides the worker's.
+/// Inspects the shared clone of a finished round. Needs the extra session besides the worker's.
 async fn inspect(
     shared: pollution::SharedClone<'_>,
     admin: &mut Admin,
     dir: &RunDir,
-    spare: &Semaphore,
+    extra: &Semaphore,
 ) {
-    let _session = spare.acquire().await;
+    let _session = extra.acquire().await;
     shared.inspect(admin, dir.runtime()).await;
 }
 
@@ -96,18 +101,21 @@ async fn settle(
     dir: &RunDir,
     file: &RunFile,
     name: &DbName,
-    spare: &Semaphore,
+    extra: &Semaphore,
 ) -> Result<Done, RunError> {
     if let Some(shared) = pollution::SharedClone::of_round(dir, file, name) {
-        inspect(shared, admin, dir, spare).await;
+        inspect(shared, admin, dir, extra).await;
     }
     let is_cleaned = dir.entries().cleaning(EntryState::Released, name).is_some();
-    let _session = if is_cleaned {
+    let session = if is_cleaned {
         None
     } else {
-        Some(spare.acquire().await)
+        // A sweep may need it for half a minute.
+        tokio::time::timeout(EXTRA_SESSION_TIMEOUT, extra.acquire())
+            .await
+            .ok()
     };
-    renew::settle(admin, dir, file, name).await?;
+    renew::settle(admin, dir, file, name, session.is_some()).await?;
     Ok(Done::Settled)
 }
 
@@ -121,16 +129,16 @@ async fn adopt(
     Ok(Done::Adopted(adopted))
 }
 
-/// Creates a clone. If the spare session is free, connects to the clone once.
+/// Creates a clone. If the extra session is free, connects to the clone once.
 async fn create_and_warm(
     admin: &mut Admin,
     dir: &RunDir,
     file: &RunFile,
-    spare: &Semaphore,
+    extra: &Semaphore,
 ) -> Result<Done, RunError> {
     let name = clone::create_new(admin, file, Kind::Clone).await?;
     dir.note_reuse(ReuseEvent::Created);
-    if let Ok(_session) = spare.try_acquire()
+    if let Ok(_session) = extra.try_acquire()
         && let Err(error) = clone::warm(file, &name).await
     {
         tracing::info!("failed to warm `{name}`: {error}");

@@ -340,7 +340,11 @@ impl Session {
             release_attempts_of_dead_runs(&standalone.runtime, retry)?;
         }
         self.with_admin_blocking(move |admin, file, dir| {
-            Box::pin(async move { Ok(renew::settle(admin, dir, file, &name).await.map(drop)?) })
+            Box::pin(async move {
+                Ok(renew::settle(admin, dir, file, &name, true)
+                    .await
+                    .map(drop)?)
+            })
         })
     }
 

@@ -77,6 +77,8 @@ pub enum Reason {
     Database,
     /// The reset left something behind.
     Residue,
+    /// No session was free to clean it.
+    Busy,
     /// It was used often enough.
     Uses,
     /// A statement failed.
@@ -98,6 +100,7 @@ impl std::fmt::Display for Reason {
             Self::HiddenWrite => "a relation has contents that no counter shows",
             Self::Database => "the database's own settings changed",
             Self::Residue => "the reset left something behind",
+            Self::Busy => "no session was free to clean it",
             Self::Uses => "it was used often enough",
             Self::Failed => "a statement failed",
         })

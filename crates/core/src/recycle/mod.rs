@@ -16,6 +16,8 @@ mod evidence;
 pub mod profile;
 mod reset;
 mod session;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use decide::{Moved, Plan, TableReset, check_contents, decide, moved};

@@ -24,7 +24,8 @@ use crate::recycle;
 use crate::sqlstate;
 
 /// Recycles or drops a released database of the run, and removes its entry. Returns the new name of a clone that is ready again. If its claimant is a
-/// retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended.
+/// retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended. `may_connect`:
+/// whether a clone that its client has not cleaned may be cleaned on another session.
 ///
 /// # Errors
 /// A statement failed; the entry stays.
@@ -33,9 +34,10 @@ pub async fn settle(
     dir: &RunDir,
     file: &RunFile,
     name: &DbName,
+    may_connect: bool,
 ) -> Result<Option<DbName>, PgError> {
     drop_earlier_attempts(admin, dir, file, name).await?;
-    let outcome = match recycle(admin, dir, file, name).await {
+    let outcome = match recycle(admin, dir, file, name, may_connect).await {
         // The entry exists, but the database is gone, or a prepared transaction holds it.
         Err(error)
             if error.is(sqlstate::INVALID_CATALOG_NAME) || error.is(sqlstate::OBJECT_IN_USE) =>
@@ -74,6 +76,7 @@ async fn recycle(
     dir: &RunDir,
     file: &RunFile,
     name: &DbName,
+    may_connect: bool,
 ) -> Result<Outcome, PgError> {
     let unfit = |reason| Ok(Outcome::Unfit(name.clone(), reason));
     let is_of_template = name.fingerprint() == file.template.fingerprint();
@@ -83,6 +86,7 @@ async fn recycle(
     let entries = dir.entries();
     let cleaning = match entries.cleaning(EntryState::Released, name) {
         Some(cleaning) => cleaning,
+        None if !may_connect => Cleaning::Dirty(Reason::Busy),
         None => match entries.baseline(EntryState::Released, name) {
             Some(baseline) => {
                 // As before a DROP: the test is over, and what is left of it must not write any more.

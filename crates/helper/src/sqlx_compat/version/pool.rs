@@ -8,7 +8,7 @@ use kapsel_testdb_core::recycle::TextRow;
 use super::sqlx::pool::PoolConnection;
 use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres, Row, ValueRef};
-use super::{This, options, sandbox, to_internal_error, trusted};
+use super::{This, options, sandbox, to_internal_error, trusted_text};
 use crate::sqlx_compat::{PoolSettings, PooledConnection, SandboxSettings, SharedPool, Version};
 
 impl Version for This {
@@ -103,7 +103,7 @@ impl SharedPool for PgPool {
 impl PooledConnection for PoolConnection<Postgres> {
     fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, sqlx::Error>> {
         // Without a prepared statement: that would cost a second round trip, and fail behind some poolers.
-        let found = (&mut **self).fetch_all(super::sqlx::raw_sql(trusted(sql.to_owned())));
+        let found = (&mut **self).fetch_all(super::sqlx::raw_sql(trusted_text(sql)));
         Box::pin(async {
             let rows = found.await.map_err(to_internal_error)?;
             let rows: Result<Vec<TextRow>, Sqlx> = rows.iter().map(texts).collect();
