@@ -133,6 +133,27 @@ fn the_shared_clone_is_reused_although_tests_wrote_to_it() {
     nextest.end();
 }
 
+/// Each round of a stress run calls `prepare` again, which replaces the shared clone.
+#[test]
+fn rounds_of_a_stress_run_reuse_the_shared_clone() {
+    let server = Server::start();
+    let project = project(&server);
+    let nextest = FakeNextest::start(&project, "stress");
+    child::run(&project, &nextest.exported, "begin").code(0);
+    let shared = || std::fs::read_to_string(nextest.dir.join("shared"));
+    let first = shared().expect("a shared clone");
+    for round in 1..4 {
+        // Without `--no-keeper` it would look for a nextest above itself.
+        DeadRun::leave(&project, "stress");
+        settled(&nextest, round);
+        child::run(&project, &nextest.exported, "begin").code(0);
+        assert_ne!(shared().expect("a shared clone"), first);
+    }
+    let counts = RunDir::reuse_counts(&nextest.dir);
+    assert!(counts.created <= 2, "{counts}\n{}", nextest.keeper_log());
+    nextest.end();
+}
+
 #[test]
 fn runs_at_the_same_time_share_spares() {
     let server = Server::start();

@@ -12,6 +12,7 @@ use crate::pg::seen::SeenDatabase;
 use crate::protocol::{
     Baseline, Claimant, DbName, Entries, EntryState, Kind, ReuseEvent, RunDir, RunFile,
 };
+use crate::run::renew::difference;
 use crate::run::{RunError, spares};
 use crate::sqlstate;
 
@@ -225,10 +226,47 @@ pub async fn ensure_shared(
     if let Some(name) = dir.shared().filter(|name| Some(name) != lost) {
         return Ok(name);
     }
-    let (name, baseline) = obtain_new(admin, dir, file, Kind::Shared).await?;
+    let (name, baseline) = match promote_ready(admin, dir, file).await? {
+        Some((name, baseline)) => (name, Some(baseline)),
+        None => obtain_new(admin, dir, file, Kind::Shared).await?,
+    };
     dir.set_shared(Some((&name, baseline.as_ref())))?;
     drop(lock);
     Ok(name)
+}
+
+/// Makes a ready clone the shared one: after a round of tests, the last round's shared clone is among them. A crash leaves a shared clone that no file
+/// names, and an entry without a database: both go with the run.
+async fn promote_ready(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+) -> Result<Option<(DbName, Baseline)>, PgError> {
+    let claim = match file.recycle {
+        Some(_) => dir.claim(0),
+        None => None,
+    };
+    let Some(claim) = claim else { return Ok(None) };
+    let Some(baseline) = claim.baseline() else {
+        dir.end_lease(claim, EntryState::Released);
+        return Ok(None);
+    };
+    let name = new_name(file, Kind::Shared);
+    match admin.rename_and_see(&claim.name, &name, None).await {
+        Ok(row) => {
+            dir.remove_entry(EntryState::Leased, &claim.name);
+            if difference(&baseline, &row.seen).is_none() {
+                return Ok(Some((name, baseline)));
+            }
+            admin.drop_database(&name, false, true).await?;
+            Ok(None)
+        }
+        Err(error) if spares::is_taken(&error) => {
+            dir.end_lease(claim, EntryState::Released);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Replaces the shared clone for the next round of tests: the keeper recycles or drops the old one, and the first process that needs the new one

@@ -91,7 +91,9 @@ pub async fn adopt_ready(
     let wanted = if all {
         clones
     } else {
-        clones.min(demand.clones.max(1))
+        // A second `prepare` of the run finds clones that are ready.
+        let ready = dir.list(EntryState::Ready).len();
+        clones.min(demand.clones.max(1)).saturating_sub(ready)
     };
     let mut adopted = 0;
     while adopted < wanted {
@@ -175,7 +177,7 @@ async fn rename(
 }
 
 /// Another run has renamed the spare, is renaming it, or somebody is connected to it.
-fn is_taken(error: &PgError) -> bool {
+pub(super) fn is_taken(error: &PgError) -> bool {
     const CODES: [&str; 3] = [
         sqlstate::INVALID_CATALOG_NAME,
         sqlstate::OBJECT_IN_USE,
