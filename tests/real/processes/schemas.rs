@@ -157,6 +157,10 @@ fn the_runs_migrations_are_its_template_with_its_seeds_however_they_are_named() 
     }
     let (none, _) = tables(&project, &run.exported, ".", "none");
     assert_eq!(none, "none");
+    // Clones of the run's own template wait for its next test.
+    let ready = std::fs::read_dir(run.dir.join("ready")).expect("the directory");
+    assert_eq!(server.databases_of("clone").len(), ready.count());
+    project.run("sweep --no-wait").code(0);
     assert!(server.databases_of("clone").is_empty());
 }
 

@@ -222,6 +222,9 @@ pub async fn leave(
             && become_spare(admin, &name, note(baseline)).await?
         {
             (room, left) = (room - 1, left + 1);
+        } else {
+            // Our own session may still be ending, and a dead run's database is dropped only without sessions.
+            admin.wait_for_sessions(&name, force).await?;
         }
     }
     for name in entries.list(EntryState::Ready) {
