@@ -123,6 +123,8 @@ fn a_second_prepare_joins_the_run_and_gives_it_a_fresh_shared_clone() {
     assert_eq!(first.dir, second.dir, "one run");
     assert_eq!(first.exported, second.exported);
     assert_eq!(second.keeper_pid(), keeper, "one keeper");
+    // The first test that needs one makes it.
+    child::run(&project, &second.exported, "shared").code(0);
     poll_until(
         "another shared clone is there and the old one is gone",
         PATIENCE,
@@ -134,7 +136,6 @@ fn a_second_prepare_joins_the_run_and_gives_it_a_fresh_shared_clone() {
             }
         },
     );
-    child::run(&project, &second.exported, "shared").code(0);
     drop(second.without_keeper());
     first.end();
     assert!(server.databases_of("shared").is_empty());
@@ -142,7 +143,8 @@ fn a_second_prepare_joins_the_run_and_gives_it_a_fresh_shared_clone() {
 
 fn shared(dir: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(dir.join("shared"));
-    text.map(|t| t.trim().to_owned()).map_err(|e| e.to_string())
+    let name = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    text.map(name).map_err(|e| e.to_string())
 }
 
 #[test]
