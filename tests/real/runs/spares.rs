@@ -142,7 +142,7 @@ fn rounds_of_a_stress_run_reuse_the_shared_clone() {
     child::run(&project, &nextest.exported, "begin").code(0);
     let shared = || std::fs::read_to_string(nextest.dir.join("shared"));
     let first = shared().expect("a shared clone");
-    for round in 1..7 {
+    for round in 1..9 {
         // Without `--no-keeper` it would look for a nextest above itself.
         DeadRun::leave(&project, "stress");
         settled(&nextest, round);
@@ -150,8 +150,8 @@ fn rounds_of_a_stress_run_reuse_the_shared_clone() {
         assert_ne!(shared().expect("a shared clone"), first);
     }
     let counts = RunDir::reuse_counts(&nextest.dir);
-    // The first shared one, a ready one, and another while the first two are in use; whatever the number of rounds.
-    assert!(counts.created <= 3, "{counts}\n{}", nextest.keeper_log());
+    // The first shared one, and as many as the keeper has ready for two threads, and one on the way; not one more per round.
+    assert!(counts.created <= 6, "{counts}\n{}", nextest.keeper_log());
     nextest.end();
 }
 
