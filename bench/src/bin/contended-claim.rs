@@ -102,7 +102,7 @@ fn refill(dir: &RunDir, ready: usize) {
         }
     }
     for _ in 0..ready {
-        dir.offer(&clone_name()).expect("an entry");
+        dir.offer(&clone_name(), None).expect("an entry");
     }
 }
 
