@@ -199,6 +199,8 @@ fn run_file() -> RunFile {
             max_age_days: 7,
         },
         pollution: Pollution::Warn,
+        recycle: None,
+        spares: 0,
     }
 }
 
