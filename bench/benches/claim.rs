@@ -15,7 +15,7 @@ fn claim(criterion: &mut Criterion) {
         let base = tempfile::tempdir().expect("a folder");
         let dir = run_dir(&base.path().join("rt"));
         for _ in 1..ready {
-            dir.offer(&clone_name()).expect("an entry");
+            dir.offer(&clone_name(), None).expect("an entry");
         }
         group.bench_function(BenchmarkId::from_parameter(ready), |bencher| {
             bencher.iter_custom(|rounds| (0..rounds).map(|round| one(&dir, round)).sum());
@@ -24,7 +24,7 @@ fn claim(criterion: &mut Criterion) {
 }
 
 fn one(dir: &RunDir, round: u64) -> Duration {
-    dir.offer(&clone_name()).expect("an entry");
+    dir.offer(&clone_name(), None).expect("an entry");
     let begun = Instant::now();
     let claim = dir.claim(round as usize).expect("one is ready");
     let took = begun.elapsed();
