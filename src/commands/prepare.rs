@@ -70,9 +70,9 @@ async fn under_nextest(
 /// time. An error is no reason for the run to fail: tests create their own clones.
 pub async fn adopt_spares(run: &mut OpenRun) -> Result<usize, RunError> {
     let first = platform::cores().min(run.file.threads);
-    let adopted = spares::adopt_ready(&mut run.admin, &run.dir, &run.file, first, false, true);
+    let adopted = spares::adopt_first(&mut run.admin, &run.dir, &run.file, first);
     match adopted.await {
-        Ok((demand, _)) => Ok(demand.clones),
+        Ok(last_run) => Ok(last_run.clones),
         Err(RunError::Pg(error)) if error.code().is_some() => {
             tracing::warn!("failed to adopt spares: {error}");
             Ok(0)

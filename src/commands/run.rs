@@ -148,13 +148,8 @@ async fn end_here(
     admin: Admin,
     templates: usize,
 ) -> Result<bool> {
-    let legacy = Legacy {
-        clones: 1,
-        limit: file.spares,
-        visited: None,
-    };
     let teardown = Teardown {
-        legacy,
+        legacy: Legacy::of(&file),
         runtime,
         dir,
         file,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::connections;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
 use kapsel_testdb_core::protocol::{
-    DbName, Kind, Presence, ReuseCounts, RunDir, RunId, Runtime, Strategy,
+    DbName, Kind, Presence, ReuseCounts, RunDir, RunId, Runtime, Strategy, unix_now,
 };
 use kapsel_testdb_core::server::{Server, ServerKind};
 use kapsel_testdb_core::template::{self, TemplateInfo};
@@ -217,8 +217,11 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
     let status = |run: RunId| {
         let rows = live.clone().filter(|row| row.name.run() == Some(&run));
         let age = SystemTime::now().duration_since(run.created_at());
+        let presence = runtime.presence(&run);
+        let counts = || RunDir::reuse_counts(&runtime.run_path(&run));
         RunStatus {
-            state: match runtime.presence(&run) {
+            clones: (presence != Presence::Unknown).then(counts),
+            state: match presence {
                 Presence::Alive => "alive",
                 Presence::Dead => "dead",
                 Presence::Unknown => "elsewhere",
@@ -226,10 +229,6 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
             age_secs: age.unwrap_or_default().as_secs(),
             databases: rows.clone().count(),
             sessions: rows.map(|row| row.sessions).sum(),
-            clones: runtime
-                .runs()
-                .contains(&run)
-                .then(|| RunDir::reuse_counts(&runtime.run_path(&run))),
             run,
         }
     };
@@ -291,8 +290,7 @@ fn text(status: &Status) -> String {
 fn spares_by_template(status: &Status) -> BTreeMap<DbName, usize> {
     let mut counts = BTreeMap::new();
     for spare in &status.spares {
-        let template = DbName::template(spare.namespace(), spare.fingerprint());
-        *counts.entry(template).or_default() += 1;
+        *counts.entry(spare.template_name()).or_default() += 1;
     }
     counts
 }
@@ -319,10 +317,7 @@ fn budget_lines(budget: &BudgetStatus) -> String {
 }
 
 fn ago(seconds: u64) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    match now.as_secs().saturating_sub(seconds) {
+    match unix_now().saturating_sub(seconds) {
         s if s < 3600 => "within the last hour".to_owned(),
         s if s < 86_400 => format!("{} h ago", s / 3600),
         s => format!("{} days ago", s / 86_400),
@@ -355,8 +350,7 @@ mod tests {
             built_at: used_at,
             used_at,
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.expect("a clock after 1970").as_secs();
+        let now = unix_now();
         Status {
             schema: 1,
             namespace: "app".to_owned(),

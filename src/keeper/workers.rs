@@ -125,7 +125,7 @@ async fn adopt(
     file: &RunFile,
     count: usize,
 ) -> Result<Done, RunError> {
-    let (_, adopted) = spares::adopt_ready(admin, dir, file, count, true, false).await?;
+    let adopted = spares::adopt_more(admin, dir, file, count).await?;
     Ok(Done::Adopted(adopted))
 }
 

@@ -11,14 +11,14 @@ mod report;
 mod suspects;
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::protocol::{
-    DbName, DeadRunDir, Kind, Pollution, RunDir, RunFile, Runtime, SharedUse,
+    DbName, DeadRunDir, Kind, Pollution, RunDir, RunFile, Runtime, SharedUse, unix_now,
 };
 use kapsel_testdb_core::run::clone;
 use kapsel_testdb_core::sqlstate;
@@ -158,9 +158,7 @@ impl<'a> SharedClone<'a> {
             namespace: self.file.namespace.clone(),
             database: self.name.clone(),
             template: self.file.template.clone(),
-            found_at: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |now| now.as_secs()),
+            found_at: unix_now(),
             is_failure: self.file.pollution == Pollution::Fail,
             tests: Tests::of(uses, &difference, clock),
             difference,

@@ -256,14 +256,9 @@ impl Sweeper<'_> {
         }
         // Clones that nobody has visited are as good as those of a run that ends by itself.
         let file = RunDir::peek(dead.path());
-        let legacy = Legacy {
-            clones: 1,
-            limit: file.as_ref().map_or(0, |file| file.spares),
-            visited: None,
-        };
         let ending = Ending {
             force: false,
-            legacy: file.as_ref().map(|file| (file, legacy)),
+            legacy: file.as_ref().map(|file| (file, Legacy::of(file))),
         };
         let (runtime, namespace) = (self.runtime, self.namespace);
         let removal = end::remove(self.admin, runtime, namespace, &state.run, dead, ending);

@@ -397,14 +397,9 @@ impl Drop for Session {
                 return Ok(Some("another process still uses the run".to_owned()));
             };
             let runtime = &standalone.runtime;
-            let legacy = Legacy {
-                clones: 1,
-                limit: file.spares,
-                visited: None,
-            };
             let ending = Ending {
                 force: true,
-                legacy: Some((&file, legacy)),
+                legacy: Some((&file, Legacy::of(&file))),
             };
             let removed = end::remove(&mut admin, runtime, &namespace, &run, dead, ending);
             let skipped = removed.await?.skipped.into_iter().next();

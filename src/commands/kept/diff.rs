@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use kapsel_testdb_core::config::Config;
-use kapsel_testdb_core::protocol::DbName;
 use kapsel_testdb_core::server::{ServerError, ServerKind};
 
 use crate::args::KeptDiff;
@@ -22,7 +21,7 @@ pub async fn run(config: &Config, args: &KeptDiff, printer: &Printer) -> Result<
         attempt: args.test.attempt,
     };
     let name = &query.one(&kept)?.row.name;
-    let template = DbName::template(name.namespace(), name.fingerprint());
+    let template = name.template_name();
     let reference = Reference::create(&server, admin, &template).await?;
     let compared = reference.compare(&server, name).await;
     reference.remove().await?;

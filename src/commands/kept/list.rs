@@ -84,7 +84,7 @@ async fn entry(admin: &mut Admin, one: KeptDatabase) -> Result<Option<KeptEntry>
         attempt: claimant.as_ref().map(|c| c.attempt),
         stress_index: claimant.as_ref().and_then(|c| c.stress),
         run: name.run().cloned(),
-        template: DbName::template(name.namespace(), name.fingerprint()),
+        template: name.template_name(),
         kept_at: since(UNIX_EPOCH, one.kept_at).as_secs(),
         age_secs: since(one.kept_at, SystemTime::now()).as_secs(),
         size_bytes,

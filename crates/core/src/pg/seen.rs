@@ -1,4 +1,5 @@
-//! What the server reports about a database to a session on another one: the proof that nobody visited a clone since it was known to equal its template.
+//! What the server reports about a database to a session on another one: it proves that no session has visited a clone since the clone was known to
+//! equal its template.
 
 use sqlx::postgres::PgRow;
 use sqlx::{Error as Sqlx, Row};
@@ -6,7 +7,7 @@ use sqlx::{Error as Sqlx, Row};
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
 use crate::pg::sql::literal;
-use crate::protocol::{DbName, Fingerprint, Kind, Namespace, Oid, Seen};
+use crate::protocol::{Baseline, DbName, Kind, Oid, Seen};
 
 /// A database as seen from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,15 +45,23 @@ const QUERY: &str = "SELECT d.datname::text AS datname, d.oid::int8 AS oid, \
 const PREPARED: &str = "kapsel_testdb_seen";
 
 fn call(name: &DbName) -> String {
-    let template = literal(&template_of(name).to_string());
+    let template = literal(&name.template_name().to_string());
     format!(
         "EXECUTE {PREPARED} ({}, {template})",
         literal(&name.to_string())
     )
 }
 
-fn template_of(name: &DbName) -> DbName {
-    DbName::template(name.namespace(), name.fingerprint())
+impl SeenDatabase {
+    /// The baseline of a clone that was just created; `None` if rows were written to it already.
+    pub fn new_baseline(self) -> Option<Baseline> {
+        (self.seen.tuples == [0; 3]).then_some(Baseline {
+            database: self.oid,
+            seen: self.seen,
+            xid: self.xid,
+            ..Baseline::default()
+        })
+    }
 }
 
 impl Admin {
@@ -67,8 +76,8 @@ impl Admin {
         Ok(self.read_seen(sql, context).await?.pop())
     }
 
-    /// Renames a database, replaces its comment, and reports what the server knows about it then: all in one transaction, so nobody can connect in
-    /// between; afterwards, nobody knows the new name.
+    /// Renames a database, replaces its comment, and reports what the server knows about it then, in one transaction. No session can connect during the
+    /// transaction, and after it no other process knows the new name.
     ///
     /// # Errors
     /// The statement failed: 3D000 if there is no such database (another process was faster), 55006 if it has sessions.
@@ -94,13 +103,9 @@ impl Admin {
     ///
     /// # Errors
     /// The statement failed.
-    pub async fn spares(
-        &mut self,
-        namespace: &Namespace,
-        fingerprint: &Fingerprint,
-    ) -> Result<Vec<SeenDatabase>, PgError> {
+    pub async fn spares(&mut self, template: &DbName) -> Result<Vec<SeenDatabase>, PgError> {
+        let (namespace, fingerprint) = (template.namespace(), template.fingerprint());
         let pattern = format!("{namespace}\\_{}\\_{fingerprint}\\_%", Kind::Spare.as_str());
-        let template = DbName::template(namespace, fingerprint);
         let query = QUERY.replace("$2", &literal(&template.to_string()));
         let sql = format!(
             "{query} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",

@@ -2,6 +2,8 @@
 //!
 //! No other module formats the name of a database or knows the name of a file in these directories.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 mod ledger;
 mod names;
 mod profile;
@@ -18,3 +20,9 @@ pub use reuse::{
     Baseline, Cleaning, Oid, Reason, ReuseCounts, ReuseEvent, Seen, SpareNote, Tuples,
 };
 pub use run_dir::*;
+
+/// The time, in seconds since 1970, as comments and files have it.
+pub fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}

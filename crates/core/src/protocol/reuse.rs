@@ -49,6 +49,22 @@ pub struct Baseline {
     pub uses: u32,
 }
 
+impl Baseline {
+    /// Why a database no longer equals its template, according to what other databases see of it.
+    pub fn difference(&self, seen: &Seen) -> Option<Reason> {
+        let expected = &self.seen;
+        if seen.resets != expected.resets {
+            Some(Reason::CountersReset)
+        } else if seen.sessions != expected.sessions || seen.tuples != expected.tuples {
+            Some(Reason::Sessions)
+        } else if seen.row != expected.row || seen.template != expected.template {
+            Some(Reason::Database)
+        } else {
+            None
+        }
+    }
+}
+
 /// Why a clone was dropped instead of being recycled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -12,7 +12,7 @@ use crate::pg::seen::SeenDatabase;
 use crate::protocol::{
     Baseline, Claimant, DbName, Entries, EntryState, Kind, ReuseEvent, RunDir, RunFile,
 };
-use crate::run::renew::difference;
+use crate::run::spares::TakeOver;
 use crate::run::{RunError, spares};
 use crate::sqlstate;
 
@@ -127,18 +127,11 @@ pub async fn baseline(
     if file.recycle.is_none() {
         return Ok(None);
     }
-    let Some(row) = quiet(admin, name).await? else {
-        return Ok(None);
-    };
-    Ok((row.seen.tuples == [0; 3]).then_some(Baseline {
-        database: row.oid,
-        seen: row.seen,
-        xid: row.xid,
-        ..Baseline::default()
-    }))
+    let row = quiet(admin, name).await?;
+    Ok(row.and_then(SeenDatabase::new_baseline))
 }
 
-/// Waits a moment until nobody is connected to a database, and reports what the server knows about it then.
+/// Waits up to 32 ms until no session is connected to a database, and reports what the server knows about it then.
 pub(super) async fn quiet(
     admin: &mut Admin,
     name: &DbName,
@@ -149,7 +142,7 @@ pub(super) async fn quiet(
     Ok(admin.seen(name).await?.filter(|row| row.backends == 0))
 }
 
-/// Waits a moment until nobody is connected to a database. Returns whether it has a comment; `None` if somebody is still connected, or the database does
+/// Waits up to 32 ms until no session is connected to a database. Returns whether the database has a comment; `None` if it still has a session, or does
 /// not exist.
 pub(super) async fn wait_until_unused(
     admin: &mut Admin,
@@ -252,21 +245,12 @@ async fn promote_ready(
         return Ok(None);
     };
     let name = new_name(file, Kind::Shared);
-    match admin.rename_and_see(&claim.name, &name, None).await {
-        Ok(row) => {
-            dir.remove_entry(EntryState::Leased, &claim.name);
-            if difference(&baseline, &row.seen).is_none() {
-                return Ok(Some((name, baseline)));
-            }
-            admin.drop_database(&name, false, true).await?;
-            Ok(None)
-        }
-        Err(error) if spares::is_taken(&error) => {
-            dir.end_lease(claim, EntryState::Released);
-            Ok(None)
-        }
-        Err(error) => Err(error),
+    let taken = spares::take_over(admin, &claim.name, &name, baseline).await?;
+    match taken {
+        TakeOver::InUse => drop(dir.end_lease(claim, EntryState::Released)),
+        TakeOver::Taken(_) | TakeOver::Unfit => dir.remove_entry(EntryState::Leased, &claim.name),
     }
+    Ok(taken.baseline().map(|baseline| (name, baseline)))
 }
 
 /// Replaces the shared clone for the next round of tests: the keeper recycles or drops the old one, and the first process that needs the new one

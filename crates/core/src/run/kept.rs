@@ -41,7 +41,7 @@ impl KeptNote {
         Some(Self {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             run: name.run()?.clone(),
-            template: DbName::template(name.namespace(), name.fingerprint()),
+            template: name.template_name(),
             kept_at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
             claimant,
         })

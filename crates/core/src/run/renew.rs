@@ -1,7 +1,7 @@
 //! Makes a used clone ready again, under a new name.
 //!
-//! The rename comes first: from then on nobody knows the clone's name. Then the server's counters, which show every visitor, are compared with what the
-//! process that cleaned the clone recorded. The new entry comes next, and the old one goes last.
+//! The rename comes first: from then on no other process knows the clone's name. Then the server's counters, which show every visitor, are compared with
+//! what the process that cleaned the clone recorded. The new entry comes next, and the old one goes last.
 //!
 //! | a crash after | leaves |
 //! |---|---|
@@ -18,13 +18,12 @@ use crate::pg::admin::Admin;
 use crate::pg::connect::{RetryLimits, connect, quiet};
 use crate::pg::error::Context;
 use crate::protocol::{
-    Baseline, Cleaning, DbName, EntryState, Kind, Reason, ReuseEvent, RunDir, RunFile,
+    Baseline, Cleaning, DbName, EntryState, Kind, Profile, Reason, ReuseEvent, RunDir, RunFile,
 };
 use crate::recycle;
 use crate::sqlstate;
 
-/// Recycles or drops a released database of the run, and removes its entry. Returns the new name of a clone that is ready again. If its claimant is a
-/// retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended. `may_connect`:
+/// Recycles or drops a released database of the run, and removes its entry. If its claimant is a retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended. `may_connect`:
 /// whether a clone that its client has not cleaned may be cleaned on another session.
 ///
 /// # Errors
@@ -35,7 +34,7 @@ pub async fn settle(
     file: &RunFile,
     name: &DbName,
     may_connect: bool,
-) -> Result<Option<DbName>, PgError> {
+) -> Result<(), PgError> {
     drop_earlier_attempts(admin, dir, file, name).await?;
     let outcome = match recycle(admin, dir, file, name, may_connect).await {
         // The entry exists, but the database is gone, or a prepared transaction holds it.
@@ -46,23 +45,21 @@ pub async fn settle(
         }
         outcome => outcome?,
     };
-    let renewed = match outcome {
+    match outcome {
         Outcome::Ready(new, baseline) => {
             // Only then is the old entry removed: a crash leaves no clone without a trace.
             if dir.offer(&new, Some(&baseline)).is_err() {
-                return Ok(None);
+                return Ok(());
             }
             dir.note_reuse(ReuseEvent::Recycled);
-            Some(new)
         }
         Outcome::Unfit(present, reason) => {
             admin.drop_database(&present, false, true).await?;
             dir.note_reuse(ReuseEvent::Dropped { reason });
-            None
         }
-    };
+    }
     dir.remove_entry(EntryState::Released, name);
-    Ok(renewed)
+    Ok(())
 }
 
 enum Outcome {
@@ -91,7 +88,7 @@ async fn recycle(
             Some(baseline) => {
                 // As before a DROP: the test is over, and what is left of it must not write any more.
                 admin.wait_for_sessions(name, true).await?;
-                clean(dir, file, name, &baseline).await?
+                clean(file, name, &baseline, || dir.profile()).await?
             }
             None => Cleaning::Dirty(Reason::NoBaseline),
         },
@@ -102,28 +99,15 @@ async fn recycle(
     }
 }
 
-/// Cleans a clone on a session of its own, for a client that did not.
+/// Cleans a clone on a session of its own, for a client that did not. `profile` reads the profile of the run's template.
 ///
 /// # Errors
 /// The connection failed.
-pub async fn clean(
-    dir: &RunDir,
+pub(super) async fn clean(
     file: &RunFile,
     name: &DbName,
     baseline: &Baseline,
-) -> Result<Cleaning, PgError> {
-    clean_with(file, name, baseline, || dir.profile()).await
-}
-
-/// [`clean`] with a profile.
-///
-/// # Errors
-/// The connection failed.
-pub(super) async fn clean_with(
-    file: &RunFile,
-    name: &DbName,
-    baseline: &Baseline,
-    profile: impl FnOnce() -> Option<crate::protocol::Profile>,
+    profile: impl FnOnce() -> Option<Profile>,
 ) -> Result<Cleaning, PgError> {
     let Some(method) = file.recycle else {
         return Ok(Cleaning::Dirty(Reason::NoBaseline));
@@ -146,7 +130,7 @@ pub(super) async fn clean_with(
     })
 }
 
-/// Renames a cleaned clone, and checks that nobody has visited it since.
+/// Renames a cleaned clone, and checks that no session has visited it since.
 async fn renew(
     admin: &mut Admin,
     file: &RunFile,
@@ -160,25 +144,24 @@ async fn renew(
         None => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions))),
     }
     let new = clone::new_name(file, Kind::Clone);
-    let row = admin.rename_and_see(name, &new, None).await?;
-    Ok(match difference(&cleaned, &row.seen) {
+    Ok(match rename(admin, name, &new, &cleaned).await? {
         None => Outcome::Ready(new, cleaned),
-        Some(reason) => Outcome::Unfit(new, Some(reason)),
+        reason => Outcome::Unfit(new, reason),
     })
 }
 
-/// Why a clone no longer equals its template, according to what other databases see.
-pub(super) fn difference(baseline: &Baseline, seen: &crate::protocol::Seen) -> Option<Reason> {
-    let expected = &baseline.seen;
-    if seen.resets != expected.resets {
-        Some(Reason::CountersReset)
-    } else if seen.sessions != expected.sessions || seen.tuples != expected.tuples {
-        Some(Reason::Sessions)
-    } else if seen.row != expected.row || seen.template != expected.template {
-        Some(Reason::Database)
-    } else {
-        None
-    }
+/// Renames a database that equaled its template when its baseline was recorded. Returns the reason if it no longer does.
+///
+/// # Errors
+/// See [`Admin::rename_and_see`].
+pub async fn rename(
+    admin: &mut Admin,
+    from: &DbName,
+    to: &DbName,
+    baseline: &Baseline,
+) -> Result<Option<Reason>, PgError> {
+    let row = admin.rename_and_see(from, to, None).await?;
+    Ok(baseline.difference(&row.seen))
 }
 
 /// Drops the databases of a test's earlier attempts if a retry has released `name`.

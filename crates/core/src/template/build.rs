@@ -1,7 +1,5 @@
 //! Builds a template. The caller holds the build lock. The building database carries the id of a live run.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migration};
 
@@ -9,7 +7,7 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
-use crate::protocol::{DbName, Kind, Profile, RunId};
+use crate::protocol::{DbName, Kind, Profile, RunId, unix_now};
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
 use crate::template::fingerprint::Link;
@@ -324,11 +322,4 @@ impl Published {
             profile,
         }
     }
-}
-
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

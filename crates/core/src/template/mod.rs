@@ -31,7 +31,7 @@ use crate::pg::lock::LockKey;
 use crate::pg::{PgError, ServerFacts};
 use crate::protocol::{
     DbName, MigrateSettings, Namespace, Profile, ResetMethod, RunId, Strategy, TemplateBase,
-    TemplateInputs,
+    TemplateInputs, unix_now,
 };
 use crate::server::Server;
 
@@ -273,7 +273,7 @@ pub fn reset_method(facts: &ServerFacts) -> ResetMethod {
 /// # Errors
 /// A failed statement.
 pub async fn mark_used(admin: &mut Admin, name: &DbName) -> Result<(), PgError> {
-    let now = build::unix_now();
+    let now = unix_now();
     let rows = admin.lock_and_find(&[], std::slice::from_ref(name)).await?;
     let info = rows
         .first()

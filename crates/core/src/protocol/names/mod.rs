@@ -146,6 +146,11 @@ impl DbName {
         self.run.as_ref().map(|(run, _)| run)
     }
 
+    /// The name of its template.
+    pub fn template_name(&self) -> Self {
+        Self::template(&self.namespace, &self.fingerprint)
+    }
+
     /// The name as a quoted SQL identifier. No character that the grammar allows needs escaping.
     pub fn quoted(&self) -> String {
         format!("\"{self}\"")
