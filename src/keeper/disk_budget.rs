@@ -36,28 +36,26 @@ impl Budget {
 
     /// How many more clones fit besides `existing` ones.
     pub fn room(&self, existing: usize) -> usize {
+        self.room_beyond(RESERVE, existing)
+    }
+
+    /// How many spares may stay, at most `limit`: they must not take the space that the next run needs. The clones of the run still exist, so the disk must
+    /// have room for as many new ones.
+    pub fn limit_spares(&self, limit: usize) -> usize {
+        limit.min(self.room_beyond(4 * RESERVE, 0))
+    }
+
+    /// How many more clones fit besides `existing` ones if `reserve` bytes of the disk stay free.
+    fn room_beyond(&self, reserve: u64, existing: usize) -> usize {
         let on_disk = self
             .free()
-            .map(|free| free.saturating_sub(RESERVE) / self.clone_bytes);
+            .map(|free| free.saturating_sub(reserve) / self.clone_bytes);
         let configured = self
             .configured
             .map(|bytes| (bytes / self.clone_bytes).saturating_sub(existing as u64));
         let room = [on_disk, configured].into_iter().flatten().min();
         room.map_or(usize::MAX, |room| {
             usize::try_from(room).unwrap_or(usize::MAX)
-        })
-    }
-
-    /// How many spares may stay, at most `limit`: they must not take the space that the next run needs.
-    pub fn limit_spares(&self, limit: usize) -> usize {
-        let configured = self.configured.map(|bytes| bytes / self.clone_bytes);
-        // The clones of the run still exist. The disk must have room for as many new ones.
-        let on_disk = self
-            .free()
-            .map(|free| free.saturating_sub(4 * RESERVE) / self.clone_bytes);
-        let most = [configured, on_disk].into_iter().flatten().min();
-        most.map_or(limit, |most| {
-            limit.min(usize::try_from(most).unwrap_or(usize::MAX))
         })
     }
 

@@ -148,10 +148,8 @@ impl Keeper {
         watched: Option<&platform::ProcessId>,
         terminate: &mut Signal,
     ) -> Stop {
-        let root = self.dir.path().to_path_buf();
         let entries = EntryState::ALL.map(|state| self.dir.entries_dir(state));
         let mut watch_list: Vec<_> = entries.iter().map(std::path::PathBuf::as_path).collect();
-        watch_list.push(&root);
         let templates = self.dir.templates_dir();
         watch_list.push(&templates);
         let dirs = DirWatch::open(&watch_list);
