@@ -254,7 +254,7 @@ impl Sweeper<'_> {
             self.report.live_runs.push(state.run.clone());
             return Ok(());
         }
-        // Clones that nobody has visited are as good as those of a run that ends by itself.
+        // Clones without visitors may become spares, as at the end of a live run.
         let file = RunDir::peek(dead.path());
         let ending = Ending {
             force: false,
@@ -345,17 +345,8 @@ impl Sweeper<'_> {
         } else {
             self.max_spares
         };
-        let rows = surplus_spares(databases, max, SystemTime::now());
-        let names: Vec<DbName> = rows.iter().map(|row| row.name.clone()).collect();
-        if self.options.dry_run {
-            self.report.dropped.extend(names);
-            return Ok(());
-        }
-        let skipped = drop_rows(self.admin, rows, false).await?;
-        let gone = |name: &DbName| skipped.iter().all(|s| s.name != *name);
-        self.report.dropped.extend(names.into_iter().filter(gone));
-        self.report.skipped.extend(skipped);
-        Ok(())
+        self.drop_and_report(surplus_spares(databases, max, SystemTime::now()))
+            .await
     }
 
     /// Drops kept databases beyond the limits. Databases that this sweep preserved count, too.
@@ -364,19 +355,26 @@ impl Sweeper<'_> {
         mut names: Vec<DbName>,
         mut databases: Vec<DatabaseRow>,
     ) -> Result<(), RunError> {
-        if self.options.dry_run {
-            self.report.dropped.extend(names);
-            return Ok(());
-        }
-        if !self.report.kept.is_empty() {
+        if !self.options.dry_run && !self.report.kept.is_empty() {
             databases = self.admin.databases(self.namespace).await?;
             let expired = kept::expired(&databases, self.keep, SystemTime::now());
             names = expired.into_iter().map(|row| row.name.clone()).collect();
         }
-        databases.retain(|row| names.contains(&row.name));
-        let skipped = drop_rows(self.admin, databases, false).await?;
-        names.retain(|name| skipped.iter().all(|s| s.name != *name));
-        self.report.dropped.extend(names);
+        let row = |name: &DbName| databases.iter().find(|row| row.name == *name).cloned();
+        self.drop_and_report(names.iter().filter_map(row).collect())
+            .await
+    }
+
+    /// Drops databases that belong to no run, or only reports them in a dry run.
+    async fn drop_and_report(&mut self, rows: Vec<DatabaseRow>) -> Result<(), RunError> {
+        let names: Vec<DbName> = rows.iter().map(|row| row.name.clone()).collect();
+        let skipped = if self.options.dry_run {
+            Vec::new()
+        } else {
+            drop_rows(self.admin, rows, false).await?
+        };
+        let gone = |name: &DbName| skipped.iter().all(|s| s.name != *name);
+        self.report.dropped.extend(names.into_iter().filter(gone));
         self.report.skipped.extend(skipped);
         Ok(())
     }
