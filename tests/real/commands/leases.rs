@@ -6,9 +6,8 @@ use crate::support::{Outcome, PATIENCE, Project, Server, poll_until};
 
 #[track_caller]
 fn nothing_is_left(project: &Project, server: &Server) {
-    let mut names = server.databases();
-    let stays = |name: &str| name.contains("_template_") || name.contains("_spare_");
-    names.retain(|name| name.starts_with("app_") && !stays(name));
+    let mut names = server.transient_databases();
+    names.retain(|name| name.starts_with("app_"));
     assert_eq!(names, [""; 0]);
     assert!(project.run_dirs().is_empty(), "{:?}", project.run_dirs());
 }

@@ -8,13 +8,8 @@ use crate::processes::child::{self, Holder};
 use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
 
 fn leftovers(server: &Server) -> Vec<String> {
-    let mut names = server.databases();
-    let stays = |name: &str| {
-        ["_template_", "_kept_", "_spare_"]
-            .iter()
-            .any(|kind| name.contains(kind))
-    };
-    names.retain(|name| name.starts_with("app_") && !stays(name));
+    let mut names = server.transient_databases();
+    names.retain(|name| name.starts_with("app_") && !name.contains("_kept_"));
     names
 }
 

@@ -1,4 +1,4 @@
-//! Clones that wait for the next run, and who gets them.
+//! Clones that wait for the next run, and the runs that adopt them.
 
 use kapsel_testdb_core::protocol::{ReuseCounts, RunDir};
 
@@ -182,9 +182,8 @@ fn runs_at_the_same_time_share_spares() {
 fn project_is_clean(server: &Server, project: &Project) {
     poll_until("only spares and templates are left", PATIENCE, || {
         project.run("sweep --no-wait").code(0);
-        let mut names = server.databases();
-        let stays = |name: &str| name.contains("_template_") || name.contains("_spare_");
-        names.retain(|name| name.starts_with("app_") && !stays(name));
+        let mut names = server.transient_databases();
+        names.retain(|name| name.starts_with("app_"));
         if names.is_empty() {
             Ok(())
         } else {

@@ -318,6 +318,14 @@ impl Server {
         self.column_in(SUPERUSER, sql)
     }
 
+    /// The databases that are neither templates nor spares, which outlive runs by design.
+    pub fn transient_databases(&self) -> Vec<String> {
+        let lasts = |name: &String| name.contains("_template_") || name.contains("_spare_");
+        let mut names = self.databases();
+        names.retain(|name| !lasts(name));
+        names
+    }
+
     /// The databases of one kind, whatever their namespace.
     pub fn databases_of(&self, kind: &str) -> Vec<String> {
         let infix = format!("_{kind}_");
