@@ -12,7 +12,7 @@ use crate::oracle::{Depth, Oracle};
 use crate::random::{runtime, world};
 use crate::support::Server;
 
-/// A session between the product and the server that changes messages, has somebody visit the clone before one, or hides visitors.
+/// A session between the product and the server that changes messages, lets another session visit the clone before one, or hides visitors.
 struct Doctored {
     session: PgConnection,
     messages: usize,
@@ -145,7 +145,7 @@ fn a_stale_flush_is_found() {
     });
 }
 
-/// Between the creation and the last baseline nobody leaves rows in a reference table, so the older transaction id removes the same rows. A younger one
+/// Between the creation and the last baseline, no rows are left in a reference table, so the older transaction id removes the same rows. A younger one
 /// than the baseline's leaves rows, and the verification notices.
 #[test]
 fn xmin_against_the_creation_is_redundant_but_a_late_one_is_found() {

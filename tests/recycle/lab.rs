@@ -12,6 +12,7 @@ use kapsel_testdb_core::protocol::{
     RunKey, Strategy,
 };
 use kapsel_testdb_core::recycle::{self, TextSession, profile};
+use kapsel_testdb_core::run::renew;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
@@ -125,11 +126,7 @@ impl Lab {
         created.expect("a database for the template");
         let mut session = place.connect(&template.to_string()).await;
         execute(&mut session, SCHEMA).await;
-        let filled = "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-            WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't' AND pg_relation_size(c.oid) > 0";
-        let names = texts(&mut session, filled).await.concat().concat();
-        execute(&mut session, &format!("VACUUM (FULL, FREEZE) {names}")).await;
-        execute(&mut session, "VACUUM (FREEZE, ANALYZE)").await;
+        profile::vacuum(&mut session).await.expect("vacuumed");
         let profile = profile::read(&mut session).await.expect("the profile");
         session.close().await.expect("closed");
         execute(&mut place.connect("postgres").await, "CHECKPOINT").await;
@@ -178,7 +175,7 @@ impl Lab {
     /// When the server's counters were reset, in its words.
     pub async fn resets(&mut self, clone: &Clone) -> String {
         let row = self.quiet(&clone.name).await;
-        row.expect("nobody is on the clone").seen.resets
+        row.expect("a clone without sessions").seen.resets
     }
 
     fn new_name(&self) -> DbName {
@@ -200,14 +197,11 @@ impl Lab {
             .admin
             .create_database(&name, &template, Strategy::FileCopy);
         created.await.expect("a clone");
-        let row = self.quiet(&name).await.expect("nobody is on a new clone");
-        assert_eq!(row.seen.tuples, [0; 3], "a new clone's counters");
-        let baseline = Baseline {
-            database: row.oid,
-            seen: row.seen,
-            xid: row.xid,
-            ..Baseline::default()
-        };
+        let row = self
+            .quiet(&name)
+            .await
+            .expect("a new clone without sessions");
+        let baseline = row.new_baseline().expect("a new clone's counters are 0");
         Clone { name, baseline }
     }
 
@@ -247,25 +241,21 @@ impl Lab {
             return Err(Dropped::Renamed(Reason::Database));
         }
         let new = self.new_name();
-        let renamed = self.admin.rename_and_see(&clone.name, &new, None).await;
-        let Ok(row) = renamed else {
+        let renamed = renew::rename(&mut self.admin, &clone.name, &new, &cleaned).await;
+        let Ok(difference) = renamed else {
             return Err(Dropped::NotRenamed);
         };
         clone.name = new;
-        let (seen, expected) = (row.seen, &cleaned.seen);
-        if seen.resets != expected.resets {
-            Err(Dropped::Renamed(Reason::CountersReset))
-        } else if (seen.sessions, seen.tuples) != (expected.sessions, expected.tuples) {
-            Err(Dropped::Renamed(Reason::Sessions))
-        } else if seen.row != expected.row || seen.template != expected.template {
-            Err(Dropped::Renamed(Reason::Database))
-        } else {
-            clone.baseline = cleaned;
-            Ok(())
+        match difference {
+            Some(reason) => Err(Dropped::Renamed(reason)),
+            None => {
+                clone.baseline = cleaned;
+                Ok(())
+            }
         }
     }
 
-    /// What the server reports once nobody is connected.
+    /// What the server reports once no session is connected.
     async fn quiet(&mut self, name: &DbName) -> Option<SeenDatabase> {
         let begun = Instant::now();
         loop {

@@ -37,7 +37,7 @@ pub(super) const PRISTINE: &str = "a run adopts only spares that equal their tem
 pub(super) const ONE_RUN: &str = "no database is used by two runs";
 pub(super) const NOT_LOST: &str = "a live run loses no database";
 pub(super) const TEMPLATE: &str = "a run adopts only spares of the template that it uses";
-pub(super) const VISITOR: &str = "nobody's session on a spare is ended";
+pub(super) const VISITOR: &str = "no session on a spare is ended";
 pub(super) const REMOVABLE: &str =
     "everything left behind is a spare that a run can adopt, or can be removed";
 

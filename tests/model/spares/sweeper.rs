@@ -51,7 +51,7 @@ pub(super) fn choose(s: &mut State, d: usize) -> Option<()> {
     Some(())
 }
 
-/// `DROP DATABASE`: does nothing if no database has the name, and fails if somebody is connected.
+/// `DROP DATABASE`: does nothing if no database has the name, and fails if a session is connected.
 pub(super) fn drop_chosen(s: &mut State, g: &Safeguards) -> Option<()> {
     let Sweeper::Chosen(d, serial) = s.sweeper else {
         return None;

@@ -2,8 +2,8 @@
 //!
 //! [`Profile`] has a file of its own.
 //!
-//! Nothing here is trusted for long: a baseline only says what the server's counters were when the clone was known to equal its template. Whoever
-//! offers the clone again compares it with the server.
+//! A baseline is not trusted: it only says what the server's counters were when the clone was known to equal its template. A process that offers the clone
+//! again compares them with the server first.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ impl Baseline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Nobody recorded what it was like when it was new.
+    /// No baseline was recorded when it was created.
     NoBaseline,
     /// The role may not reset what the test changed.
     Rights,

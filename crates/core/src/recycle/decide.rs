@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evidence::{ClassState, Evidence, FIRST_NORMAL_OID};
+use super::evidence::{ClassState, Evidence, FIRST_NORMAL_OID, PG_CLASS, growths};
 use crate::protocol::{
     Baseline, Oid, Profile, Reason, Relation, ResetMethod, SequenceState, Tuples,
 };
@@ -11,8 +11,6 @@ use crate::protocol::{
 const MANY_ROWS: i64 = 1000;
 /// Above this number of written rows, dropping the clone costs less than cleaning it.
 const TOO_MANY_ROWS: i64 = 50_000;
-/// The oid of `pg_class`.
-const PG_CLASS: Oid = 1259;
 
 /// What moved since the baseline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,16 +64,9 @@ pub fn moved(baseline: &Baseline, now: &Evidence) -> Result<Moved, Reason> {
         return Err(Reason::CountersReset);
     }
     let mut moved = Moved::default();
-    let oids: BTreeSet<Oid> = baseline
-        .counters
-        .keys()
-        .chain(now.counters.keys())
-        .copied()
-        .collect();
-    for oid in oids {
-        let growth = growth(counts(&baseline.counters, oid), counts(&now.counters, oid))?;
-        if growth == [0; 3] {
-            continue;
+    for (oid, growth) in growths(&baseline.counters, &now.counters) {
+        if growth.iter().any(|growth| *growth < 0) {
+            return Err(Reason::CountersReset);
         }
         match oid {
             PG_CLASS if growth[0] == 0 && growth[2] == 0 => moved.class = true,
@@ -100,18 +91,6 @@ pub fn moved(baseline: &Baseline, now: &Evidence) -> Result<Moved, Reason> {
         return Err(Reason::CountersReset);
     }
     Ok(moved)
-}
-
-fn counts(counters: &BTreeMap<Oid, Tuples>, oid: Oid) -> Tuples {
-    counters.get(&oid).copied().unwrap_or([0; 3])
-}
-
-fn growth(before: Tuples, now: Tuples) -> Result<Tuples, Reason> {
-    let growth = [0, 1, 2].map(|at| now[at] - before[at]);
-    if growth.iter().any(|growth| *growth < 0) {
-        return Err(Reason::CountersReset);
-    }
-    Ok(growth)
 }
 
 /// Makes the plan. `class` is needed if `pg_class` moved.
@@ -204,7 +183,7 @@ fn check_class(moved: &Moved, class: &ClassState, profile: &Profile) -> Result<(
     Ok(())
 }
 
-/// Contents that no counter explains were written by a session that did not count (`SET track_counts = off`), or by other means.
+/// Checks that counters explain all contents. A session that does not count (`SET track_counts = off`) writes without them.
 ///
 /// # Errors
 /// The reason to drop the clone.

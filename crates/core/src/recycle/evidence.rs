@@ -9,15 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Error as Sqlx;
 
+use super::Stop;
 use super::decide::Plan;
 use super::session::{TextRow, TextSession, number, text};
 use crate::protocol::{Baseline, Oid, Profile, Reason, Seen, Tuples};
 
 /// Relations with a lower oid are part of the system: they exist in every database (`FirstNormalObjectId`).
 pub(super) const FIRST_NORMAL_OID: Oid = 16384;
+/// The oid of `pg_class`.
+pub(super) const PG_CLASS: Oid = 1259;
 
-/// Whether the test's session counted; then settings that the work relies on, whether that is changed by them, the rights of the session's own role
-/// (the test may have set another), and the flush.
+/// Reads whether the test's session counted, restores the session's own role and the settings that the cleaning relies on, reads the same again and whether
+/// the role is a superuser, and flushes the counters.
 const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), ''; \
    SET client_min_messages = error; RESET SESSION AUTHORIZATION; RESET ALL; \
    SET client_min_messages = error; SET search_path = pg_catalog, pg_temp; SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
@@ -69,8 +72,25 @@ pub struct Evidence {
     pub in_transaction: bool,
 }
 
+/// By how much counters changed, for each relation of which they did. A negative number means that the server lost counters.
+pub(super) fn growths(
+    before: &BTreeMap<Oid, Tuples>,
+    after: &BTreeMap<Oid, Tuples>,
+) -> impl Iterator<Item = (Oid, Tuples)> {
+    let oids: BTreeSet<Oid> = before.keys().chain(after.keys()).copied().collect();
+    let counts =
+        |counters: &BTreeMap<Oid, Tuples>, oid| counters.get(&oid).copied().unwrap_or_default();
+    let growth = move |oid| {
+        let (before, after) = (counts(before, oid), counts(after, oid));
+        (oid, [0, 1, 2].map(|at| after[at] - before[at]))
+    };
+    oids.into_iter()
+        .map(growth)
+        .filter(|(_, growth)| *growth != [0; 3])
+}
+
 impl Evidence {
-    /// The baseline that this evidence makes. What only other databases see stays as it was in `last`.
+    /// The baseline that this evidence makes after one more use. What only other databases see stays as it was in `last`.
     pub fn baseline(self, last: &Baseline) -> Baseline {
         Baseline {
             database: last.database,
@@ -84,7 +104,7 @@ impl Evidence {
                 template: last.seen.template,
             },
             xid: self.xid,
-            uses: last.uses,
+            uses: last.uses + 1,
         }
     }
 }
@@ -110,17 +130,15 @@ pub struct Sizes {
 }
 
 /// Prepares the session and flushes its counters. Returns whether its role is a superuser.
-pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<Result<bool, Reason>, Sqlx> {
+pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<bool, Stop> {
     let rows = session.texts(PREPARE).await?;
     let [before, after] = &rows[..] else {
-        return Err(Sqlx::RowNotFound);
+        return Err(Sqlx::RowNotFound.into());
     };
-    let counted = text(before, 0)? == "on" && text(after, 0)? == "on";
-    Ok(if counted {
-        Ok(text(after, 1)? == "on")
-    } else {
-        Err(Reason::NotCounted)
-    })
+    if text(before, 0)? != "on" || text(after, 0)? != "on" {
+        return Err(Reason::NotCounted.into());
+    }
+    Ok(text(after, 1)? == "on")
 }
 
 /// Reads the evidence once the session is alone on the database, or after a moment.

@@ -45,55 +45,62 @@ pub async fn clean(
     if baseline.uses + 1 >= MAX_USES {
         return Ok(Cleaning::Dirty(Reason::Uses));
     }
-    Ok(match try_clean(session, baseline, profile, method).await? {
-        Ok(baseline) => Cleaning::Cleaned(baseline),
-        Err(reason) => Cleaning::Dirty(reason),
-    })
+    match try_clean(session, baseline, profile, method).await {
+        Ok(after) => Ok(Cleaning::Cleaned(after.baseline(baseline))),
+        Err(Stop::Dirty(reason)) => Ok(Cleaning::Dirty(reason)),
+        Err(Stop::Failed(error)) => Err(error),
+    }
 }
 
+/// Why a cleaning stops.
+#[derive(Debug)]
+enum Stop {
+    Dirty(Reason),
+    Failed(Sqlx),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Dirty(reason)
+    }
+}
+
+impl From<Sqlx> for Stop {
+    fn from(error: Sqlx) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Returns the evidence that shows that the clone equals its template.
 async fn try_clean(
     session: &mut dyn TextSession,
     baseline: &Baseline,
     profile: impl FnOnce() -> Option<Profile>,
     method: ResetMethod,
-) -> Result<Result<Baseline, Reason>, Sqlx> {
-    macro_rules! ok {
-        ($result:expr) => {
-            match $result {
-                Ok(value) => value,
-                Err(reason) => return Ok(Err(reason)),
-            }
-        };
-    }
-    let superuser = ok!(evidence::prepare(session).await?);
+) -> Result<Evidence, Stop> {
+    let superuser = evidence::prepare(session).await?;
     let database = baseline.database;
     let before = evidence::read_when_alone(session, database, superuser).await?;
-    let moved = ok!(moved(baseline, &before));
+    let moved = moved(baseline, &before)?;
     // A clone of another build of the template has other oids.
     let profile = profile().filter(|profile| profile.template == baseline.seen.template);
-    let profile = ok!(profile.ok_or(Reason::NoBaseline));
-    ok!(check_contents(&moved, &before, &profile));
+    let profile = profile.ok_or(Reason::NoBaseline)?;
+    check_contents(&moved, &before, &profile)?;
     if moved == Moved::default() {
-        return Ok(Ok(Baseline {
-            uses: baseline.uses + 1,
-            ..before.baseline(baseline)
-        }));
+        return Ok(before);
     }
-    // Only a superuser may set `session_replication_role`, and see what nobody counted.
+    // Only a superuser may set `session_replication_role`, and see contents that no counter shows.
     if !superuser {
-        return Ok(Err(Reason::Rights));
+        return Err(Reason::Rights.into());
     }
     let class = if moved.class {
         Some(evidence::class_state(session, &profile).await?)
     } else {
         None
     };
-    let plan = ok!(decide(&moved, class.as_ref(), &profile, method));
+    let plan = decide(&moved, class.as_ref(), &profile, method)?;
     let deleted = reset::run(session, &plan, baseline.xid).await?;
     let (after, sizes) = evidence::read_after(session, database, &plan, &profile).await?;
-    let verified = verify(&plan, &before, &after, &deleted, &sizes, &profile);
-    Ok(verified.map(|()| Baseline {
-        uses: baseline.uses + 1,
-        ..after.baseline(baseline)
-    }))
+    verify(&plan, &before, &after, &deleted, &sizes, &profile)?;
+    Ok(after)
 }

@@ -1,8 +1,7 @@
 //! The session that cleans a clone: a connection of any version of sqlx, often the test's own, which is warm.
 
 use futures_util::future::BoxFuture;
-use sqlx::postgres::PgRow;
-use sqlx::{Error as Sqlx, PgConnection, Row, ValueRef};
+use sqlx::{Error as Sqlx, PgConnection};
 
 use crate::sqlx_compat::internal;
 
@@ -17,21 +16,14 @@ pub trait TextSession: Send {
 
 impl TextSession for PgConnection {
     fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, Sqlx>> {
-        Box::pin(async move { internal::rows(self, sql).await?.iter().map(texts).collect() })
+        Box::pin(async move {
+            internal::rows(self, sql)
+                .await?
+                .iter()
+                .map(internal::texts)
+                .collect()
+        })
     }
-}
-
-/// The columns of a row as text.
-fn texts(row: &PgRow) -> Result<TextRow, Sqlx> {
-    let text = |at| {
-        let value = row.try_get_raw(at)?;
-        if value.is_null() {
-            return Ok(None);
-        }
-        let text = value.as_str().map_err(Sqlx::Decode)?;
-        Ok(Some(text.to_owned()))
-    };
-    (0..row.len()).map(text).collect()
 }
 
 /// A column as text; an error if it is missing or NULL.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::evidence::PG_CLASS;
 use super::*;
 use crate::protocol::{Filled, Oid, Relation, Seen, SequenceState, Tuples};
 
-const PG_CLASS: Oid = 1259;
 const PG_PROC: Oid = 1255;
 /// Tables: empty, empty and referenced by the first, one with rows, one with rules that fire always; a materialized view; a sequence.
 const EMPTY: Oid = 16384;
@@ -500,7 +500,7 @@ fn without_a_truncation_pg_class_must_not_move() {
 }
 
 proptest! {
-    /// Whatever moved: a plan resets exactly the relations that moved, and nothing else.
+    /// A plan resets exactly the relations that moved, and nothing else.
     #[test]
     fn a_plan_covers_what_moved(
         changes in prop::collection::vec((prop::sample::select(vec![EMPTY, PARENT, FILLED, ALWAYS, VIEW, TOAST, PG_CLASS, PG_PROC]), [0..60_000i64, 0..3, 0..3]), 0..5),

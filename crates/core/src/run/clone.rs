@@ -115,7 +115,7 @@ pub async fn warm(file: &RunFile, name: &DbName) -> Result<(), PgError> {
     connect_once(address, &name.to_string()).await
 }
 
-/// What a new clone is like, so that it can be recycled; `None` if the run does not recycle, or somebody is connected to the clone.
+/// The baseline of a new clone; `None` if the run does not recycle, or if the clone still has a session.
 ///
 /// # Errors
 /// A statement failed.

@@ -33,6 +33,8 @@ pub fn rows<'a>(
 
 #[cfg(feature = "sqlx-0_9")]
 mod version {
+    pub use crate::sqlx_compat::sqlx_0_9::rows::texts;
+
     use sqlx::SqlSafeStr;
     use sqlx::migrate::{ResolveConfig, ResolveWith};
 
@@ -127,6 +129,8 @@ mod version {
 #[cfg(not(feature = "sqlx-0_9"))]
 #[expect(missing_docs, reason = "documented above, for sqlx 0.9")]
 mod version {
+    pub use crate::sqlx_compat::sqlx_0_8::rows::texts;
+
     use super::*;
 
     pub fn trusted(sql: &str) -> &str {

@@ -21,3 +21,5 @@ fn schemas(_: &sqlx::migrate::Migrator) -> Vec<&str> {
 mod migrator;
 #[path = "version/options.rs"]
 pub mod options;
+#[path = "version/rows.rs"]
+pub mod rows;

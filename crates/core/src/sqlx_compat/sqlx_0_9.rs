@@ -14,3 +14,5 @@ fn schemas(migrator: &sqlx::migrate::Migrator) -> Vec<&str> {
 mod migrator;
 #[path = "version/options.rs"]
 pub mod options;
+#[path = "version/rows.rs"]
+pub mod rows;

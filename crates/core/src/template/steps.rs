@@ -1,7 +1,7 @@
 //! Steps of a build on the session of the building database.
 
 use sqlx::migrate::{MigrateError, Migration};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 
 use crate::pg::error::{Context, ErrorDetails, code_of};
 use crate::pg::{ServerFacts, connect, script, sql};
@@ -44,7 +44,7 @@ pub(super) async fn vacuum_and_close(
     facts: &ServerFacts,
 ) -> Result<Option<Profile>, TemplateError> {
     let context = || "vacuum the template".to_owned();
-    vacuum(&mut connection).await.context(context)?;
+    profile::vacuum(&mut connection).await.context(context)?;
     let profile = if facts.can_recycle() {
         let read = profile::read(&mut connection).await;
         Some(read.context(|| "read the profile of the template".to_owned())?)
@@ -53,23 +53,6 @@ pub(super) async fn vacuum_and_close(
     };
     connection.close().await.context(context)?;
     Ok(profile)
-}
-
-/// Tables with rows are written anew, without holes: only then the sizes of a clone that was reset can be compared with them. A table of another role
-/// is left out by the server.
-async fn vacuum(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let filled = "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') AS names \
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't' AND pg_catalog.pg_relation_size(c.oid) > 0";
-    // What a migration set in its session ends here.
-    internal::execute(connection, "RESET SESSION AUTHORIZATION; RESET ALL").await?;
-    let rows = internal::rows(connection, filled).await?;
-    if let Some(row) = rows.first()
-        && let Some(names) = row.try_get::<Option<String>, _>("names")?
-    {
-        internal::execute(connection, &format!("VACUUM (FULL, FREEZE) {names}")).await?;
-    }
-    internal::execute(connection, "VACUUM (FREEZE, ANALYZE)").await
 }
 
 /// The number of the statement in which a migration failed. The migration was rolled back, so this runs it again statement by

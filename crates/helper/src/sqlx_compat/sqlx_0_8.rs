@@ -25,6 +25,7 @@ use ::sqlx_0_8 as sqlx;
 pub struct Sqlx0_8;
 use Sqlx0_8 as This;
 use kapsel_testdb_core::sqlx_compat::sqlx_0_8::options;
+use kapsel_testdb_core::sqlx_compat::sqlx_0_8::rows::texts;
 
 #[path = "version/pool.rs"]
 mod pool;

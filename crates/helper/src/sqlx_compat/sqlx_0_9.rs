@@ -17,6 +17,7 @@ use ::sqlx;
 pub struct Sqlx0_9;
 use Sqlx0_9 as This;
 use kapsel_testdb_core::sqlx_compat::sqlx_0_9::options;
+use kapsel_testdb_core::sqlx_compat::sqlx_0_9::rows::texts;
 
 #[path = "version/pool.rs"]
 mod pool;

@@ -173,7 +173,7 @@ impl<'a> Entries<'a> {
         parse_baseline(&self.text(state, name))
     }
 
-    /// The result of the cleaning of a clone; `None` if nobody has cleaned it.
+    /// The result of the cleaning of a clone; `None` if it was not cleaned.
     pub fn cleaning(&self, state: EntryState, name: &DbName) -> Option<Cleaning> {
         let text = self.text(state, name);
         text.lines()

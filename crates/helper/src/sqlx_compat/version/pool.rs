@@ -6,9 +6,9 @@ use kapsel_testdb_core::address::Address;
 use kapsel_testdb_core::recycle::TextRow;
 
 use super::sqlx::pool::PoolConnection;
-use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres, Row, ValueRef};
-use super::{This, options, sandbox, to_internal_error, trusted_text};
+use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres};
+use super::{This, options, sandbox, texts, to_internal_error, trusted_text};
 use crate::sqlx_compat::{PoolSettings, PooledConnection, SandboxSettings, SharedPool, Version};
 
 impl Version for This {
@@ -116,17 +116,4 @@ impl PooledConnection for PoolConnection<Postgres> {
             let _ = PoolConnection::close(*self).await;
         })
     }
-}
-
-/// The columns of a row as the server sent them.
-fn texts(row: &PgRow) -> Result<TextRow, Sqlx> {
-    let text = |at| {
-        let value = row.try_get_raw(at)?;
-        if value.is_null() {
-            return Ok(None);
-        }
-        let text = value.as_str().map_err(Sqlx::Decode)?;
-        Ok(Some(text.to_owned()))
-    };
-    (0..row.len()).map(text).collect()
 }
