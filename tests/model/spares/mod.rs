@@ -20,7 +20,7 @@
 //! keeper that dies before its tests, how the sweep knows that a run is dead ([`super::here`], [`super::afar`]), lost sessions, changes of a ready clone
 //! by background workers, and visitors that read the new name of an adopted clone from a list of databases.
 //!
-//! Implemented in `crates/core/src/run/spares.rs` (`adopt`, `adopt_ready`, `leave`), `crates/core/src/pg/seen.rs` (`rename_and_see`),
+//! Implemented in `crates/core/src/run/spares.rs` (`adopt`, `adopt_first`, `adopt_more`, `leave`), `crates/core/src/pg/seen.rs` (`rename_and_see`),
 //! `crates/core/src/run/end.rs`, `src/sweep/spares.rs`, `src/sweep/execute.rs` (`drop_spares`) and `src/sweep/templates.rs`.
 
 mod model;
