@@ -174,7 +174,11 @@ fn xmin_against_the_creation_is_redundant_but_a_late_one_is_found() {
 
 #[test]
 fn counting_shared_catalogs_is_found() {
-    const SHARED: &[(&str, &str)] = &[("NOT c.relisshared AND ", "")];
+    // Shared catalogs have counters of their own, under the oid 0.
+    const SHARED: &[(&str, &str)] = &[(
+        "pg_stat_get_db_tuples_inserted(",
+        "pg_stat_get_db_tuples_inserted(0) + pg_stat_get_db_tuples_inserted(",
+    )];
     runtime().block_on(async {
         let mut world = World::new().await;
         let mut postgres = world.lab.place.connect("postgres").await;
@@ -192,6 +196,42 @@ fn counting_shared_catalogs_is_found() {
             let mut session = world.doctored(&clone).await;
             session.rewrite = rewrite;
             assert_eq!(world.recycle(&mut clone, session).await, expected);
+        }
+    });
+}
+
+/// A product that does not compare the rows written to all relations with those that it knows about, and so forgets catalogs.
+#[test]
+fn forgotten_catalogs_are_found_after_the_rename() {
+    const NONE: &[(&str, &str)] = &[
+        (
+            "pg_stat_get_db_tuples_inserted(",
+            "0 * pg_stat_get_db_tuples_inserted(",
+        ),
+        (
+            "pg_stat_get_db_tuples_updated(",
+            "0 * pg_stat_get_db_tuples_updated(",
+        ),
+        (
+            "pg_stat_get_db_tuples_deleted(",
+            "0 * pg_stat_get_db_tuples_deleted(",
+        ),
+    ];
+    runtime().block_on(async {
+        let mut world = World::new().await;
+        for (rewrite, expected) in [
+            (NONE, Dropped::Renamed(Reason::Sessions)),
+            (&[], Dropped::Cleaning(Reason::Catalog)),
+        ] {
+            let mut clone = world.lab.fresh().await;
+            let mut session = world.doctored(&clone).await;
+            session.rewrite = rewrite;
+            execute(
+                &mut session.session,
+                "CREATE FUNCTION app.extra() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            )
+            .await;
+            assert_eq!(world.recycle(&mut clone, session).await, Err(expected));
         }
     });
 }

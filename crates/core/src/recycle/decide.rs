@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::evidence::{ClassState, Evidence, FIRST_NORMAL_OID, PG_CLASS, growths};
+use super::evidence::{ClassState, Evidence, PG_CLASS, difference, growths};
 use crate::protocol::{
     Baseline, Oid, Profile, Reason, Relation, ResetMethod, SequenceState, Tuples,
 };
@@ -32,8 +32,8 @@ pub struct Plan {
     pub toast: BTreeSet<Oid>,
     /// Sequences and their state in the template.
     pub sequences: Vec<(Oid, SequenceState)>,
-    /// Quoted names of tables that the test truncated: the planner takes them for ten pages until they are vacuumed.
-    pub truncated: Vec<String>,
+    /// Quoted names of the relations to vacuum.
+    pub vacuum: Vec<String>,
 }
 
 /// How to reset a table.
@@ -64,15 +64,23 @@ pub fn moved(baseline: &Baseline, now: &Evidence) -> Result<Moved, Reason> {
         return Err(Reason::CountersReset);
     }
     let mut moved = Moved::default();
+    let mut rest = difference(now.tuples, baseline.seen.tuples);
     for (oid, growth) in growths(&baseline.counters, &now.counters) {
         if growth.iter().any(|growth| *growth < 0) {
             return Err(Reason::CountersReset);
         }
-        match oid {
-            PG_CLASS if growth[0] == 0 && growth[2] == 0 => moved.class = true,
-            oid if oid < FIRST_NORMAL_OID => return Err(Reason::Catalog),
-            oid => drop(moved.relations.insert(oid, growth)),
+        rest = difference(rest, growth);
+        if oid != PG_CLASS {
+            moved.relations.insert(oid, growth);
+        } else if growth[0] == 0 && growth[2] == 0 {
+            moved.class = true;
+        } else {
+            return Err(Reason::Catalog);
         }
+    }
+    // What is left was written to other relations: catalogs, or tables that are not the template's.
+    if rest != [0; 3] {
+        return Err(Reason::Catalog);
     }
     for (oid, blocks) in &now.sequences {
         let before = baseline.sequences.get(oid).copied().unwrap_or(0);
@@ -107,12 +115,11 @@ pub fn decide(
         return Err(reason);
     }
     let mut plan = Plan::default();
+    let mut truncated = BTreeSet::new();
     if moved.class {
         let class = class.ok_or(Reason::Catalog)?;
         check_class(moved, class, profile)?;
-        for oid in &class.truncated {
-            plan.truncated.push(relation(profile, *oid)?.name.clone());
-        }
+        truncated.clone_from(&class.truncated);
     }
     let toast_of = |oid: Oid| {
         let mut tables = moved
@@ -131,6 +138,7 @@ pub fn decide(
     }
     let written = |oid: &Oid| written(moved.relations[oid]);
     keep_references(&mut plan, profile, &written)?;
+    plan.vacuum = vacuum(&plan, truncated, profile)?;
     for oid in &moved.sequences {
         let state = profile.sequences.get(oid).ok_or(Reason::Catalog)?;
         plan.sequences.push((*oid, *state));
@@ -140,6 +148,28 @@ pub fn decide(
 
 fn relation(profile: &Profile, oid: Oid) -> Result<&Relation, Reason> {
     profile.relations.get(&oid).ok_or(Reason::Catalog)
+}
+
+/// The relations to vacuum: what is reset, and what the test truncated, because the planner takes that for ten pages until then. A TOAST relation costs as
+/// much as a table, and is left out if nothing happened to it.
+fn vacuum(
+    plan: &Plan,
+    mut truncated: BTreeSet<Oid>,
+    profile: &Profile,
+) -> Result<Vec<String>, Reason> {
+    let reset = plan.tables.iter().filter(|table| table.truncate);
+    truncated.extend(reset.map(|table| table.oid));
+    let oids: BTreeSet<Oid> = plan.tables.iter().map(|table| table.oid).collect();
+    let mut names = Vec::new();
+    for oid in oids.union(&truncated) {
+        let relation = relation(profile, *oid)?;
+        names.push(relation.name.clone());
+        let toast = |toast| truncated.contains(oid) || plan.toast.contains(&toast);
+        if relation.toast.is_some_and(toast) {
+            names.push(format!("pg_toast.pg_toast_{oid}"));
+        }
+    }
+    Ok(names)
 }
 
 /// A truncated table may not be referenced by one that is not: rows are deleted from it instead, if they are few.

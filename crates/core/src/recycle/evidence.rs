@@ -14,8 +14,6 @@ use super::decide::Plan;
 use super::session::{TextRow, TextSession, number, text};
 use crate::protocol::{Baseline, Oid, Profile, Reason, Seen, Tuples};
 
-/// Relations with a lower oid are part of the system: they exist in every database (`FirstNormalObjectId`).
-pub(super) const FIRST_NORMAL_OID: Oid = 16384;
 /// The oid of `pg_class`.
 pub(super) const PG_CLASS: Oid = 1259;
 
@@ -28,18 +26,6 @@ const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), ''; \
    SET synchronous_commit = off; SET stats_fetch_consistency = none; SET idle_in_transaction_session_timeout = 0; \
    SELECT pg_catalog.current_setting('track_counts'), pg_catalog.current_setting('is_superuser'), pg_catalog.pg_stat_force_next_flush()";
 
-/// The counters of relations.
-const COUNTERS: &str = "SELECT c.oid, pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid) \
-   FROM pg_class c WHERE NOT c.relisshared AND c.relkind IN ('r', 't', 'm') \
-     AND pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0";
-
-/// The sequences that were used.
-const SEQUENCES: &str = "SELECT c.oid, pg_stat_get_blocks_fetched(c.oid) FROM pg_class c WHERE c.relkind = 'S' AND pg_stat_get_blocks_fetched(c.oid) > 0";
-
-/// Tables and materialized views with contents. Only a superuser may read the sizes of files.
-const CONTENTS: &str = "SELECT c.oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'm') \
-   AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0";
-
 /// How often to check whether the session is alone; backends of closed connections take a millisecond to end.
 const QUIET_CHECKS: u32 = 40;
 
@@ -50,6 +36,8 @@ const CLASS_HASH: &str = "(SELECT md5(string_agg(k::text, ' ')) FROM (SELECT oid
      FROM pg_class ORDER BY oid) k)";
 
 /// The evidence at one time.
+///
+/// It covers the relations of the template and `pg_class`. The rows written to all relations show whether others were written to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Counters of relations, unless all are 0.
@@ -62,7 +50,7 @@ pub struct Evidence {
     pub backends: i64,
     /// Sessions that the database has had.
     pub sessions: i64,
-    /// Rows written to all relations.
+    /// Rows written to all relations of the database, as the server adds them up.
     pub tuples: Tuples,
     /// When the counters were reset.
     pub resets: String,
@@ -80,13 +68,14 @@ pub(super) fn growths(
     let oids: BTreeSet<Oid> = before.keys().chain(after.keys()).copied().collect();
     let counts =
         |counters: &BTreeMap<Oid, Tuples>, oid| counters.get(&oid).copied().unwrap_or_default();
-    let growth = move |oid| {
-        let (before, after) = (counts(before, oid), counts(after, oid));
-        (oid, [0, 1, 2].map(|at| after[at] - before[at]))
-    };
+    let growth = move |oid| (oid, difference(counts(after, oid), counts(before, oid)));
     oids.into_iter()
         .map(growth)
         .filter(|(_, growth)| *growth != [0; 3])
+}
+
+pub(super) fn difference(of: Tuples, minus: Tuples) -> Tuples {
+    [0, 1, 2].map(|at| of[at] - minus[at])
 }
 
 impl Evidence {
@@ -145,13 +134,13 @@ pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<bool, Stop>
 pub(super) async fn read_when_alone(
     session: &mut dyn TextSession,
     database: Oid,
+    profile: &Profile,
     superuser: bool,
 ) -> Result<Evidence, Sqlx> {
-    let contents = if superuser { CONTENTS } else { "" };
-    let sql = format!(
-        "{}; {COUNTERS}; {SEQUENCES}; {contents}",
-        of_database(database)
-    );
+    let mut sql = counters(database, profile);
+    if superuser {
+        sql.push_str(&contents(profile));
+    }
     for check in 0.. {
         let evidence = parse(&session.texts(&sql).await?)?;
         if evidence.backends <= 1 || check == QUIET_CHECKS {
@@ -174,24 +163,39 @@ pub(super) async fn read_after(
     plan: &Plan,
     profile: &Profile,
 ) -> Result<(Evidence, Sizes), Sqlx> {
-    let sql = format!(
-        "{}; {COUNTERS}; {SEQUENCES}; {}",
-        of_database(database),
-        sizes_of(plan, profile)
-    );
+    let sql = counters(database, profile) + &sizes_of(plan, profile);
     let rows = session.texts(&sql).await?;
     Ok((parse(&rows)?, parse_sizes(&rows)?))
 }
 
-/// What the server reports about the database. It is read first: a session that visits while the rest is read is then not in its number of sessions, and
-/// is noticed by a later comparison of that number (tests/model/lease, `count_first`).
-fn of_database(oid: Oid) -> String {
+/// The statements that read all counters. What the server reports about the database comes first: a session that visits while the rest is read is then not
+/// in its number of sessions, and is noticed by a later comparison of that number (tests/model/lease, `count_first`).
+fn counters(database: Oid, profile: &Profile) -> String {
+    let tables = profile.relations.iter();
+    let relations = tables.flat_map(|(oid, relation)| [Some(*oid), relation.toast]);
+    let relations = oids([PG_CLASS].into_iter().chain(relations.flatten()));
+    let sequences = oids(profile.sequences.keys().copied());
     format!(
-        "SELECT pg_stat_get_db_sessions({oid}), pg_stat_get_db_numbackends({oid}), pg_stat_get_db_tuples_inserted({oid}), \
-           pg_stat_get_db_tuples_updated({oid}), pg_stat_get_db_tuples_deleted({oid}), pg_snapshot_xmax(pg_current_snapshot()), \
-           extract(epoch FROM pg_stat_get_db_stat_reset_time({oid})), extract(epoch FROM w.stats_reset), \
-           transaction_timestamp() <> statement_timestamp() FROM pg_stat_get_wal() w"
+        "SELECT pg_stat_get_db_sessions({database}), pg_stat_get_db_numbackends({database}), pg_stat_get_db_tuples_inserted({database}), \
+           pg_stat_get_db_tuples_updated({database}), pg_stat_get_db_tuples_deleted({database}), pg_snapshot_xmax(pg_current_snapshot()), \
+           extract(epoch FROM pg_stat_get_db_stat_reset_time({database})), extract(epoch FROM w.stats_reset), \
+           transaction_timestamp() <> statement_timestamp() FROM pg_stat_get_wal() w; \
+         SELECT o, pg_stat_get_tuples_inserted(o), pg_stat_get_tuples_updated(o), pg_stat_get_tuples_deleted(o) FROM {relations} o \
+           WHERE pg_stat_get_tuples_inserted(o) + pg_stat_get_tuples_updated(o) + pg_stat_get_tuples_deleted(o) > 0; \
+         SELECT o, pg_stat_get_blocks_fetched(o) FROM {sequences} o WHERE pg_stat_get_blocks_fetched(o) > 0; "
     )
+}
+
+/// The statement that reads which tables and materialized views have contents. Only a superuser may read the sizes of files.
+fn contents(profile: &Profile) -> String {
+    let tables = oids(profile.relations.keys().copied());
+    format!("SELECT o FROM {tables} o WHERE (pg_stat_file(pg_relation_filepath(o), true)).size > 0")
+}
+
+/// A set of rows with these oids. A scan of `pg_class` would cost its planner more than the functions cost.
+fn oids(oids: impl Iterator<Item = Oid>) -> String {
+    let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
+    format!("unnest('{{{}}}'::oid[])", list.join(","))
 }
 
 /// The number of columns tells the statements apart.
@@ -266,7 +270,8 @@ fn sizes_of(plan: &Plan, profile: &Profile) -> String {
             .get(oid)
             .and_then(|relation| relation.toast)
     };
-    let size = |oid: Oid| format!("pg_relation_size({oid})");
+    // Of the file, because the cache has no entry for most TOAST relations yet, and after VACUUM none for tables.
+    let size = |oid: Oid| format!("(pg_stat_file(pg_relation_filepath({oid}))).size");
     let emptied = plan.tables.iter().filter(|table| !table.reference);
     let emptied: Vec<String> = emptied
         .flat_map(|table| [Some(table.oid), toast(&table.oid)])

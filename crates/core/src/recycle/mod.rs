@@ -1,7 +1,7 @@
 //! Recycling: returns a used clone to the state that it had when it was created, with proof.
 //!
 //! 1. **Quiet**: this session is the only one on the clone.
-//! 2. **Evidence** (`evidence`): the server's counters of every relation.
+//! 2. **Evidence** (`evidence`): the server's counters of the template's relations, and their sum over all relations of the clone.
 //! 3. **Decision** (`decide`, pure): nothing moved, or a plan of what to reset, or a reason to drop the clone. Doubt is a reason.
 //! 4. **Reset** (`reset`): deletes rows, vacuums, sets sequences.
 //! 5. **Verification** (`verify`, pure): the counters moved by exactly what the reset did, and the sizes are those of the template.
@@ -78,13 +78,13 @@ async fn try_clean(
     profile: impl FnOnce() -> Option<Profile>,
     method: ResetMethod,
 ) -> Result<Evidence, Stop> {
-    let superuser = evidence::prepare(session).await?;
-    let database = baseline.database;
-    let before = evidence::read_when_alone(session, database, superuser).await?;
-    let moved = moved(baseline, &before)?;
     // A clone of another build of the template has other oids.
     let profile = profile().filter(|profile| profile.template == baseline.seen.template);
     let profile = profile.ok_or(Reason::NoBaseline)?;
+    let superuser = evidence::prepare(session).await?;
+    let database = baseline.database;
+    let before = evidence::read_when_alone(session, database, &profile, superuser).await?;
+    let moved = moved(baseline, &before)?;
     check_contents(&moved, &before, &profile)?;
     if moved == Moved::default() {
         return Ok(before);

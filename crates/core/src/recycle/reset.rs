@@ -65,14 +65,10 @@ fn delete(table: &TableReset, xid: u64) -> String {
 /// VACUUM returns the pages to the operating system, and makes `reltuples` what it was: after TRUNCATE it is -1, for which the planner assumes ten
 /// pages, and a VACUUM that skips pages only estimates it. It must be alone in its message.
 fn vacuum(plan: &Plan) -> Option<String> {
-    let tables = plan.tables.iter().map(|t| t.name.as_str());
-    let names: Vec<&str> = tables
-        .chain(plan.truncated.iter().map(String::as_str))
-        .collect();
-    (!names.is_empty()).then(|| {
+    (!plan.vacuum.is_empty()).then(|| {
         format!(
-            "VACUUM (INDEX_CLEANUP ON, TRUNCATE ON, DISABLE_PAGE_SKIPPING ON, PARALLEL 0) {}",
-            names.join(", ")
+            "VACUUM (INDEX_CLEANUP ON, TRUNCATE ON, DISABLE_PAGE_SKIPPING ON, PARALLEL 0, PROCESS_TOAST OFF) {}",
+            plan.vacuum.join(", ")
         )
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decide::Plan;
-use super::evidence::{Evidence, PG_CLASS, Sizes, growths};
+use super::evidence::{Evidence, PG_CLASS, Sizes, difference, growths};
 use crate::protocol::{Oid, Profile, Reason, Tuples};
 
 /// The size of a page, in bytes. Servers with another one are rare, and only drop more clones.
@@ -27,8 +27,14 @@ pub fn verify(
     if after.resets != before.resets {
         return Err(Reason::CountersReset);
     }
-    let mut growths = growths(&before.counters, &after.counters);
-    if !growths.all(|(oid, growth)| is_explained(plan, oid, growth, deleted)) {
+    let mut rest = difference(after.tuples, before.tuples);
+    for (oid, growth) in growths(&before.counters, &after.counters) {
+        rest = difference(rest, growth);
+        if !is_explained(plan, oid, growth, deleted) {
+            return Err(Reason::Sessions);
+        }
+    }
+    if rest != [0; 3] {
         return Err(Reason::Sessions);
     }
     if sizes.emptied != 0 {
