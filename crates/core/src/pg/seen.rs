@@ -89,8 +89,9 @@ impl Admin {
     ) -> Result<SeenDatabase, PgError> {
         let comment = comment.map_or("NULL".to_owned(), literal);
         let (quoted, new) = (from.quoted(), to.quoted());
+        // A crash of the server, which resets the counters, may undo the rename: no clone is used again after one.
         let sql = format!(
-            "ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {}",
+            "SET LOCAL synchronous_commit = off; ALTER DATABASE {quoted} RENAME TO {new}; COMMENT ON DATABASE {new} IS {comment}; {}",
             call(to)
         );
         self.prepare_seen().await?;
