@@ -26,8 +26,11 @@ const PREPARE: &str = "SELECT pg_catalog.current_setting('track_counts'), ''; \
    SET synchronous_commit = off; SET stats_fetch_consistency = none; SET idle_in_transaction_session_timeout = 0; \
    SELECT pg_catalog.current_setting('track_counts'), pg_catalog.current_setting('is_superuser'), pg_catalog.pg_stat_force_next_flush()";
 
-/// How often to check whether the session is alone; backends of closed connections take a millisecond to end.
-const QUIET_CHECKS: u32 = 40;
+/// How often to check whether the session is alone. Backends of closed connections take a millisecond to end, an autovacuum worker takes up to some
+/// ten, which is less than a new clone costs.
+const QUIET_CHECKS: u32 = 120;
+/// The number of these checks that do not sleep.
+const BUSY_CHECKS: u32 = 20;
 
 /// The columns of `pg_class` that only a change of the schema moves. TRUNCATE, VACUUM and REINDEX move others.
 const CLASS_HASH: &str = "(SELECT md5(string_agg(k::text, ' ')) FROM (SELECT oid, relname, relnamespace, reltype, reloftype, relowner, relam, reltablespace, \
@@ -146,7 +149,7 @@ pub(super) async fn read_when_alone(
         if evidence.backends <= 1 || check == QUIET_CHECKS {
             return Ok(evidence);
         }
-        if check > QUIET_CHECKS / 2 {
+        if check > BUSY_CHECKS {
             // Not tokio's clock: a test may have stopped it.
             std::thread::sleep(std::time::Duration::from_millis(1));
         } else {

@@ -257,11 +257,11 @@ pub fn strategy(facts: &ServerFacts) -> Strategy {
     }
 }
 
-/// How the clones of a template are reset. `DELETE` and `VACUUM` leave them most like new, but every table costs two flushes of the log, and a
-/// search of the buffer pool.
+/// How the clones of a template are reset. `DELETE` and `VACUUM` leave them most like new, but truncating each table costs a search of the buffer
+/// pool. With `fsync` on, both took the same time (docs/BENCHMARKS.md).
 pub fn reset_method(facts: &ServerFacts) -> ResetMethod {
     const LARGE_BUFFER_POOL: i64 = 1 << 30;
-    if facts.fsync || facts.settings.shared_buffers >= LARGE_BUFFER_POOL {
+    if facts.settings.shared_buffers >= LARGE_BUFFER_POOL {
         ResetMethod::Truncate
     } else {
         ResetMethod::Delete
