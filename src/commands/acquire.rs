@@ -19,6 +19,7 @@ use kapsel_testdb_core::protocol::{
     Claimant, DbName, EntryState, Ledger, QueueEntry, RunDir, RunFile,
 };
 use kapsel_testdb_core::run::lease::{self, KEEPER_CHECK_INTERVAL};
+use kapsel_testdb_core::run::renew::Means;
 use kapsel_testdb_core::run::{clone, kept, renew};
 
 use crate::args::{Acquire, Hold, Release};
@@ -43,8 +44,7 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
     let dir = RunDir::join(&path)?;
     let file = dir.read()?;
     let slots = enqueue(&dir, &file, args.connections, printer).await?;
-    let start = env::test_slot().unwrap_or_else(|| std::process::id() as usize);
-    let claim = match dir.claim(start) {
+    let claim = match dir.claim() {
         Some(claim) => claim.with_claimant(claimant),
         None => lease::lease_new_clone(&dir, &file, "acquire", claimant).await?,
     };
@@ -100,7 +100,7 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
             kept::preserve(&mut admin, dir.entries(), &name).await?;
             kept::enforce_limits(&mut admin, &file.namespace, file.keep).await?;
         } else {
-            renew::settle(&mut admin, &dir, &file, &name, true).await?;
+            renew::settle(&mut admin, &dir, &file, &name, Means::ALL).await?;
         }
         admin.close().await;
     }

@@ -72,6 +72,8 @@ struct Keeper {
     spares: bool,
     /// Databases that could not be dropped or preserved. They are left to the teardown, to avoid a loop of retries.
     stuck: HashSet<DbName>,
+    /// Released databases that are not used again and not dropped yet.
+    unfit: HashSet<DbName>,
     failures: u32,
     /// Whether to create databases. False after the server refused one for a permanent reason, until a database was dropped.
     may_create: bool,
@@ -123,6 +125,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
         last_run: order.demand,
         spares: recycles,
         stuck: HashSet::new(),
+        unfit: HashSet::new(),
         failures: 0,
         may_create: true,
         budget,
@@ -200,13 +203,14 @@ impl Keeper {
     }
 
     fn view(&mut self) -> View {
+        let assigned = |name: &DbName| self.jobs.iter().any(|job| job.database() == Some(name));
         let unassigned = |state| -> Vec<DbName> {
             let mut names = self.dir.list(state);
             names.retain(|name| {
                 name.run() == Some(&self.file.run)
                     && !self.stuck.contains(name)
-                    && !self.jobs.contains(&Job::Settle(name.clone()))
-                    && !self.jobs.contains(&Job::Preserve(name.clone()))
+                    && !self.unfit.contains(name)
+                    && !assigned(name)
             });
             names
         };
@@ -230,8 +234,9 @@ impl Keeper {
         }
         self.peak = self.peak.max(leased.len() + clones(&released).len());
         let ready = self.dir.list(EntryState::Ready).len();
-        let existing = ready + leased.len() + released.len() + failed.len() + 1;
+        let existing = ready + leased.len() + released.len() + self.unfit.len() + failed.len() + 1;
         let preserving = self.jobs.iter().any(|j| matches!(j, Job::Preserve(_)));
+        let waiting = released.len();
         let settled = |name: &&DbName| !self.must_wait(name, preserving || !failed.is_empty());
         let released: Vec<DbName> = released
             .iter()
@@ -247,15 +252,20 @@ impl Keeper {
         let coming = self.jobs.iter().map(|job| match job {
             Job::Create => 1,
             Job::Adopt(count) => *count,
-            Job::Preserve(_) | Job::Settle(_) => 0,
+            Job::Preserve(_) | Job::Settle(_) | Job::Drop(_) => 0,
         });
         let is_settling = |job: &&Job| matches!(job, Job::Settle(_));
+        let is_slow = |job: &&Job| matches!(job, Job::Create | Job::Drop(_));
+        let slow = self.jobs.iter().filter(is_slow).count();
+        let unfit = self.unfit.iter().filter(|name| !assigned(name)).cloned();
         View {
             ready,
             room: if self.may_create { room } else { 0 },
             coming: coming.sum(),
             released,
+            waiting,
             settling: self.jobs.iter().filter(is_settling).count(),
+            unfit: unfit.collect(),
             failed,
             demand: Demand {
                 claims: self.claimed.len(),
@@ -264,6 +274,7 @@ impl Keeper {
             spares: self.spares,
             threads: self.concurrent_tests,
             free: WORKERS.saturating_sub(self.busy.len()),
+            slow: (WORKERS - usize::from(self.file.recycle.is_some())).saturating_sub(slow),
         }
     }
 
@@ -323,14 +334,20 @@ impl Keeper {
             (Ok(result), job) => {
                 self.failures = 0;
                 self.may_create |= result == Done::Settled;
-                if let (Done::Adopted(adopted), Job::Adopt(wanted)) = (result, job) {
-                    self.spares = adopted == wanted;
+                match (result, job) {
+                    (Done::Adopted(adopted), Job::Adopt(wanted)) => {
+                        self.spares = adopted == wanted;
+                    }
+                    (Done::Unfit, Job::Settle(name)) => drop(self.unfit.insert(name)),
+                    (_, Job::Drop(name)) => drop(self.unfit.remove(&name)),
+                    _ => {}
                 }
             }
-            (Err(error), Job::Settle(name) | Job::Preserve(name))
+            (Err(error), Job::Settle(name) | Job::Preserve(name) | Job::Drop(name))
                 if workers::is_permanent(&error) =>
             {
                 tracing::warn!("left `{name}` to the teardown: {error}");
+                self.unfit.remove(&name);
                 self.stuck.insert(name);
             }
             (Err(error), Job::Create) if workers::prevents_creation(&error) => {

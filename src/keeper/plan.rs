@@ -10,10 +10,14 @@ pub struct View {
     pub ready: usize,
     /// Number of clones that are being created or adopted.
     pub coming: usize,
-    /// Released databases that no worker handles yet.
+    /// Released databases that no worker handles yet; not all of them if there are many.
     pub released: Vec<DbName>,
-    /// Number of released databases that are being recycled or dropped.
+    /// Number of released databases that no worker handles yet.
+    pub waiting: usize,
+    /// Number of released databases that are being recycled.
     pub settling: usize,
+    /// Databases that are not used again.
+    pub unfit: Vec<DbName>,
     /// Databases of failed tests that no worker preserves yet.
     pub failed: Vec<DbName>,
     /// What tests have used and will probably use.
@@ -24,6 +28,9 @@ pub struct View {
     pub threads: usize,
     /// Number of free workers.
     pub free: usize,
+    /// How many of these may create or drop a database. If the run recycles, one worker is left for it: a durable server takes seconds for a CREATE or
+    /// DROP DATABASE, and clones that wait to be recycled would be missed, so that tests create more.
+    pub slow: usize,
     /// Number of clones that the disk budget still allows.
     pub room: usize,
 }
@@ -46,8 +53,20 @@ pub enum Job {
     Create,
     /// Rename a failed test's clone to its kept name.
     Preserve(DbName),
-    /// Recycle or drop a released database.
+    /// Recycle a released database.
     Settle(DbName),
+    /// Drop a database that is not used again.
+    Drop(DbName),
+}
+
+impl Job {
+    /// The released or failed database that it handles.
+    pub fn database(&self) -> Option<&DbName> {
+        match self {
+            Self::Preserve(name) | Self::Settle(name) | Self::Drop(name) => Some(name),
+            Self::Adopt(_) | Self::Create => None,
+        }
+    }
 }
 
 impl Demand {
@@ -85,7 +104,8 @@ pub fn max_ready(threads: usize) -> usize {
 }
 
 /// The next jobs, at most one per free worker. Preserving comes first, because the kept names are printed already. Recycling comes before creating,
-/// because it costs less. One worker is left to create while clones are scarce.
+/// because it costs less. One worker is left to create while clones are scarce. What is not used again is left to the end of the run unless there is
+/// much of it: on a durable server each DROP DATABASE waits for a checkpoint, which slows every test down.
 pub fn plan(view: &View) -> Vec<Job> {
     let mut jobs: Vec<Job> = view.failed.iter().cloned().map(Job::Preserve).collect();
     let coming = view.ready + view.coming;
@@ -97,12 +117,13 @@ pub fn plan(view: &View) -> Vec<Job> {
         .saturating_sub(coming)
         .min(room);
     // Clones that are being settled are probably ready soon.
-    let soon = view.settling + view.released.len();
+    let soon = view.settling + view.waiting;
     let create = view
         .demand
         .to_create(view.threads)
         .saturating_sub(coming + soon)
-        .min(room);
+        .min(room)
+        .min(view.slow);
     if view.spares && adopt > 0 {
         supply.push(Job::Adopt(adopt));
     } else {
@@ -120,6 +141,14 @@ pub fn plan(view: &View) -> Vec<Job> {
         jobs.extend(settle);
         jobs.extend(supply);
     }
+    let creates = jobs.iter().filter(|job| **job == Job::Create).count();
+    let unfit = view
+        .unfit
+        .iter()
+        .skip(view.threads)
+        .take(view.slow - creates)
+        .cloned();
+    jobs.extend(unfit.map(Job::Drop));
     jobs.truncate(view.free);
     jobs
 }
@@ -151,6 +180,7 @@ mod tests {
         let view = View {
             threads: 8,
             free: 3,
+            slow: 2,
             room: 100,
             ..View::default()
         };
@@ -162,6 +192,7 @@ mod tests {
         let view = View {
             threads: 8,
             free: 3,
+            slow: 2,
             room: 100,
             demand: demand(1, 1),
             ..View::default()
@@ -174,6 +205,7 @@ mod tests {
         let view = View {
             threads: 8,
             free: 3,
+            slow: 2,
             room: 100,
             spares: true,
             demand: demand(0, 5),
@@ -197,6 +229,7 @@ mod tests {
             coming: 1,
             threads: 4,
             free: 10,
+            slow: 9,
             room: 100,
             ..View::default()
         };
@@ -211,10 +244,59 @@ mod tests {
             ready: 5,
             threads: 4,
             free: 10,
+            slow: 9,
             room: 100,
             ..View::default()
         };
         assert_eq!(plan(&view), [Job::Create]);
+    }
+
+    #[test]
+    fn what_waits_to_be_recycled_is_not_created_again_even_if_it_is_not_listed() {
+        let view = View {
+            demand: demand(9, 0),
+            released: names(1),
+            waiting: 8,
+            threads: 4,
+            free: 10,
+            slow: 9,
+            room: 100,
+            ..View::default()
+        };
+        assert!(matches!(plan(&view)[..], [Job::Settle(_)]));
+    }
+
+    #[test]
+    fn unfit_databases_are_dropped_only_if_there_are_many_and_one_worker_stays_free() {
+        let view = View {
+            demand: demand(9, 0),
+            ready: 7,
+            unfit: names(5),
+            threads: 4,
+            free: 3,
+            slow: 2,
+            room: 100,
+            ..View::default()
+        };
+        assert!(matches!(plan(&view)[..], [Job::Create, Job::Drop(_)]));
+        let busy = View {
+            slow: 1,
+            ..view.clone()
+        };
+        assert_eq!(plan(&busy), [Job::Create]);
+        let few = View {
+            unfit: names(4),
+            ..view.clone()
+        };
+        assert_eq!(plan(&few), [Job::Create]);
+        let recycling = View {
+            released: names(1),
+            waiting: 1,
+            slow: 0,
+            free: 1,
+            ..view
+        };
+        assert!(matches!(plan(&recycling)[..], [Job::Settle(_)]));
     }
 
     proptest! {
@@ -224,12 +306,12 @@ mod tests {
             spares: bool, threads in 1..10usize, free in 0..5usize, room in 0..40usize, settling in 0..2usize,
         ) {
             let demand = demand(claims, last_run);
-            let view = View { ready, coming, released: names(released), failed: names(failed), demand, spares, threads, free, room, settling };
+            let view = View { ready, coming, released: names(released), waiting: released, failed: names(failed), demand, spares, threads, free, slow: free.saturating_sub(1), room, settling, ..View::default() };
             let jobs = plan(&view);
             let supplied: usize = jobs.iter().map(|job| match job {
                 Job::Create => 1,
                 Job::Adopt(count) => *count,
-                Job::Preserve(_) | Job::Settle(_) => 0,
+                Job::Preserve(_) | Job::Settle(_) | Job::Drop(_) => 0,
             }).sum();
             prop_assert!(jobs.len() <= free);
             prop_assert!(supplied == 0 || ready + coming + supplied <= 2 * threads);
@@ -241,7 +323,7 @@ mod tests {
         /// With one worker free at a time, as in the steady state, neither supply nor recycling starves.
         #[test]
         fn neither_supply_nor_recycling_starves(released in 1..30usize, threads in 1..10usize, ready in 0..3usize, settling in 0..2usize) {
-            let view = View { released: names(released), demand: demand(2, 0), spares: true, threads, ready, settling, free: 1, room: 100, ..View::default() };
+            let view = View { released: names(released), waiting: released, demand: demand(2, 0), spares: true, threads, ready, settling, free: 1, slow: 1, room: 100, ..View::default() };
             let job = &plan(&view)[0];
             prop_assert_eq!(matches!(job, Job::Settle(_)), settling == 0 || ready > 0);
         }

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::protocol::{DbName, EntryState, Kind, ReuseEvent, RunDir, RunFile};
+use kapsel_testdb_core::run::renew::{Means, Settled};
 use kapsel_testdb_core::run::{RunError, clone, kept, renew, spares};
 use kapsel_testdb_core::sqlstate;
 
@@ -30,6 +31,8 @@ pub enum Done {
     Other,
     /// A database was dropped or made ready again.
     Settled,
+    /// A database must be dropped.
+    Unfit,
     /// So many spares were adopted.
     Adopted(usize),
 }
@@ -57,6 +60,7 @@ pub async fn work(
         Job::Adopt(count) => adopt(&mut admin, dir, file, *count).await,
         Job::Preserve(name) => preserve(&mut admin, dir, file, name).await,
         Job::Settle(name) => settle(&mut admin, dir, file, name, extra).await,
+        Job::Drop(name) => drop_unfit(&mut admin, dir, name).await,
     };
     let admin = result.is_ok().then_some(admin);
     FinishedJob { job, admin, result }
@@ -95,7 +99,7 @@ async fn preserve(
     Ok(Done::Other)
 }
 
-/// Recycles or drops a released database. A clone that its client has not cleaned needs a session of its own.
+/// Recycles a released database. If the run does not recycle, drops it. A clone that its client has not cleaned needs a session of its own.
 async fn settle(
     admin: &mut Admin,
     dir: &RunDir,
@@ -115,7 +119,18 @@ async fn settle(
             .await
             .ok()
     };
-    renew::settle(admin, dir, file, name, session.is_some()).await?;
+    let means = Means {
+        connect: session.is_some(),
+        drop: file.recycle.is_none(),
+    };
+    Ok(match renew::settle(admin, dir, file, name, means).await? {
+        Settled::Done => Done::Settled,
+        Settled::Unfit => Done::Unfit,
+    })
+}
+
+async fn drop_unfit(admin: &mut Admin, dir: &RunDir, name: &DbName) -> Result<Done, RunError> {
+    renew::drop_unfit(admin, dir, name).await?;
     Ok(Done::Settled)
 }
 

@@ -2,9 +2,8 @@
 //!
 //! `contended-claim [CLAIMANTS] [READY] [ROUNDS]` (39, 78 and 200): each claimant is a process of its own, which lives through all
 //! rounds and waits at a barrier (an exclusive flock that the parent frees) before each claim. Prints the distribution of
-//! `Claim::renames`, and what a claim took; once with claimants that begin at their slot, as nextest numbers its tests, and once
-//! with all of them beginning at the same entry. Entries that a claimant passes over because another one has locked or moved them
-//! already cost no rename and are not in the count; they are in the time.
+//! `Claim::renames`, and what a claim took. All claimants begin at the same entry. Entries that a claimant passes over because another one
+//! has locked or moved them already cost no rename and are not in the count; they are in the time.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -18,16 +17,14 @@ use kapsel_testdb_core::protocol::{EntryState, RunDir};
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == "--claimant") {
-        return claimant(Path::new(&words[1]), words[2].parse().expect("a slot"));
+        return claimant(Path::new(&words[1]));
     }
     let number = |at: usize, default| {
         words
             .get(at)
             .map_or(default, |w| w.parse().expect("a number"))
     };
-    for spread in [true, false] {
-        contend(number(0, 39), number(1, 78), number(2, 200), spread);
-    }
+    contend(number(0, 39), number(1, 78), number(2, 200));
 }
 
 /// One answer of a claimant: renames (none: nothing was claimed) and nanoseconds.
@@ -41,13 +38,11 @@ struct Claimant {
     answers: BufReader<std::process::ChildStdout>,
 }
 
-fn contend(claimants: usize, ready: usize, rounds: usize, spread: bool) {
+fn contend(claimants: usize, ready: usize, rounds: usize) {
     let base = tempfile::tempdir().expect("a folder");
     let dir = run_dir(&base.path().join("rt"));
     let barriers = [barrier(dir.path(), 0), barrier(dir.path(), 1)];
-    let mut processes: Vec<Claimant> = (0..claimants)
-        .map(|slot| start(dir.path(), if spread { slot } else { 0 }))
-        .collect();
+    let mut processes: Vec<Claimant> = (0..claimants).map(|_| start(dir.path())).collect();
     let mut answers = Vec::new();
     for round in 0..rounds {
         refill(&dir, ready);
@@ -69,12 +64,7 @@ fn contend(claimants: usize, ready: usize, rounds: usize, spread: bool) {
         drop(claimant.process.stdin.take());
         claimant.process.wait().expect("its end");
     }
-    let beginning = if spread {
-        "each begins at its slot"
-    } else {
-        "all begin at the same entry"
-    };
-    println!("{claimants} processes, {ready} ready, {rounds} rounds, {beginning}");
+    println!("{claimants} processes, {ready} ready, {rounds} rounds");
     report(&answers);
 }
 
@@ -82,11 +72,10 @@ fn barrier(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("barrier{number}"))
 }
 
-fn start(dir: &Path, slot: usize) -> Claimant {
+fn start(dir: &Path) -> Claimant {
     let mut process = Command::new(std::env::current_exe().expect("this program"))
         .arg("--claimant")
         .arg(dir)
-        .arg(slot.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -123,7 +112,7 @@ impl Claimant {
     }
 }
 
-fn claimant(dir: &Path, slot: usize) {
+fn claimant(dir: &Path) {
     let run = RunDir::join(dir).expect("the run");
     for line in std::io::stdin().lines() {
         let number = line.expect("a round").parse().expect("a number");
@@ -131,7 +120,7 @@ fn claimant(dir: &Path, slot: usize) {
         answer("waiting");
         barrier.lock_shared().expect("the barrier's lock");
         let begun = Instant::now();
-        let claim = run.claim(slot);
+        let claim = run.claim();
         let took = begun.elapsed().as_nanos();
         let renames = claim.map_or("none".to_owned(), |claim| claim.renames.to_string());
         answer(&format!("{renames} {took}"));

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kapsel_testdb_core::config::{self, Config, Layer};
 use kapsel_testdb_core::pg::admin::Admin;
@@ -16,6 +16,7 @@ use kapsel_testdb_core::protocol::{
     Runtime,
 };
 use kapsel_testdb_core::run::end::Ending;
+use kapsel_testdb_core::run::renew::Means;
 use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, clone, end, kept, renew};
 use kapsel_testdb_core::template::LogObserver;
@@ -54,10 +55,14 @@ struct StandaloneRun {
     first_lease_pending: AtomicBool,
 }
 
-/// How long a claim waits for a clone that is being recycled: about as long as creating one takes.
-const RECYCLING_TIMEOUT: Duration = Duration::from_millis(25);
-/// How often it checks at most.
-const RECYCLING_CHECKS: usize = 50;
+/// Pauses between the checks of a claim whether a clone that is being recycled is ready. Together they are about as long as creating a clone takes.
+const RECYCLING_PAUSES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(10),
+];
 
 /// The exported run. The process participates in it until it ends.
 static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
@@ -243,23 +248,21 @@ impl Session {
         }
     }
 
-    /// Claims a ready clone. If there is none but the keeper recycles some, waits a moment, because creating one takes longer.
+    /// Claims a ready clone. If there is none but the keeper recycles some, waits a moment, because that takes it less than this process.
     async fn claim_ready(&self) -> Option<Claim> {
-        let begun = Instant::now();
-        // Not only by time: a test may have stopped tokio's clock.
-        for _ in 0..RECYCLING_CHECKS {
-            let claim = self.dir().claim(claim_offset());
+        for pause in RECYCLING_PAUSES {
+            let claim = self.dir().claim();
             let is_recycling = || {
                 let released = self.dir().list(EntryState::Released);
                 let clone = |name: &DbName| name.kind() == Kind::Clone;
                 self.file.recycle.is_some() && released.iter().any(clone) && self.has_keeper()
             };
-            if claim.is_some() || begun.elapsed() > RECYCLING_TIMEOUT || !is_recycling() {
+            if claim.is_some() || !is_recycling() {
                 return claim;
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(pause).await;
         }
-        None
+        self.dir().claim()
     }
 
     /// Creates a clone in this process, without waiting for the keeper.
@@ -341,7 +344,7 @@ impl Session {
         }
         self.with_admin_blocking(move |admin, file, dir| {
             Box::pin(async move {
-                Ok(renew::settle(admin, dir, file, &name, true)
+                Ok(renew::settle(admin, dir, file, &name, Means::ALL)
                     .await
                     .map(drop)?)
             })
@@ -438,9 +441,4 @@ async fn enqueue(
         1 + connections.unwrap_or(share)
     })
     .await
-}
-
-/// The offset at which a claim starts to try the ready clones: processes that start at the same time use different ones.
-fn claim_offset() -> usize {
-    env::test_slot().unwrap_or_else(|| std::process::id() as usize)
 }

@@ -28,6 +28,16 @@ pub(super) fn step(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
             s.names[n].database = Some(Database::default());
             lease(s, h, n, 0);
         }
+        Helper::TookOver { old, new, equal } => {
+            s.names[old].released = None;
+            s.names[old].cleaned = None;
+            if equal {
+                lease(s, h, new, 0);
+            } else {
+                s.names[new].database = None;
+                s.helpers[h] = Helper::Announced(new);
+            }
+        }
         Helper::Created(n) => {
             s.names[n].leased = Some(0);
             lease(s, h, n, 0);
@@ -75,6 +85,7 @@ fn lease(s: &mut State, h: usize, n: usize, i: u8) {
     s.names[n].known = true;
     if let Some(database) = &mut s.names[n].database {
         database.leases += 1;
+        s.leased_written |= database.written;
         database.written = true;
     }
     s.helpers[h] = Helper::Leased(n, i);
@@ -99,6 +110,22 @@ pub(super) fn fallback(s: &mut State, g: &Safeguards, h: usize) -> Option<()> {
     } else {
         Helper::Written(n)
     };
+    Some(())
+}
+
+/// Instead of creating a clone: renames one that was released and cleaned, and compares it, in one transaction.
+pub(super) fn take_over(s: &mut State, g: &Safeguards, h: usize, old: usize) -> Option<()> {
+    let Helper::Announced(new) = s.helpers[h] else {
+        return None;
+    };
+    s.names[old].released?;
+    if g.needs_line && s.names[old].cleaned.is_none() {
+        return None;
+    }
+    s.left.renewals = s.left.renewals.checked_sub(1)?;
+    let equal = recycle::move_database(s, g, old, new, None)?;
+    s.names[new].database.as_mut()?.leases = 0;
+    s.helpers[h] = Helper::TookOver { old, new, equal };
     Some(())
 }
 

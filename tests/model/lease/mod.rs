@@ -5,6 +5,7 @@
 //! - fallback clones, orphaned backends of killed clients, failed tests, the keeper's death; a process that continues where a dead keeper stopped
 //! - recycling (once): a clone is cleaned by its test process, or by the keeper; then it gets a new name, is compared with the `cleaned` line, and
 //!   becomes ready again
+//! - a test process that finds nothing ready takes a cleaned clone over by itself: under the name of its own new entry, with the same comparison
 //! - stragglers of a test: a session that outlives the test or comes back by the old name, `ALTER DATABASE` from a session elsewhere, and a background
 //!   worker, which the server does not count as a session
 //!
@@ -25,7 +26,7 @@
 //! - The keeper's workers act one after the other. The process that continues after the keeper's death handles any entry, not only its own.
 //!
 //! Implemented in `crates/core/src/protocol/run_dir/` (entries: `offer`, `claim`, `create_leased`, `move_leased`, `move_abandoned`), `crates/helper/src/session.rs`
-//! (claim, fallback, release), `crates/core/src/recycle/` (cleaning), `crates/core/src/run/{clone,renew,kept}.rs`, and `src/keeper/` (keeper).
+//! (claim, fallback, release), `crates/core/src/recycle/` (cleaning), `crates/core/src/run/{clone,renew,kept}.rs` (`obtain` takes over), and `src/keeper/` (keeper).
 
 mod helper;
 mod keeper;
@@ -45,6 +46,7 @@ const HELPERS: usize = 2;
 pub(super) const NOT_DROPPED: &str = "no live database is dropped";
 pub(super) const LEASED_ONCE: &str = "no clone is leased twice without being recycled";
 pub(super) const ENTRY_HELD: &str = "a live lease holds its own entry";
+pub(super) const LEASED_CLEAN: &str = "a test gets a clone that equals its template";
 pub(super) const CLONE_EXISTS: &str = "a claimed clone exists";
 pub(super) const RECLAIMABLE: &str = "the keeper can reclaim all leftovers of dead helpers";
 pub(super) const READY_CLEAN: &str = "a ready clone equals its template";
@@ -198,6 +200,12 @@ pub(super) enum Helper {
     Announced(usize),
     /// Fallback: the database exists; the entry is next (only without the safeguard).
     Created(usize),
+    /// Has renamed the released clone `old` to `new`, the name of its own entry, and compared. The removal of the old entry is next.
+    TookOver {
+        old: usize,
+        new: usize,
+        equal: bool,
+    },
     Leased(usize, Inode),
     /// The test has passed, and its process cleans the clone.
     Cleaning(usize, Inode, Cleaning),
@@ -242,6 +250,7 @@ pub(super) struct State {
     made: bool,
     live_dropped: bool,
     leased_nothing: bool,
+    leased_written: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -249,6 +258,7 @@ pub(super) enum Action {
     Open(usize, usize),
     Step(usize),
     Fallback(usize),
+    TakeOver(usize, usize),
     Clean(usize),
     Release(usize),
     Fail(usize),
@@ -285,7 +295,7 @@ impl State {
             | Helper::Cleaning(m, i, _)
             | Helper::Cleaned(m, i)
             | Helper::Releasing(m, i) => guards.flock && (m, i) == (n, inode),
-            Helper::Announced(m) => (m, 0) == (n, inode),
+            Helper::Announced(m) | Helper::TookOver { new: m, .. } => (m, 0) == (n, inode),
             _ => false,
         });
         let by_keeper = guards.keeper_holds && self.keeper == Keeper::Reclaiming(n, inode);
@@ -300,7 +310,8 @@ impl State {
     }
 
     fn in_use(&self, n: usize) -> bool {
-        self.helpers.iter().any(|h| h.leases(n))
+        let takes = |h: &Helper| matches!(*h, Helper::TookOver { new, .. } if new == n);
+        self.helpers.iter().any(|h| h.leases(n) || takes(h))
     }
 
     fn drop_database(&mut self, n: usize) {

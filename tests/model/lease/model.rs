@@ -3,9 +3,9 @@
 use stateright::{Model, Property};
 
 use super::{
-    Action, CLONE_EXISTS, ENTRY_HELD, FAILED_KEPT, HELPERS, Helper, Keeper, LEASED_ONCE, Leases,
-    NAMES, NOT_DROPPED, Name, READY_ALONE, READY_CLEAN, RECLAIMABLE, REMOVABLE, RENEWED, State,
-    helper, keeper, recycle, straggler,
+    Action, CLONE_EXISTS, ENTRY_HELD, FAILED_KEPT, HELPERS, Helper, Keeper, LEASED_CLEAN,
+    LEASED_ONCE, Leases, NAMES, NOT_DROPPED, Name, READY_ALONE, READY_CLEAN, RECLAIMABLE,
+    REMOVABLE, RENEWED, State, helper, keeper, recycle, straggler,
 };
 
 impl Model for Leases {
@@ -21,6 +21,7 @@ impl Model for Leases {
             made: false,
             live_dropped: false,
             leased_nothing: false,
+            leased_written: false,
         }]
     }
 
@@ -34,6 +35,11 @@ impl Model for Leases {
                 (0..NAMES)
                     .filter(|n| s.names[*n].ready.is_some())
                     .map(|n| Action::Open(h, n)),
+            );
+            actions.extend(
+                (0..NAMES)
+                    .filter(|n| s.names[*n].released.is_some())
+                    .map(|n| Action::TakeOver(h, n)),
             );
             actions.extend([
                 Action::Step(h),
@@ -76,6 +82,7 @@ impl Model for Leases {
             Action::Open(h, n) => helper::open(&mut s, h, n),
             Action::Step(h) => helper::step(&mut s, g, h),
             Action::Fallback(h) => helper::fallback(&mut s, g, h),
+            Action::TakeOver(h, n) => helper::take_over(&mut s, g, h, n),
             Action::Clean(h) => helper::clean(&mut s, h),
             Action::Release(h) => helper::release(&mut s, h),
             Action::Fail(h) => helper::fail(&mut s, h),
@@ -107,6 +114,9 @@ impl Model for Leases {
         } else {
             properties.extend(sometimes_recycled());
         }
+        if self.budget.renewals > 0 && self.budget.fallbacks != [0; HELPERS] {
+            properties.extend(sometimes_taken_over());
+        }
         if self.budget.visits > 0 {
             properties.extend(sometimes_visited());
         }
@@ -127,6 +137,7 @@ fn always() -> Vec<Property<Leases>> {
             })
         }),
         Property::always(CLONE_EXISTS, |_, s: &State| !s.leased_nothing),
+        Property::always(LEASED_CLEAN, |_, s: &State| !s.leased_written),
         Property::always(RECLAIMABLE, keeper::can_reclaim_all),
         Property::always(READY_CLEAN, ready_clean),
         Property::always(READY_ALONE, |_, s: &State| {
@@ -182,6 +193,26 @@ fn sometimes_recycled() -> Vec<Property<Leases>> {
             |_, s: &State| {
                 let left = |n: &Name| n.released.is_some() && n.database.is_none();
                 s.keeper == Keeper::Idle && s.left.successors == 0 && s.names.iter().any(left)
+            },
+        ),
+    ]
+}
+
+fn sometimes_taken_over() -> Vec<Property<Leases>> {
+    vec![
+        Property::sometimes(
+            "a test takes over what another has released",
+            |_, s: &State| {
+                let took = |h: &Helper| matches!(h, Helper::TookOver { equal: true, .. });
+                s.helpers.iter().any(took)
+            },
+        ),
+        Property::sometimes(
+            "a taker dies before the old entry is removed",
+            |_, s: &State| {
+                let left = |n: &Name| n.released.is_some() && n.database.is_none();
+                let dead = |h: &Helper| *h == Helper::Dead;
+                s.keeper == Keeper::Idle && s.helpers.iter().any(dead) && s.names.iter().any(left)
             },
         ),
     ]

@@ -101,19 +101,30 @@ pub(super) fn rename(
     old: usize,
     compared: Option<bool>,
 ) -> Option<()> {
+    let new = if g.new_name { RENEWED } else { old };
+    let equal = move_database(s, g, old, new, compared)?;
+    s.keeper = Keeper::Renamed { old, new, equal };
+    Some(())
+}
+
+/// The rename and the comparison. Returns whether the clone equals its template.
+pub(super) fn move_database(
+    s: &mut State,
+    g: &Safeguards,
+    old: usize,
+    new: usize,
+    compared: Option<bool>,
+) -> Option<bool> {
     if g.rename_alone && s.connected(old, None) {
         return None;
     }
-    let new = if g.new_name { RENEWED } else { old };
     let cleaned = s.names[old].cleaned.take();
     let database = s.names[old].database.take()?;
     s.names[new].database = Some(database);
-    let equal = match compared {
-        Some(equal) => equal,
-        None => equals(s, g, new, cleaned)?,
-    };
-    s.keeper = Keeper::Renamed { old, new, equal };
-    Some(())
+    match compared {
+        Some(equal) => Some(equal),
+        None => equals(s, g, new, cleaned),
+    }
 }
 
 /// Whether the server shows of database `n` what the `cleaned` line says.

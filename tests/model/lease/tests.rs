@@ -1,8 +1,8 @@
 //! The properties hold with all safeguards; these fail without each of them.
 
 use super::{
-    Budget, CLONE_EXISTS, ENTRY_HELD, FAILED_KEPT, LEASED_ONCE, Leases, NOT_DROPPED, READY_ALONE,
-    READY_CLEAN, RECLAIMABLE, REMOVABLE, Safeguards,
+    Budget, CLONE_EXISTS, ENTRY_HELD, FAILED_KEPT, LEASED_CLEAN, LEASED_ONCE, Leases, NOT_DROPPED,
+    READY_ALONE, READY_CLEAN, RECLAIMABLE, REMOVABLE, Safeguards,
 };
 use crate::check::{assert_holds, assert_violates};
 
@@ -22,6 +22,13 @@ const RECYCLING: Budget = Budget {
     renewals: 1,
     visits: 1,
     successors: 1,
+};
+
+/// A test process takes over what another one has cleaned, beside the keeper.
+const TAKING: Budget = Budget {
+    claims: [1, 1],
+    fallbacks: [0, 1],
+    ..RECYCLING
 };
 
 fn with(budget: Budget, take_out: impl FnOnce(&mut Safeguards)) -> Leases {
@@ -67,6 +74,27 @@ fn recycling_beside_fallback_clones_holds_with_all_safeguards() {
 }
 
 #[test]
+fn taking_over_holds_with_all_safeguards() {
+    assert_holds(with(TAKING, |_| {}), 60_000);
+}
+
+#[test]
+fn without_a_cleaned_line_a_used_clone_is_taken_over() {
+    assert_violates(
+        with(TAKING, |g| g.needs_line = false),
+        &[LEASED_CLEAN, READY_CLEAN],
+    );
+}
+
+#[test]
+fn without_comparing_sessions_a_visited_clone_is_taken_over() {
+    assert_violates(
+        with(TAKING, |g| g.sessions_compared = false),
+        &[LEASED_CLEAN, READY_CLEAN],
+    );
+}
+
+#[test]
 fn without_the_flock_a_live_database_is_dropped() {
     assert_violates(without(|g| g.flock = false), &[NOT_DROPPED, ENTRY_HELD]);
 }
@@ -83,7 +111,7 @@ fn without_flock_before_rename_a_live_database_is_dropped() {
 fn without_rename_as_the_claim_a_clone_is_leased_twice() {
     assert_violates(
         without(|g| g.claim_renames = false),
-        &[LEASED_ONCE, CLONE_EXISTS, RECLAIMABLE],
+        &[LEASED_ONCE, LEASED_CLEAN, CLONE_EXISTS, RECLAIMABLE],
     );
 }
 
@@ -91,7 +119,7 @@ fn without_rename_as_the_claim_a_clone_is_leased_twice() {
 fn without_rename_deciding_a_clone_is_leased_twice() {
     assert_violates(
         without(|g| g.rename_decides = false),
-        &[LEASED_ONCE, CLONE_EXISTS, ENTRY_HELD],
+        &[LEASED_ONCE, LEASED_CLEAN, CLONE_EXISTS, ENTRY_HELD],
     );
 }
 

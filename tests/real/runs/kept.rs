@@ -1,5 +1,6 @@
 //! Which tests' databases are kept, and for how long.
 
+use super::reuse;
 use crate::processes::child::{self, Holder};
 use crate::support::{
     Attempt, DeadRun, FakeNextest, PATIENCE, Project, Server, kept, poll_until, wait_for_kept,
@@ -142,17 +143,10 @@ fn attempts_that_fail_are_told_apart() {
     wait_for_kept(&project, &[("pays", 1)]);
     // It gives one database back before it fails with the next one: it has not passed.
     let late = Holder::of(&project, first.next().command(&project, "late"));
-    for _ in 0..2 {
-        // The keeper, which would have dropped that one first, goes on dropping others'.
-        let other = Holder::start(&project, &nextest.exported);
-        let name = other.database.clone();
-        other.end();
-        poll_until("it is dropped", PATIENCE, || {
-            match server.databases().contains(&name) {
-                true => Err(format!("{name} is there")),
-                false => Ok(()),
-            }
-        });
+    for others in 1..=2 {
+        // The keeper, which would have handled that one first, goes on with others'.
+        Holder::start(&project, &nextest.exported).end();
+        reuse::settled(&nextest, others);
     }
     wait_for_kept(&project, &[("pays", 1)]);
     late.end_with(101);

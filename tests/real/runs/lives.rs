@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kapsel_testdb_core::protocol::PROTOCOL;
 
+use super::reuse;
 use crate::processes::child;
 use crate::support::{FakeNextest, PATIENCE, Project, Server, poll_until, read_run};
 
@@ -125,17 +126,9 @@ fn a_second_prepare_joins_the_run_and_gives_it_a_fresh_shared_clone() {
     assert_eq!(second.keeper_pid(), keeper, "one keeper");
     // The first test that needs one makes it.
     child::run(&project, &second.exported, "shared").code(0);
-    poll_until(
-        "another shared clone is there and the old one is gone",
-        PATIENCE,
-        || {
-            let new = shared(&first.dir)?;
-            match new != old && !server.databases().contains(&old) {
-                true => Ok(()),
-                false => Err(format!("{new} after {old}")),
-            }
-        },
-    );
+    assert_ne!(shared(&first.dir).expect("a shared clone"), old);
+    let counts = reuse::settled(&first, 1);
+    assert_eq!((counts.recycled, counts.dropped), (0, 1), "{counts}");
     drop(second.without_keeper());
     first.end();
     assert!(server.databases_of("shared").is_empty());

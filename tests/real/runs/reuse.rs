@@ -1,6 +1,7 @@
 //! A clone that a test has used is reset and given to the next test, or dropped with a reason.
 
-use kapsel_testdb_core::protocol::{Reason, ReuseCounts, RunDir};
+use kapsel_testdb_core::platform::{self, Signal};
+use kapsel_testdb_core::protocol::{EntryState, Reason, ReuseCounts, RunDir};
 
 use crate::processes::child;
 use crate::support::{FakeNextest, Outcome, PATIENCE, Project, Server, poll_until};
@@ -208,5 +209,48 @@ fn many_leases_of_one_process_use_few_clones() {
     child::run(&project, &nextest.exported, "many").code(0);
     let counts = settled(&nextest, 8);
     assert_eq!(counts.recycled, 8, "{counts}\n{}", nextest.keeper_log());
+    nextest.end();
+}
+
+/// As on a machine that is so busy that the keeper comes too late.
+#[test]
+fn a_test_takes_over_what_the_keeper_has_not_got_to() {
+    let server = Server::start();
+    let project = project(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let run = RunDir::join(&nextest.dir).expect("a run that lives");
+    let keeper = nextest.keeper_pid();
+    poll_until("a clone is ready", PATIENCE, || {
+        match run.list(EntryState::Ready).len() {
+            0 => Err(nextest.keeper_log()),
+            _ => Ok(()),
+        }
+    });
+    platform::signal(keeper, Signal::STOP).expect("a keeper to freeze");
+    let mut holders = vec![child::Holder::start(&project, &nextest.exported)];
+    while !run.list(EntryState::Ready).is_empty() {
+        holders.push(child::Holder::start(&project, &nextest.exported));
+    }
+    let oid = |name: &str| {
+        let sql = format!("SELECT oid::text FROM pg_database WHERE datname = '{name}'");
+        server.column_in("postgres", &sql)
+    };
+    let first = holders.pop().expect("one has started");
+    let (old, its_oid) = (first.database.clone(), oid(&first.database));
+    first.end();
+    let second = child::Holder::start(&project, &nextest.exported);
+    assert_ne!(second.database, old);
+    assert_eq!(oid(&second.database), its_oid, "the same database");
+    assert_eq!(run.list(EntryState::Released), []);
+    let counts = RunDir::reuse_counts(&nextest.dir);
+    assert_eq!((counts.recycled, counts.dropped), (1, 0), "{counts}");
+    platform::signal(keeper, Signal::CONT).expect("a frozen keeper");
+    let clones = holders.len() + 2;
+    second.end();
+    for holder in holders {
+        holder.end();
+    }
+    settled(&nextest, clones);
+    drop(run);
     nextest.end();
 }

@@ -13,7 +13,7 @@ use crate::protocol::{
     Baseline, Claimant, DbName, Entries, EntryState, Kind, ReuseEvent, RunDir, RunFile,
 };
 use crate::run::spares::TakeOver;
-use crate::run::{RunError, spares};
+use crate::run::{RunError, renew, spares};
 use crate::sqlstate;
 
 /// How long to wait for another process that creates the shared clone.
@@ -136,29 +136,35 @@ pub(super) async fn quiet(
     admin: &mut Admin,
     name: &DbName,
 ) -> Result<Option<SeenDatabase>, PgError> {
-    if wait_until_unused(admin, name).await?.is_none() {
+    let Use::Idle { .. } = wait_until_unused(admin, name).await? else {
         return Ok(None);
-    }
+    };
     Ok(admin.seen(name).await?.filter(|row| row.backends == 0))
 }
 
-/// Waits up to 32 ms until no session is connected to a database. Returns whether the database has a comment; `None` if it still has a session, or does
-/// not exist.
-pub(super) async fn wait_until_unused(
-    admin: &mut Admin,
-    name: &DbName,
-) -> Result<Option<bool>, PgError> {
-    for pause in SESSION_END_PAUSES {
-        match admin.use_of(name).await? {
-            Some((0, comment)) => return Ok(Some(comment)),
-            Some(_) => tokio::time::sleep(pause).await,
-            None => return Ok(None),
-        }
-    }
-    Ok(None)
+/// Whether a database is in use.
+pub(super) enum Use {
+    Idle {
+        has_comment: bool,
+    },
+    Busy,
+    /// There is no such database.
+    Gone,
 }
 
-/// Gets a database with this name for the run: a spare if there is one, else a new clone.
+/// Waits up to 32 ms until no session is connected to a database.
+pub(super) async fn wait_until_unused(admin: &mut Admin, name: &DbName) -> Result<Use, PgError> {
+    for pause in SESSION_END_PAUSES {
+        match admin.use_of(name).await? {
+            Some((0, has_comment)) => return Ok(Use::Idle { has_comment }),
+            Some(_) => tokio::time::sleep(pause).await,
+            None => return Ok(Use::Gone),
+        }
+    }
+    Ok(Use::Busy)
+}
+
+/// Gets a database with this name for the run: a clone that a test has released and cleaned, or a spare, or a new clone.
 ///
 /// # Errors
 /// A statement failed.
@@ -168,6 +174,9 @@ pub async fn obtain(
     file: &RunFile,
     name: &DbName,
 ) -> Result<Option<Baseline>, PgError> {
+    if let Some(baseline) = renew::take_released(admin, dir, file, name).await? {
+        return Ok(Some(baseline));
+    }
     if let Some(baseline) = spares::adopt(admin, file, name).await? {
         dir.note_reuse(ReuseEvent::Adopted);
         return Ok(Some(baseline));
@@ -236,7 +245,7 @@ async fn promote_ready(
     file: &RunFile,
 ) -> Result<Option<(DbName, Baseline)>, PgError> {
     let claim = match file.recycle {
-        Some(_) => dir.claim(0),
+        Some(_) => dir.claim(),
         None => None,
     };
     let Some(claim) = claim else { return Ok(None) };

@@ -12,7 +12,8 @@
 
 use sqlx::Connection;
 
-use super::{clone, kept};
+use super::clone::{self, Use};
+use super::kept;
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{RetryLimits, connect, quiet};
@@ -23,8 +24,34 @@ use crate::protocol::{
 use crate::recycle;
 use crate::sqlstate;
 
-/// Recycles or drops a released database of the run, and removes its entry. If its claimant is a retry, this also drops the databases of the test's earlier attempts: the caller knows that the retry and these attempts have ended. `may_connect`:
-/// whether a clone that its client has not cleaned may be cleaned on another session.
+/// What [`settle`] may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// Clean a clone on another session if its client has not cleaned it.
+    pub connect: bool,
+    /// Drop a clone that is not used again. On a durable server, that takes as long as a checkpoint.
+    pub drop: bool,
+}
+
+impl Means {
+    /// Everything.
+    pub const ALL: Self = Self {
+        connect: true,
+        drop: true,
+    };
+}
+
+/// What became of a released database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is ready under a new name, or dropped.
+    Done,
+    /// It is not used again; the caller may drop it later.
+    Unfit,
+}
+
+/// Recycles or drops a released database of the run, and removes its entry. If its claimant is a retry, this also drops the databases of the test's
+/// earlier attempts: the caller knows that the retry and these attempts have ended.
 ///
 /// # Errors
 /// A statement failed; the entry stays.
@@ -33,31 +60,53 @@ pub async fn settle(
     dir: &RunDir,
     file: &RunFile,
     name: &DbName,
-    may_connect: bool,
-) -> Result<(), PgError> {
+    means: Means,
+) -> Result<Settled, PgError> {
     drop_earlier_attempts(admin, dir, file, name).await?;
-    let outcome = match recycle(admin, dir, file, name, may_connect).await {
-        // The entry exists, but the database is gone, or a prepared transaction holds it.
-        Err(error)
-            if error.is(sqlstate::INVALID_CATALOG_NAME) || error.is(sqlstate::OBJECT_IN_USE) =>
-        {
+    let outcome = match recycle(admin, dir, file, name, means.connect).await {
+        Err(error) if error.is(sqlstate::INVALID_CATALOG_NAME) => Outcome::Gone,
+        // A prepared transaction holds it.
+        Err(error) if error.is(sqlstate::OBJECT_IN_USE) => {
             Outcome::Unfit(name.clone(), Some(Reason::Failed))
         }
         outcome => outcome?,
     };
     match outcome {
+        Outcome::Gone => {}
         Outcome::Ready(new, baseline) => {
             // Only then is the old entry removed: a crash leaves no clone without a trace.
             if dir.offer(&new, Some(&baseline)).is_err() {
-                return Ok(());
+                return Ok(Settled::Done);
             }
             dir.note_reuse(ReuseEvent::Recycled);
         }
+        Outcome::Unfit(present, reason) if present == *name => {
+            if means.drop {
+                drop_unfit(admin, dir, name).await?;
+            }
+            dir.note_reuse(ReuseEvent::Dropped { reason });
+            return Ok(if means.drop {
+                Settled::Done
+            } else {
+                Settled::Unfit
+            });
+        }
+        // Under its new name it has no entry.
         Outcome::Unfit(present, reason) => {
             admin.drop_database(&present, false, true).await?;
             dir.note_reuse(ReuseEvent::Dropped { reason });
         }
     }
+    dir.remove_entry(EntryState::Released, name);
+    Ok(Settled::Done)
+}
+
+/// Drops a released database that is not used again, and removes its entry.
+///
+/// # Errors
+/// The statement failed; the entry stays.
+pub async fn drop_unfit(admin: &mut Admin, dir: &RunDir, name: &DbName) -> Result<(), PgError> {
+    admin.drop_database(name, false, true).await?;
     dir.remove_entry(EntryState::Released, name);
     Ok(())
 }
@@ -66,6 +115,8 @@ enum Outcome {
     Ready(DbName, Baseline),
     /// By its present name.
     Unfit(DbName, Option<Reason>),
+    /// A test process has taken it over, or it was dropped.
+    Gone,
 }
 
 async fn recycle(
@@ -94,7 +145,10 @@ async fn recycle(
         },
     };
     match cleaning {
-        Cleaning::Cleaned(baseline) => renew(admin, file, name, baseline).await,
+        Cleaning::Cleaned(baseline) => {
+            let new = clone::new_name(file, Kind::Clone);
+            renew(admin, name, new, baseline).await
+        }
         Cleaning::Dirty(reason) => unfit(Some(reason)),
     }
 }
@@ -133,21 +187,78 @@ pub(super) async fn clean(
 /// Renames a cleaned clone, and checks that no session has visited it since.
 async fn renew(
     admin: &mut Admin,
-    file: &RunFile,
     name: &DbName,
+    new: DbName,
     cleaned: Baseline,
 ) -> Result<Outcome, PgError> {
     // With a session on it, the server would refuse the rename, and wait for 5 s before.
     match clone::wait_until_unused(admin, name).await? {
-        Some(false) => {}
-        Some(true) => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database))),
-        None => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions))),
+        Use::Idle { has_comment: false } => {}
+        Use::Idle { has_comment: true } => {
+            return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database)));
+        }
+        Use::Busy => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions))),
+        Use::Gone => return Ok(Outcome::Gone),
     }
-    let new = clone::new_name(file, Kind::Clone);
     Ok(match rename(admin, name, &new, &cleaned).await? {
         None => Outcome::Ready(new, cleaned),
         reason => Outcome::Unfit(new, reason),
     })
+}
+
+/// Takes over a clone that a test of the run has released and cleaned, under the name `new`. The keeper may be about to recycle the same clone: the server
+/// lets one rename win, and the other process finds no database of that name. So a busy machine, on which the keeper comes too late, needs no more clones.
+///
+/// # Errors
+/// A statement failed.
+pub(super) async fn take_released(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    new: &DbName,
+) -> Result<Option<Baseline>, PgError> {
+    if file.recycle.is_none() {
+        return Ok(None);
+    }
+    let entries = dir.entries();
+    for (baseline, name) in entries.cleaned() {
+        let claimant = entries.claimant(EntryState::Released, &name);
+        // Before a clone of a retry is used again, the databases of the earlier attempts go.
+        if claimant.is_some_and(|c| c.is_retry()) {
+            continue;
+        }
+        // Other processes that look for a clone try the next one.
+        let Some(_held) = entries.hold(EntryState::Released, &name) else {
+            continue;
+        };
+        match renew(admin, &name, new.clone(), baseline).await {
+            Ok(Outcome::Ready(_, baseline)) => {
+                dir.remove_entry(EntryState::Released, &name);
+                dir.note_reuse(ReuseEvent::Recycled);
+                return Ok(Some(baseline));
+            }
+            Ok(Outcome::Unfit(present, reason)) if present == *new => {
+                admin.drop_database(new, false, true).await?;
+                dir.remove_entry(EntryState::Released, &name);
+                dir.note_reuse(ReuseEvent::Dropped { reason });
+            }
+            // The keeper deals with it.
+            Ok(Outcome::Unfit(..) | Outcome::Gone) => {}
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Another process has renamed the database, is renaming it, or is connected to it.
+pub(super) fn is_taken(error: &PgError) -> bool {
+    const CODES: [&str; 3] = [
+        sqlstate::INVALID_CATALOG_NAME,
+        sqlstate::OBJECT_IN_USE,
+        sqlstate::INTERNAL_ERROR,
+    ];
+    CODES.iter().any(|code| error.is(code))
 }
 
 /// Renames a database that equaled its template when its baseline was recorded. Returns the reason if it no longer does.

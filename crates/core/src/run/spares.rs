@@ -19,7 +19,6 @@ use crate::protocol::{
     Baseline, Cleaning, DbName, DeadRunDir, EntryState, Kind, ReuseEvent, RunDir, RunFile,
     SpareNote, unix_now,
 };
-use crate::sqlstate;
 
 /// How long a spare waits for a run.
 pub const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
@@ -235,23 +234,13 @@ pub(super) async fn take_over(
             admin.drop_database(to, false, true).await?;
             Ok(TakeOver::Unfit)
         }
-        Err(error) if is_taken(&error) => Ok(TakeOver::InUse),
+        Err(error) if renew::is_taken(&error) => Ok(TakeOver::InUse),
         Err(error) => Err(error),
     }
 }
 
-/// Another process has renamed the database, is renaming it, or is connected to it.
-fn is_taken(error: &PgError) -> bool {
-    const CODES: [&str; 3] = [
-        sqlstate::INVALID_CATALOG_NAME,
-        sqlstate::OBJECT_IN_USE,
-        sqlstate::INTERNAL_ERROR,
-    ];
-    CODES.iter().any(|code| error.is(code))
-}
-
-/// Renames the unused clones of a run to spares, and its shared clone, if that can be cleaned. The caller holds the fence. What does not become a
-/// spare is left for the caller to drop. Returns the number of spares.
+/// Renames the unused and the cleaned clones of a run to spares, and its shared clone, if that can be cleaned. The caller holds the fence. What does not
+/// become a spare is left for the caller to drop. Returns the number of spares.
 ///
 /// # Errors
 /// A statement failed.
@@ -291,13 +280,12 @@ pub async fn leave(
             admin.wait_for_sessions(&name, force).await?;
         }
     }
-    for name in entries.list(EntryState::Ready) {
+    let ready = entries.list(EntryState::Ready).into_iter();
+    let ready = ready.filter_map(|name| Some((entries.baseline(EntryState::Ready, &name)?, name)));
+    for (mut baseline, name) in ready.chain(entries.cleaned()) {
         if left == limit {
             break;
         }
-        let Some(mut baseline) = entries.baseline(EntryState::Ready, &name) else {
-            continue;
-        };
         baseline.seen.sessions += i64::from(legacy.visited == Some(&name));
         if become_spare(admin, &name, note(baseline)).await? {
             left += 1;
@@ -339,7 +327,7 @@ async fn become_spare(admin: &mut Admin, name: &DbName, note: SpareNote) -> Resu
     let spare = name.with_kind(Kind::Spare);
     match admin.rename_and_see(name, &spare, Some(&comment)).await {
         Ok(_) => Ok(true),
-        Err(error) if is_taken(&error) => Ok(false),
+        Err(error) if renew::is_taken(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

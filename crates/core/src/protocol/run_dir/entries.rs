@@ -43,9 +43,6 @@ impl EntryState {
 /// The subdirectory of the templates that tests of the run use besides the run's own.
 pub(super) const TEMPLATES: &str = "templates";
 
-/// How many names a claimant lists before it tries to claim one of them.
-const BATCH: usize = 16;
-
 /// A claimed entry. Its `flock` shows that the claimant lives; closing the descriptor frees it.
 #[derive(Debug)]
 pub struct Claim {
@@ -180,6 +177,24 @@ impl<'a> Entries<'a> {
             .find_map(|line| serde_json::from_str(line).ok())
     }
 
+    /// The released clones that their clients have cleaned, and that no process has renamed yet.
+    pub fn cleaned(self) -> impl Iterator<Item = (Baseline, DbName)> {
+        let released = self.list(EntryState::Released).into_iter();
+        released.filter_map(
+            move |name| match self.cleaning(EntryState::Released, &name)? {
+                Cleaning::Cleaned(baseline) => Some((baseline, name)),
+                Cleaning::Dirty(_) => None,
+            },
+        )
+    }
+
+    /// Takes the `flock` of an entry, until the file is dropped; `None` if the entry is gone, or another process holds it.
+    pub fn hold(&self, state: EntryState, name: &DbName) -> Option<File> {
+        let file = File::open(self.path(state, &name.to_string())).ok()?;
+        file.try_lock().ok()?;
+        Some(file)
+    }
+
     fn text(&self, state: EntryState, name: &DbName) -> String {
         fs::read_to_string(self.path(state, &name.to_string())).unwrap_or_default()
     }
@@ -235,24 +250,18 @@ impl RunDir {
         self.create_entry(EntryState::Ready, name, baseline)
     }
 
-    /// Claims a ready database; `None` if none is ready. `start` makes simultaneous claimants begin at different entries. All ready databases are
+    /// Claims the ready database that was offered last, because the server has most of it in memory; `None` if none is ready. All ready databases are
     /// clones of the run's own template.
-    pub fn claim(&self, start: usize) -> Option<Claim> {
+    pub fn claim(&self) -> Option<Claim> {
         let entries = fs::read_dir(self.path().join(EntryState::Ready.as_str())).ok()?;
-        let mut names = entries.flatten().map(|entry| entry.file_name());
+        let mut ready: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name())))
+            .collect();
+        ready.sort_unstable_by(|a, b| b.cmp(a));
         let mut renames = 0;
-        // In batches: there may be many entries, and one of the first is usually free.
-        loop {
-            let batch: Vec<_> = names.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                return None;
-            }
-            let (before, from_start) = batch.split_at(start % batch.len());
-            let mut ready = from_start.iter().chain(before).filter_map(|n| n.to_str());
-            if let Some(claim) = ready.find_map(|text| self.claim_entry(text, &mut renames)) {
-                return Some(claim);
-            }
-        }
+        let mut names = ready.iter().filter_map(|(_, name)| name.to_str());
+        names.find_map(|text| self.claim_entry(text, &mut renames))
     }
 
     fn claim_entry(&self, text: &str, renames: &mut usize) -> Option<Claim> {

@@ -40,11 +40,11 @@ fn concurrent_claimants_get_different_databases() {
     let barrier = Barrier::new(39);
     let claims: Vec<Option<Claim>> = std::thread::scope(|scope| {
         let claimants: Vec<_> = (0..39)
-            .map(|slot| {
+            .map(|_| {
                 let (barrier, dir) = (&barrier, &dir);
                 scope.spawn(move || {
                     barrier.wait();
-                    dir.claim(slot)
+                    dir.claim()
                 })
             })
             .collect();
@@ -72,7 +72,7 @@ fn a_claim_is_abandoned_only_after_its_claimant_has_gone() {
     let dir = create(&runtime, &run);
     let name = clone(&run);
     dir.offer(&name, None).expect("an entry");
-    let claim = dir.claim(0).expect("one is ready");
+    let claim = dir.claim().expect("one is ready");
     let entries = dir.entries();
     assert_eq!(entries.move_abandoned(EntryState::Failed), []);
     assert!(entries.is_held(EntryState::Leased, &name));
@@ -180,7 +180,7 @@ fn the_claimant_stays_in_the_entry_in_every_state() {
     assert_eq!(dir.entries().claimant(EntryState::Ready, &ready), None);
     let made = clone(&run);
     let claims = [
-        dir.claim(0).expect("one is ready"),
+        dir.claim().expect("one is ready"),
         dir.create_leased(&made).expect("an entry"),
     ];
     for claim in claims {
