@@ -54,6 +54,34 @@ fn a_full_tmpfs_is_named_with_its_room_and_the_remedies() {
 }
 
 #[test]
+fn full_shared_memory_is_named_instead_of_the_disk() {
+    // The script mounts another /dev/shm.
+    let project = Project::on_disk("app");
+    // Parallel workers share the hash table of a join.
+    let sql = "CREATE TABLE large AS SELECT g AS id, repeat('x', 100) AS t FROM generate_series(1, 200000) g;
+        ANALYZE large;
+        SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET work_mem = '64MB';
+        SELECT count(*) FROM large a JOIN large b USING (id) WHERE a.t < b.t || 'y';";
+    project.migration("0001_large", sql);
+    let script = r#"mount -t tmpfs -o size=2m,mode=1777 none /dev/shm || exit 99
+        "$0" prepare; code=$?
+        "$0" server stop --force
+        exit $code"#;
+    let Some(outcome) = with_own_mounts(&project, script) else {
+        return;
+    };
+    outcome
+        .code(5)
+        .says(&[
+            "0001_large.sql",
+            "53100",
+            "`/dev/shm` (2 MB) is full",
+            "--shm-size",
+        ])
+        .never_says("`server.state_dir`");
+}
+
+#[test]
 fn a_small_tmpfs_is_not_chosen() {
     // The script mounts another /dev/shm.
     let mut project = Project::on_disk("app");

@@ -72,21 +72,21 @@ impl Admin {
             .await
             .context(context);
         match result {
-            Err(error) if error.is(sqlstate::DISK_FULL) => Err(PgError::DiskFull {
-                remedy: self.full_disk_message().await,
+            Err(error) if error.is(sqlstate::DISK_FULL) => Err(PgError::WithRemedy {
+                remedy: self.no_space_message(&error.to_string()).await,
                 cause: Box::new(error),
             }),
             result => result,
         }
     }
 
-    /// The message for a full disk. If the server is on this host, it names the data directory and the free space.
-    pub async fn full_disk_message(&mut self) -> String {
+    /// The message for a lack of space that the server reports with `error`. If the server is on this host, it names the place and its size.
+    pub async fn no_space_message(&mut self, error: &str) -> String {
         let directory = match self.data_directory().await {
             Ok(path) if self.address.is_local() => Some(PathBuf::from(path)),
             _ => None,
         };
-        disk::full_disk_message(directory.as_deref())
+        disk::no_space_message(error, directory.as_deref())
     }
 
     pub(super) async fn rows(&mut self, sql: String, context: &str) -> Result<Vec<PgRow>, PgError> {

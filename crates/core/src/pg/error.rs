@@ -65,12 +65,12 @@ pub enum PgError {
         /// The error of sqlx.
         source: Sqlx,
     },
-    /// A statement failed because the disk is full.
+    /// A statement failed for a reason with a remedy of its own, such as a full disk.
     #[error("{cause}; {remedy}")]
-    DiskFull {
+    WithRemedy {
         /// The failed statement.
         cause: Box<Self>,
-        /// The data directory, the free space and the remedies.
+        /// What is known about the reason, and the remedies.
         remedy: String,
     },
 }
@@ -80,7 +80,7 @@ impl PgError {
     pub fn code(&self) -> Option<String> {
         match self {
             Self::Statement { source, .. } => code_of(source),
-            Self::DiskFull { cause, .. } => cause.code(),
+            Self::WithRemedy { cause, .. } => cause.code(),
             _ => None,
         }
     }

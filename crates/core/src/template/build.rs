@@ -188,11 +188,11 @@ impl Builder<'_> {
             } if code.as_deref() == Some(sqlstate::DISK_FULL) => TemplateError::Failed {
                 file,
                 position,
-                message: format!("{message}; {}", self.admin.full_disk_message().await),
+                message: format!("{message}; {}", self.admin.no_space_message(&message).await),
                 code,
             },
-            TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::DiskFull {
-                remedy: self.admin.full_disk_message().await,
+            TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::WithRemedy {
+                remedy: self.admin.no_space_message(&error.to_string()).await,
                 cause: Box::new(error),
             }
             .into(),

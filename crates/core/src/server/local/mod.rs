@@ -308,7 +308,7 @@ impl Local {
         let tail = self.log_tail(5).unwrap_or_default().join(" | ");
         let data = self.data();
         let remedy = if tail.contains("No space left on device") {
-            disk::full_disk_message(Some(&data))
+            disk::no_space_message(&tail, Some(&data))
         } else {
             format!(
                 "if its data directory is damaged, remove `{}`; the next start creates a new one",
