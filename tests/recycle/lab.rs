@@ -280,7 +280,6 @@ impl Lab {
     }
 
     pub async fn drop(&mut self, clone: &Clone) {
-        let _ = self.admin.roll_back_prepared(&clone.name).await;
         let dropped = self.admin.drop_database(&clone.name, false, true).await;
         dropped.expect("the clone is dropped");
     }

@@ -9,4 +9,5 @@ pub mod reuse;
 pub mod spares;
 pub mod sweep_leftovers;
 pub mod sweep_names;
+pub mod sweep_replication;
 pub mod sweep_watch;

@@ -4,18 +4,20 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Error as Sqlx, Row};
+use sqlx::{Error as Sqlx, Row};
 
 use crate::pg::admin::Admin;
-use crate::pg::connect::{RetryLimits, connect};
 use crate::pg::error::{Context, PgError};
 use crate::pg::lock::LockKey;
 use crate::pg::sql::{identifier, literal};
 use crate::protocol::{DbName, Kind, Namespace, Strategy};
-use crate::sqlx_compat::internal;
+use crate::sqlstate;
 
 /// Pauses between checks whether closed sessions have ended, in ms.
 const SESSION_END_PAUSES: [u64; 4] = [1, 2, 4, 8];
+
+/// How often a drop clears what blocks it: the subscriber of a slot may connect again at once.
+const DROP_ATTEMPTS: u32 = 3;
 
 /// One of our databases in `pg_database`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +36,8 @@ pub struct DatabaseRow {
     pub invalid: bool,
     /// Client sessions on it.
     pub sessions: i64,
-    /// Prepared transactions on it.
-    pub prepared: i64,
+    /// What else makes the server refuse to drop it: see [`Admin::clear_obstacles`].
+    pub obstacles: i64,
     /// A counter that every new session increases: `pg_stat_database.sessions`, or before PostgreSQL 14 the number of
     /// transactions.
     pub activity: i64,
@@ -54,7 +56,7 @@ impl DatabaseRow {
             allow_connections: true,
             invalid: false,
             sessions: 0,
-            prepared: 0,
+            obstacles: 0,
             activity: 0,
             comment: None,
         }
@@ -163,7 +165,8 @@ impl Admin {
     /// only for a run's own released or abandoned databases, or with the fence held.
     ///
     /// A DROP that finds a session sleeps for 100 ms before it checks again, even if it has ended that session itself. So this
-    /// function waits for sessions that are ending, and with `force` ends the others, before the DROP.
+    /// function waits for sessions that are ending, and with `force` ends the others, before the DROP. If the server refuses, it ends what is no client:
+    /// see [`Self::clear_obstacles`].
     ///
     /// # Errors
     /// The statement failed: 55006 if the database has sessions.
@@ -178,8 +181,19 @@ impl Admin {
             self.run(sql, || format!("unseal `{name}`")).await?;
         }
         self.wait_for_sessions(name, force).await?;
-        let force = if force { " WITH (FORCE)" } else { "" };
-        let sql = format!("DROP DATABASE IF EXISTS {}{force}", name.quoted());
+        let option = if force { " WITH (FORCE)" } else { "" };
+        let sql = format!("DROP DATABASE IF EXISTS {}{option}", name.quoted());
+        for _ in 0..DROP_ATTEMPTS {
+            let dropped = self.run(sql.clone(), || format!("drop `{name}`")).await;
+            match dropped {
+                Err(error) if error.is(sqlstate::OBJECT_IN_USE) => {
+                    if !self.clear_obstacles(name, Purpose::Drop).await? {
+                        return Err(error);
+                    }
+                }
+                result => return result,
+            }
+        }
         self.run(sql, || format!("drop `{name}`")).await
     }
 
@@ -265,26 +279,6 @@ impl Admin {
             .await
     }
 
-    /// Rolls back the prepared transactions in a dead run's database, because they block DROP DATABASE. This needs a session on that
-    /// database.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn roll_back_prepared(&mut self, name: &DbName) -> Result<(), PgError> {
-        let context = || format!("roll back the prepared transactions in `{name}`");
-        let options = self.address().options(&name.to_string());
-        let mut connection = connect(self.address(), &options, RetryLimits::RUNNING).await?;
-        let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-        let rows = internal::rows(&mut connection, sql).await;
-        for row in rows.context(context)? {
-            let gid: String = row.try_get("gid").context(context)?;
-            let sql = format!("ROLLBACK PREPARED {}", literal(&gid));
-            let result = internal::execute(&mut connection, &sql).await;
-            result.context(context)?;
-        }
-        connection.close().await.context(context)
-    }
-
     /// The size of a database in bytes; 0 if it is being dropped.
     ///
     /// # Errors
@@ -311,21 +305,21 @@ impl DatabaseRow {
 }
 
 fn database_query(condition: &str, with_sessions: bool) -> String {
-    let (sessions, prepared, activity) = if with_sessions {
+    let (sessions, obstacles, activity) = if with_sessions {
         (
             "(SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND coalesce(a.backend_type, 'client backend') = 'client backend')",
-            "(SELECT count(*) FROM pg_prepared_xacts p WHERE p.database = d.datname)",
+            obstacles::count(),
             "(SELECT coalesce((to_jsonb(s)->>'sessions')::int8, s.xact_commit + s.xact_rollback) \
               FROM pg_stat_database s WHERE s.datid = d.oid)",
         )
     } else {
-        ("0::int8", "0::int8", "0::int8")
+        ("0::int8", "0::int8".to_owned(), "0::int8")
     };
     format!(
         "SELECT d.datname::text AS datname, pg_get_userbyid(d.datdba)::text AS owner, \
            d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS owned, \
            d.datistemplate, d.datallowconn, d.datconnlimit = -2 AS invalid, \
-           {sessions} AS sessions, {prepared} AS prepared, coalesce({activity}, 0) AS activity, \
+           {sessions} AS sessions, {obstacles} AS obstacles, coalesce({activity}, 0) AS activity, \
            shobj_description(d.oid, 'pg_database') AS comment \
          FROM pg_database d WHERE {condition} ORDER BY d.datname"
     )
@@ -347,7 +341,7 @@ fn read_database(row: &PgRow) -> Option<Result<DatabaseRow, Sqlx>> {
             allow_connections: row.try_get("datallowconn")?,
             invalid: row.try_get("invalid")?,
             sessions: row.try_get("sessions")?,
-            prepared: row.try_get("prepared")?,
+            obstacles: row.try_get("obstacles")?,
             activity: row.try_get("activity")?,
             comment: row.try_get("comment")?,
         })

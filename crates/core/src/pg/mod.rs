@@ -8,6 +8,7 @@ pub mod databases;
 pub mod error;
 pub mod facts;
 pub mod lock;
+pub mod obstacles;
 pub mod probe;
 pub mod script;
 pub mod seen;

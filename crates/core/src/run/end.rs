@@ -15,9 +15,11 @@ use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
+use crate::pg::obstacles::Purpose;
 use crate::protocol::{
     DbName, DeadRunDir, Entries, EntryState, Kind, Namespace, RunFile, RunId, Runtime,
 };
+use crate::sqlstate;
 
 /// How long the sessions of killed clients may take to end.
 const RUN_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -209,17 +211,19 @@ async fn drop_row(
             "{sessions} sessions are connected; a later sweep drops it"
         )));
     }
-    if row.prepared > 0 {
-        match admin.roll_back_prepared(&row.name).await {
-            Err(error) if error.code().is_some() => return Ok(Some(error.to_string())),
-            result => result?,
-        }
-    }
-    match admin.drop_database(&row.name, row.is_template, force).await {
+    match clear_and_drop(admin, row, force).await {
         Ok(()) => Ok(None),
-        Err(error @ PgError::Statement { .. }) if error.code().is_some() => {
+        Err(error) if error.code().is_some() && !error.is(sqlstate::DISK_FULL) => {
             Ok(Some(error.to_string()))
         }
         Err(error) => Err(error),
     }
+}
+
+async fn clear_and_drop(admin: &mut Admin, row: &DatabaseRow, force: bool) -> Result<(), PgError> {
+    // Some of them make the server wait for 5 s before it refuses.
+    if row.obstacles > 0 {
+        admin.clear_obstacles(&row.name, Purpose::Drop).await?;
+    }
+    admin.drop_database(&row.name, row.is_template, force).await
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
+use crate::pg::obstacles::Purpose;
 use crate::protocol::{Claimant, DbName, Entries, EntryState, KeepConfig, Kind, Namespace, RunId};
 use crate::sqlstate;
 
@@ -49,7 +50,7 @@ impl KeptNote {
 }
 
 /// Preserves the clone of a failed test under the name that the test printed, with a note about the test, and removes its failed entry. Ends the
-/// sessions that the test left, and rolls back its prepared transactions. `None`: the database does not exist, for example because its claimant died
+/// sessions that the test left, rolls back its prepared transactions, and stops its replication. `None`: the database does not exist, for example because its claimant died
 /// before it was created.
 ///
 /// # Errors
@@ -63,16 +64,11 @@ pub async fn preserve(
     let note = KeptNote::new(name, entries.claimant(EntryState::Failed, name));
     let text = serde_json::to_string(&note).unwrap_or_default();
     admin.end_sessions(name).await?;
-    let mut renamed = admin.keep_database(name, &kept, &text).await;
-    if renamed
-        .as_ref()
-        .is_err_and(|e| e.is(sqlstate::OBJECT_IN_USE))
-    {
-        // A prepared transaction keeps a database in use until it ends.
-        admin.roll_back_prepared(name).await?;
-        renamed = admin.keep_database(name, &kept, &text).await;
-    }
-    let exists = match renamed {
+    let cleared = admin.clear_obstacles(name, Purpose::Keep).await;
+    let exists = match admin.keep_database(name, &kept, &text).await {
+        Err(error) if error.is(sqlstate::OBJECT_IN_USE) => {
+            return Err(cleared.err().unwrap_or(error));
+        }
         Err(error) if error.is(sqlstate::INVALID_CATALOG_NAME) => false,
         result => result.map(|()| true)?,
     };
