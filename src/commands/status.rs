@@ -204,7 +204,7 @@ fn template_status(row: &DatabaseRow) -> TemplateStatus {
 
 fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
     let runtime = Runtime::open()?;
-    let _gate = runtime.gate()?;
+    let gate = runtime.gate()?;
     let live = rows.iter().filter(|row| row.name.kind() != Kind::Kept);
     let mut runs: Vec<RunId> = live.clone().filter_map(|r| r.name.run().cloned()).collect();
     let ours = |run: &RunId| {
@@ -217,7 +217,7 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
     let status = |run: RunId| {
         let rows = live.clone().filter(|row| row.name.run() == Some(&run));
         let age = SystemTime::now().duration_since(run.created_at());
-        let presence = runtime.presence(&run);
+        let presence = runtime.presence(&gate, &run);
         let counts = || RunDir::reuse_counts(&runtime.run_path(&run));
         RunStatus {
             clones: (presence != Presence::Unknown).then(counts),

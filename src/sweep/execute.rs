@@ -180,7 +180,7 @@ impl Sweeper<'_> {
         &self,
         databases: &[DatabaseRow],
     ) -> Result<BTreeMap<RunId, Presence>, RunError> {
-        let _gate = self.runtime.gate()?;
+        let gate = self.runtime.gate()?;
         let ours = |run: &RunId| match RunDir::peek(&self.runtime.run_path(run)) {
             None => true,
             Some(file) => {
@@ -191,7 +191,7 @@ impl Sweeper<'_> {
             }
         };
         let runs = self.runtime.runs().into_iter().filter(ours);
-        let present = |run: RunId| (run.clone(), self.runtime.presence(&run));
+        let present = |run: RunId| (run.clone(), self.runtime.presence(&gate, &run));
         Ok(runs.map(present).collect())
     }
 
@@ -243,8 +243,8 @@ impl Sweeper<'_> {
 
     async fn remove_local(&mut self, state: &RunState) -> Result<(), RunError> {
         let fence = {
-            let _gate = self.runtime.gate()?;
-            RunDir::fence(&self.runtime.run_path(&state.run))?
+            let gate = self.runtime.gate()?;
+            RunDir::fence(&gate, &self.runtime.run_path(&state.run))?
         };
         let Some(dead) = fence else {
             self.report.live_runs.push(state.run.clone());

@@ -421,9 +421,9 @@ impl Drop for Session {
 /// Releases the databases of a retry's earlier attempts. On the slow path each attempt has a standalone run. If an attempt was killed, the
 /// next sweep would keep its database.
 fn release_attempts_of_dead_runs(runtime: &Runtime, retry: &Claimant) -> Result<(), RunDirError> {
-    let _gate = runtime.gate()?;
+    let gate = runtime.gate()?;
     let runs = runtime.runs().into_iter().map(|run| runtime.run_path(&run));
-    for dead in runs.filter_map(|path| RunDir::fence(&path).ok()?) {
+    for dead in runs.filter_map(|path| RunDir::fence(&gate, &path).ok()?) {
         clone::release_earlier_attempts(dead.entries(), retry);
     }
     Ok(())

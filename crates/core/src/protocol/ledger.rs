@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::address::Address;
 use crate::protocol::{
-    Presence, RunDirError, RunId, Runtime, hex, lock_file, open_lock, private_dir, write_atomically,
+    Presence, RunDirError, RunId, Runtime, hex, is_locked, lock_file, open_lock, private_dir,
+    write_atomically,
 };
 
 /// The number of slots before the server was asked: small enough for any server.
@@ -222,10 +223,10 @@ impl Ledger {
             .filter(|h| h.run.is_some())
             .collect();
         if !runs.is_empty() {
-            let _gate = self.runtime.gate()?;
+            let gate = self.runtime.gate()?;
             let over = |holder: &&Holder| {
                 let run = holder.run.as_ref();
-                run.is_some_and(|run| self.runtime.presence(run) != Presence::Alive)
+                run.is_some_and(|run| self.runtime.presence(&gate, run) != Presence::Alive)
             };
             runs.iter()
                 .filter(over)
@@ -235,8 +236,8 @@ impl Ledger {
         let _gate = self.gate()?;
         let processes = self.holders().into_iter().filter(|h| h.run.is_none());
         let dead = |holder: &Holder| {
-            let file = File::open(self.dir.join(holder.name()));
-            file.is_ok_and(|file| file.try_lock().is_ok())
+            let path = self.dir.join(holder.name());
+            path.exists() && !is_locked(&path)
         };
         processes
             .filter(dead)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IoContext, open_to_append};
+use super::{IoContext, is_locked, open_to_append};
 use crate::protocol::{Baseline, Claimant, Cleaning, DbName, RunDir, RunDirError, open_lock};
 
 /// The state of a database of the run.
@@ -207,19 +207,15 @@ impl<'a> Entries<'a> {
 
     /// Whether a process holds the entry's `flock`, so that its claimant lives.
     pub fn is_held(&self, state: EntryState, name: &DbName) -> bool {
-        let file = File::open(self.path(state, &name.to_string()));
-        file.is_ok_and(|file| file.try_lock_shared().is_err())
+        is_locked(&self.path(state, &name.to_string()))
     }
 
     /// Changes the state of the leased databases of dead claimants, and returns their names.
     pub fn move_abandoned(&self, to: EntryState) -> Vec<DbName> {
         let mut abandoned = self.list(EntryState::Leased);
         abandoned.retain(|name| {
-            let file = File::open(self.path(EntryState::Leased, &name.to_string()));
-            // Held during the move, so that no two processes handle the same entry.
-            file.is_ok_and(|file| {
-                file.try_lock().is_ok() && self.move_entry(name, EntryState::Leased, to)
-            })
+            // Of several processes that do this, one wins the rename.
+            !self.is_held(EntryState::Leased, name) && self.move_entry(name, EntryState::Leased, to)
         });
         abandoned
     }

@@ -157,6 +157,12 @@ pub fn open_lock(path: &Path) -> Result<File, RunDirError> {
         .at("open", path)
 }
 
+/// Whether a process holds a file's `flock` exclusive; `false` if there is no such file. The check takes the lock shared for a moment, so checks do not see
+/// each other. Locks that live processes hold shared can only be checked with an exclusive attempt: see [`RunDir::fence`].
+pub fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock_shared().is_err())
+}
+
 fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).open(path)
 }

@@ -4,10 +4,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::entries::{baseline_line, list_templates, parse_baseline};
 use super::file::RUN_JSON;
-use super::{IoContext, uid};
+use super::{IoContext, is_locked, uid};
 use crate::address::Address;
 use crate::protocol::{
     Baseline, DbName, Entries, EntryState, Gate, PROTOCOL, Profile, ReuseCounts, ReuseEvent,
@@ -23,6 +24,9 @@ const SHARED: &str = "shared";
 const SHARED_LOCK: &str = "shared.lock";
 const PROFILE: &str = "profile";
 const REUSE: &str = "reuse";
+
+/// How long to wait for checks of other processes, which take microseconds.
+const CHECKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A run directory whose lock this process holds shared.
 #[derive(Debug)]
@@ -54,11 +58,10 @@ impl RunDir {
     /// [`RunDirError::Gone`] if the directory has been removed or is being removed.
     pub fn join(path: &Path) -> Result<Self, RunDirError> {
         match Self::join_once(path) {
-            // A process that only checks whether the run is alive holds its lock briefly, under the gate.
-            Err(RunDirError::Gone { .. }) => {
-                if path.exists() {
-                    drop(Runtime::containing(path).gate()?);
-                }
+            // A process that only checks whether the run is alive holds its lock briefly, under the gate. So the second attempt is under the gate, too:
+            // after it, another process might check.
+            Err(RunDirError::Gone { .. }) if path.exists() => {
+                let _gate = Runtime::containing(path).gate()?;
                 Self::join_once(path)
             }
             result => result,
@@ -114,8 +117,9 @@ impl RunDir {
         &self.path
     }
 
-    /// Tries to take the lock of a run directory exclusive. `None`: a process of the run is alive, or the directory is gone.
-    pub fn fence(path: &Path) -> Result<Option<DeadRunDir>, RunDirError> {
+    /// Tries to take the lock of a run directory exclusive. `None`: a process of the run is alive, or the directory is gone. Only under the gate, so that
+    /// no process that joins, and no other check, takes this attempt for a sweep.
+    pub fn fence(_gate: &Gate, path: &Path) -> Result<Option<DeadRunDir>, RunDirError> {
         let lock_path = path.join(LOCK);
         if fs::symlink_metadata(path).is_err() {
             return Ok(None);
@@ -289,16 +293,18 @@ impl RunDir {
         self.try_lock_file(SHARED_LOCK)
     }
 
-    /// Takes the lock of the run's keeper; `None` if the run has a keeper.
+    /// Takes the lock of the run's keeper; `None` if the run has a keeper. Waits for processes that only check whether there is one.
     pub fn lock_keeper(&self) -> Result<Option<File>, RunDirError> {
-        // A process that only checks for a keeper holds the lock briefly.
-        for _ in 0..5 {
+        let started = Instant::now();
+        loop {
             if let Some(lock) = self.try_lock_file(KEEPER_LOCK)? {
                 return Ok(Some(lock));
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            if self.has_keeper() || started.elapsed() > CHECKS_TIMEOUT {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(None)
     }
 
     /// Stores the keeper's process id. From now on it ends the run when it receives SIGTERM.
@@ -324,8 +330,7 @@ impl RunDir {
 
     /// Whether the run has a keeper. Not called on the fast path.
     pub fn has_keeper(&self) -> bool {
-        let path = self.path.join(KEEPER_LOCK);
-        File::open(path).is_ok_and(|file| file.try_lock_shared().is_err())
+        is_locked(&self.path.join(KEEPER_LOCK))
     }
 }
 

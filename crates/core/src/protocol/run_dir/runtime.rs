@@ -117,8 +117,8 @@ impl Runtime {
 
     /// The `run.json` of each run that is alive on this host.
     pub fn alive(&self) -> Result<Vec<RunFile>, RunDirError> {
-        let _gate = self.gate()?;
-        let alive = |run: &RunId| self.presence(run) == Presence::Alive;
+        let gate = self.gate()?;
+        let alive = |run: &RunId| self.presence(&gate, run) == Presence::Alive;
         let runs = self.runs().into_iter().filter(alive);
         Ok(runs
             .filter_map(|run| RunDir::peek(&self.run_path(&run)))
@@ -135,11 +135,11 @@ impl Runtime {
     }
 
     /// Whether a process of the run is alive on this host.
-    pub fn presence(&self, run: &RunId) -> Presence {
+    pub fn presence(&self, gate: &Gate, run: &RunId) -> Presence {
         let path = self.run_path(run);
         match fs::symlink_metadata(&path) {
             Err(_) => Presence::Unknown,
-            Ok(_) => match RunDir::fence(&path) {
+            Ok(_) => match RunDir::fence(gate, &path) {
                 Ok(Some(_)) => Presence::Dead,
                 _ => Presence::Alive,
             },

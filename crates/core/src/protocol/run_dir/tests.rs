@@ -1,4 +1,5 @@
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::*;
@@ -100,15 +101,17 @@ fn a_run_is_alive_while_a_process_holds_its_lock() {
     let (_dir, runtime) = runtime();
     let run = run("alive");
     let dir = create(&runtime, &run);
-    assert_eq!(runtime.presence(&run), Presence::Alive);
+    assert_eq!(presence(&runtime, &run), Presence::Alive);
     let second = RunDir::join(dir.path()).expect("the run lives");
     drop(dir);
-    assert_eq!(runtime.presence(&run), Presence::Alive);
+    assert_eq!(presence(&runtime, &run), Presence::Alive);
     drop(second);
-    assert_eq!(runtime.presence(&run), Presence::Dead);
-    let fence = RunDir::fence(&runtime.run_path(&run))
+    assert_eq!(presence(&runtime, &run), Presence::Dead);
+    let gate = runtime.gate().expect("the gate");
+    let fence = RunDir::fence(&gate, &runtime.run_path(&run))
         .expect("no error")
         .expect("the run is dead");
+    drop(gate);
     assert!(matches!(
         RunDir::join(&runtime.run_path(&run)),
         Err(RunDirError::Gone { .. })
@@ -116,11 +119,100 @@ fn a_run_is_alive_while_a_process_holds_its_lock() {
     fence
         .remove(&runtime.gate().expect("the gate"))
         .expect("removed");
-    assert_eq!(runtime.presence(&run), Presence::Unknown);
+    assert_eq!(presence(&runtime, &run), Presence::Unknown);
     assert!(matches!(
         RunDir::join(&runtime.run_path(&run)),
         Err(RunDirError::Gone { .. })
     ));
+}
+
+fn presence(runtime: &Runtime, run: &RunId) -> Presence {
+    runtime.presence(&runtime.gate().expect("the gate"), run)
+}
+
+/// Checks from other threads, for as long as `task` runs.
+fn while_others(check: impl Fn() + Sync, task: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    check();
+                }
+            });
+        }
+        let task = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
+        done.store(true, Ordering::Relaxed);
+        task.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn checks_do_not_make_a_run_look_dead_to_a_process_that_joins() {
+    let (_dir, runtime) = runtime();
+    let run = run("probed");
+    // Between two tests of a run without keeper, no process holds its lock.
+    let path = create(&runtime, &run).path().to_path_buf();
+    // Each check takes a moment, and the next one waits for the gate already.
+    let check = || {
+        let gate = runtime.gate().expect("the gate");
+        let lock = RunDir::fence(&gate, &path).expect("no error");
+        std::thread::yield_now();
+        drop(lock);
+    };
+    while_others(check, || {
+        for attempt in 0..3000 {
+            if let Err(error) = RunDir::join(&path) {
+                panic!("attempt {attempt}: {error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn checks_do_not_keep_a_keeper_from_its_lock() {
+    let (_dir, runtime) = runtime();
+    let dir = create(&runtime, &run("probed"));
+    drop(dir.lock_keeper().expect("no error").expect("the file"));
+    // Overlapping checks hold the lock shared without a gap.
+    let checks = |path: &Path| {
+        let file = fs::File::open(path).expect("the file");
+        file.lock_shared().expect("a shared lock");
+        file
+    };
+    let path = dir.path().join("keeper.lock");
+    let held = std::sync::Mutex::new(Some(checks(&path)));
+    let (started, seen) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (held, path) = (&held, &path);
+        scope.spawn(move || {
+            let () = seen.recv().expect("a signal");
+            // More than the few milliseconds that one check may take on a busy machine.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_millis(100) {
+                let next = checks(path);
+                *held.lock().expect("not poisoned") = Some(next);
+            }
+            held.lock().expect("not poisoned").take();
+        });
+        started.send(()).expect("a thread");
+        let lock = dir.lock_keeper().expect("no error");
+        assert!(lock.is_some(), "only checks held the lock");
+    });
+}
+
+#[test]
+fn a_check_of_an_entry_does_not_hide_an_abandoned_claim() {
+    let (_dir, runtime) = runtime();
+    let run = run("checked");
+    let dir = create(&runtime, &run);
+    let name = clone(&run);
+    dir.offer(&name, None).expect("an entry");
+    drop(dir.claim(0).expect("one is ready"));
+    let path = dir.entries_dir(EntryState::Leased).join(name.to_string());
+    let check = fs::File::open(path).expect("the entry");
+    check.lock_shared().expect("a shared lock");
+    assert_eq!(dir.entries().move_abandoned(EntryState::Failed), [name]);
 }
 
 #[test]
@@ -130,7 +222,7 @@ fn a_run_ends_only_after_its_last_process() {
     let keeper = create(&runtime, &run);
     let test = RunDir::join(keeper.path()).expect("the run lives");
     let keeper = keeper.end().expect_err("a test lives");
-    assert_eq!(runtime.presence(&run), Presence::Alive);
+    assert_eq!(presence(&runtime, &run), Presence::Alive);
     drop(test);
     keeper.end().expect("no other process");
 }
