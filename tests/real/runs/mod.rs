@@ -3,6 +3,7 @@
 pub mod kept;
 pub mod kills;
 pub mod lives;
+pub mod maintenance_databases;
 pub mod namespaces;
 pub mod pollution;
 pub mod reuse;

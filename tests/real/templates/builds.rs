@@ -122,7 +122,7 @@ fn the_sweep_says_which_templates_it_drops() {
 }
 
 /// Says in a template's comment that it was last used then.
-fn age(server: &Server, template: &str, used_at: u64) {
+pub fn age(server: &Server, template: &str, used_at: u64) {
     let sql = format!(
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{template}'"
     );

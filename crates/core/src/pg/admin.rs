@@ -13,8 +13,6 @@ use tokio::time::timeout;
 use crate::address::Address;
 use crate::pg::connect::{ATTEMPT_TIMEOUT, RetryLimits, connect, lock_session};
 use crate::pg::error::{Context, PgError};
-use crate::pg::lock::LockKey;
-use crate::pg::sql::NO_IDLE_TIMEOUT;
 use crate::platform::disk;
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
@@ -124,105 +122,6 @@ impl Admin {
             })
         });
         read.context(|| context.to_owned())
-    }
-
-    /// Takes locks shared; waits for each.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn lock_shared(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
-        let locks: String = keys
-            .iter()
-            .map(|k| format!("SELECT pg_advisory_lock_shared({});", k.as_i64()))
-            .collect();
-        let sql = format!("{NO_IDLE_TIMEOUT}{locks}");
-        self.run(sql, || "take the run lock".to_owned()).await
-    }
-
-    /// Tries to take a lock shared. `false`: another session holds it exclusive.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn try_lock_shared(&mut self, key: LockKey) -> Result<bool, PgError> {
-        self.try_lock_with("pg_try_advisory_lock_shared", key).await
-    }
-
-    /// Tries to take a lock exclusive. `false`: another session holds it.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn try_lock(&mut self, key: LockKey) -> Result<bool, PgError> {
-        self.try_lock_with("pg_try_advisory_lock", key).await
-    }
-
-    /// Takes a lock exclusive; waits for it.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn lock(&mut self, key: LockKey) -> Result<(), PgError> {
-        let sql = format!("SELECT pg_advisory_lock({})", key.as_i64());
-        self.run(sql, || "wait for a lock".to_owned()).await
-    }
-
-    /// Releases a lock that is held exclusive.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn unlock(&mut self, key: LockKey) -> Result<(), PgError> {
-        let sql = format!("SELECT pg_advisory_unlock({})", key.as_i64());
-        self.run(sql, || "release a lock".to_owned()).await
-    }
-
-    /// Releases a lock that is held shared.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn unlock_shared(&mut self, key: LockKey) -> Result<(), PgError> {
-        let sql = format!("SELECT pg_advisory_unlock_shared({})", key.as_i64());
-        self.run(sql, || "release a lock".to_owned()).await
-    }
-
-    async fn try_lock_with(&mut self, function: &str, key: LockKey) -> Result<bool, PgError> {
-        let sql = format!("SELECT {function}({}) AS acquired", key.as_i64());
-        self.value(sql, "take a lock").await
-    }
-
-    /// The sessions that hold a lock: application name, process id and client address of each.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn lock_holders(&mut self, key: LockKey) -> Result<Vec<String>, PgError> {
-        let (high, low) = (key.as_i64() >> 32, key.as_i64() & 0xffff_ffff);
-        let sql = format!(
-            "SELECT concat_ws(' ', '`' || coalesce(a.application_name, '?') || '`', '(backend ' || l.pid || ')', \
-               'on ' || a.client_addr::text) AS holder \
-             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-               AND l.classid = {high} AND l.objid = {low} \
-               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        );
-        let rows = self.rows(sql, "list the holders of a lock").await?;
-        rows.iter()
-            .map(|row| row.try_get("holder"))
-            .collect::<Result<_, _>>()
-            .context(|| "list the holders of a lock".to_owned())
-    }
-
-    /// Ends the other sessions that hold this lock shared. Those of another role are left alone.
-    ///
-    /// # Errors
-    /// The statement failed.
-    pub async fn end_shared_holders(&mut self, key: LockKey) -> Result<(), PgError> {
-        let (high, low) = (key.as_i64() >> 32, key.as_i64() & 0xffff_ffff);
-        let sql = format!(
-            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ShareLock' AND l.objsubid = 1 \
-               AND l.classid = {high} AND l.objid = {low} AND a.pid <> pg_backend_pid() \
-               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-               AND pg_has_role(a.usesysid, 'USAGE')"
-        );
-        self.run(sql, || "end the sessions that hold a lock".to_owned())
-            .await
     }
 
     /// Checks that the session, and with it every lock, still exists.

@@ -8,7 +8,8 @@ use sqlx::{Error as Sqlx, Row};
 
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
-use crate::pg::lock::LockKey;
+use crate::pg::lock::{LockKey, held_elsewhere, is_held_elsewhere};
+use crate::pg::obstacles::{self, Purpose};
 use crate::pg::sql::{identifier, literal};
 use crate::protocol::{DbName, Kind, Namespace, Strategy};
 use crate::sqlstate;
@@ -79,9 +80,18 @@ impl Admin {
             .map(|k| format!("SELECT pg_advisory_lock_shared({})::text;", k.as_i64()))
             .collect();
         let names: Vec<String> = names.iter().map(|n| literal(&n.to_string())).collect();
-        let condition = format!("d.datname IN ({})", names.join(","));
-        sql.push_str(&database_query(&condition, false));
-        let rows = self.rows(sql, "find the template").await?;
+        let find = database_query(&format!("d.datname IN ({})", names.join(",")), false);
+        if !locks.is_empty() {
+            sql.push_str(&held_elsewhere(locks, true));
+            sql.push(';');
+        }
+        sql.push_str(&find);
+        let mut rows = self.rows(sql, "find the template").await?;
+        if is_held_elsewhere(&rows) {
+            // A collector may have dropped it meanwhile.
+            self.wait_for_removal(locks).await?;
+            rows = self.rows(find, "find the template").await?;
+        }
         rows.iter()
             .filter(|row| row.try_get_raw("datname").is_ok())
             .filter_map(read_database)

@@ -65,6 +65,18 @@ pub enum PgError {
         /// The error of sqlx.
         source: Sqlx,
     },
+    /// A process with another maintenance database holds a lock of a run or template exclusive.
+    #[error(
+        "waited {} s for {holders}, which removes the databases of a run or a template; if its process hangs, end it \
+         (`pg_terminate_backend`)",
+        waited.as_secs()
+    )]
+    Locked {
+        /// The sessions that hold the lock.
+        holders: String,
+        /// How long the wait took.
+        waited: Duration,
+    },
     /// A statement failed for a reason with a remedy of its own, such as a full disk.
     #[error("{cause}; {remedy}")]
     WithRemedy {

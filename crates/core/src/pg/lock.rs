@@ -1,12 +1,23 @@
 //! Advisory locks: the run lock (a run's liveness lock), the build lock, and the locks of templates.
 //!
-//! All sessions take them in the same maintenance database, because an advisory lock belongs to a database, and on direct
-//! connections, because it belongs to a session. Keys are never negative: `pg_locks` shows their halves as oids. A crash frees the
-//! locks with the session. A collision of two shared locks only delays a sweep.
+//! An advisory lock belongs to a database, and the users of one server may have different maintenance databases. So a process first takes a lock in its
+//! own, and then looks for the same key in `pg_locks`, which shows those of all databases. Of two processes that do both at once, at least one sees the
+//! other and gives way. A lock also belongs to a session, so connections are direct. Keys are never negative: `pg_locks` shows their halves as oids. A
+//! crash frees the locks with the session. A collision of two shared locks only delays a sweep.
+
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
+use crate::pg::admin::Admin;
+use crate::pg::error::{Context, PgError, backoff};
+use crate::pg::sql::NO_IDLE_TIMEOUT;
 use crate::protocol::{DbName, Namespace, RunId};
+
+/// How long to wait for a process with another maintenance database that removes a run or drops a template.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The key of an advisory lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +56,221 @@ impl LockKey {
         // Both halves are below 2^31.
         Self(number & 0x7fff_ffff_7fff_ffff)
     }
+}
+
+/// The rows of `pg_locks` that show a session with one of these locks, in any database.
+fn held(keys: &[LockKey]) -> String {
+    let halves = |key: &LockKey| {
+        let (high, low) = (key.0 >> 32, key.0 & 0xffff_ffff);
+        format!("(l.classid = {high} AND l.objid = {low})")
+    };
+    let keys: Vec<String> = keys.iter().map(halves).collect();
+    format!(
+        "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND ({})",
+        keys.join(" OR ")
+    )
+}
+
+/// The query whether a session in another database has one of these locks; with `exclusive`, only one that has it exclusive counts.
+pub(super) fn held_elsewhere(keys: &[LockKey], exclusive: bool) -> String {
+    let mode = if exclusive {
+        "AND l.mode = 'ExclusiveLock'"
+    } else {
+        ""
+    };
+    format!(
+        "SELECT EXISTS (SELECT FROM pg_locks l WHERE {} {mode} \
+           AND l.database <> (SELECT oid FROM pg_database WHERE datname = current_database()))::text AS elsewhere",
+        held(keys)
+    )
+}
+
+/// Whether a query of [`held_elsewhere`] among others found a session.
+pub(super) fn is_held_elsewhere(rows: &[PgRow]) -> bool {
+    rows.iter().any(|row| is_true(row, "elsewhere"))
+}
+
+fn is_true(row: &PgRow, column: &str) -> bool {
+    row.try_get::<&str, _>(column)
+        .is_ok_and(|text| text == "true")
+}
+
+impl Admin {
+    /// Takes locks shared; waits for each.
+    ///
+    /// # Errors
+    /// The statement failed, or a process with another maintenance database holds one exclusive for long.
+    pub async fn lock_shared(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
+        let locks: String = keys
+            .iter()
+            .map(|k| format!("SELECT pg_advisory_lock_shared({});", k.as_i64()))
+            .collect();
+        let elsewhere = held_elsewhere(keys, true);
+        let sql = format!("{NO_IDLE_TIMEOUT}{locks}{elsewhere}");
+        let rows = self.rows(sql, "take the run lock").await?;
+        if is_held_elsewhere(&rows) {
+            self.wait_for_removal(keys).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no session in another database holds one of these locks exclusive. This session holds them shared.
+    ///
+    /// # Errors
+    /// A statement failed, or the wait took too long.
+    pub(super) async fn wait_for_removal(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
+        let started = Instant::now();
+        let context = "wait for a lock";
+        for attempt in 0.. {
+            let sql = held_elsewhere(keys, true);
+            if !is_held_elsewhere(&self.rows(sql, context).await?) {
+                break;
+            }
+            if started.elapsed() > REMOVAL_TIMEOUT {
+                let mut holders = Vec::new();
+                for key in keys {
+                    holders.extend(self.lock_holders(*key).await?);
+                }
+                return Err(PgError::Locked {
+                    holders: holders.join(", "),
+                    waited: started.elapsed(),
+                });
+            }
+            tokio::time::sleep(backoff(attempt)).await;
+        }
+        Ok(())
+    }
+
+    /// Tries to take a lock shared. `false`: another session holds it exclusive.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn try_lock_shared(&mut self, key: LockKey) -> Result<bool, PgError> {
+        let acquired = self.try_lock_with("pg_try_advisory_lock_shared", key, true);
+        Ok(match acquired.await? {
+            TryLock::Acquired => true,
+            TryLock::Refused => false,
+            TryLock::HeldElsewhere => {
+                self.unlock_shared(key).await?;
+                false
+            }
+        })
+    }
+
+    /// Tries to take a lock exclusive. `false`: another session holds it.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn try_lock(&mut self, key: LockKey) -> Result<bool, PgError> {
+        let acquired = self.try_lock_with("pg_try_advisory_lock", key, false);
+        Ok(match acquired.await? {
+            TryLock::Acquired => true,
+            TryLock::Refused => false,
+            TryLock::HeldElsewhere => {
+                self.unlock(key).await?;
+                false
+            }
+        })
+    }
+
+    /// Takes a lock exclusive; waits for it.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn lock(&mut self, key: LockKey) -> Result<(), PgError> {
+        for attempt in 0.. {
+            let sql = format!(
+                "SELECT pg_advisory_lock({}); {}",
+                key.as_i64(),
+                held_elsewhere(&[key], false)
+            );
+            if !is_held_elsewhere(&self.rows(sql, "wait for a lock").await?) {
+                break;
+            }
+            self.unlock(key).await?;
+            tokio::time::sleep(backoff(attempt)).await;
+        }
+        Ok(())
+    }
+
+    /// Releases a lock that is held exclusive.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn unlock(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!("SELECT pg_advisory_unlock({})", key.as_i64());
+        self.run(sql, || "release a lock".to_owned()).await
+    }
+
+    /// Releases a lock that is held shared.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn unlock_shared(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!("SELECT pg_advisory_unlock_shared({})", key.as_i64());
+        self.run(sql, || "release a lock".to_owned()).await
+    }
+
+    async fn try_lock_with(
+        &mut self,
+        function: &str,
+        key: LockKey,
+        exclusive: bool,
+    ) -> Result<TryLock, PgError> {
+        let sql = format!(
+            "SELECT {function}({})::text AS acquired; {}",
+            key.as_i64(),
+            held_elsewhere(&[key], exclusive)
+        );
+        let rows = self.rows(sql, "take a lock").await?;
+        let acquired = rows.first().is_some_and(|row| is_true(row, "acquired"));
+        Ok(match (acquired, is_held_elsewhere(&rows)) {
+            (false, _) => TryLock::Refused,
+            (true, false) => TryLock::Acquired,
+            (true, true) => TryLock::HeldElsewhere,
+        })
+    }
+
+    /// The sessions that hold a lock, in any database: application name, process id and client address of each.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn lock_holders(&mut self, key: LockKey) -> Result<Vec<String>, PgError> {
+        let sql = format!(
+            "SELECT concat_ws(' ', '`' || coalesce(a.application_name, '?') || '`', '(backend ' || l.pid || ')', \
+               'on ' || a.client_addr::text) AS holder \
+             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {}",
+            held(&[key])
+        );
+        let rows = self.rows(sql, "list the holders of a lock").await?;
+        rows.iter()
+            .map(|row| row.try_get("holder"))
+            .collect::<Result<_, _>>()
+            .context(|| "list the holders of a lock".to_owned())
+    }
+
+    /// Ends the other sessions that hold this lock shared, in any database. Those of another role are left alone.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn end_shared_holders(&mut self, key: LockKey) -> Result<(), PgError> {
+        let sql = format!(
+            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+             WHERE {} AND l.mode = 'ShareLock' AND a.pid <> pg_backend_pid() AND pg_has_role(a.usesysid, 'USAGE')",
+            held(&[key])
+        );
+        self.run(sql, || "end the sessions that hold a lock".to_owned())
+            .await
+    }
+}
+
+/// The outcome of an attempt to take a lock.
+enum TryLock {
+    Acquired,
+    /// Another session in this database holds it.
+    Refused,
+    /// Acquired, but a session in another database holds it, too.
+    HeldElsewhere,
 }
 
 #[cfg(test)]
