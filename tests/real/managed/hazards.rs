@@ -82,6 +82,46 @@ fn data_that_was_deleted_while_it_was_stopped_is_made_anew() {
 }
 
 #[test]
+fn data_that_lack_a_file_are_set_aside() {
+    let project = project();
+    let template = project.prepared();
+    let dir = project.managed_dir().expect("a managed server");
+    let (data, aside) = (dir.join("data"), dir.join("data.damaged"));
+    for file in ["PG_VERSION", "global/pg_control"] {
+        project.run("server stop").code(0);
+        fs::remove_file(data.join(file)).expect("a file");
+        let outcome = project.run("prepare");
+        outcome.code(0).says(&[
+            &format!("{template} built"),
+            &format!("files are missing in `{}`", data.display()),
+            &format!("`{}`", aside.display()),
+            "`server.state_dir`",
+        ]);
+        assert!(aside.join("postgresql.conf").is_file());
+        assert!(!aside.join(file).exists());
+        project.run("prepare").code(0).never_says("missing");
+    }
+}
+
+#[test]
+fn a_server_that_runs_goes_on_without_a_file() {
+    let project = project();
+    let template = project.prepared();
+    let pid = pid_of_server(&project);
+    let dir = project.managed_dir().expect("a managed server");
+    let options = PgConnectOptions::new_without_pgpass()
+        .socket(dir.join("s"))
+        .username("postgres")
+        .database("postgres");
+    let mut session = Session::open(&options);
+    fs::remove_file(dir.join("data/PG_VERSION")).expect("a file");
+    let outcome = project.run("prepare");
+    outcome.code(0).says(&[&format!("{template} current")]);
+    assert_eq!(pid_of_server(&project), pid);
+    assert_eq!(session.column("SELECT 'still here'"), ["still here"]);
+}
+
+#[test]
 fn data_that_is_damaged_is_named_with_the_remedy() {
     let project = project();
     project.prepared();
@@ -90,7 +130,7 @@ fn data_that_is_damaged_is_named_with_the_remedy() {
         .managed_dir()
         .expect("a managed server")
         .join("data");
-    fs::remove_file(data.join("global/pg_control")).expect("a file");
+    fs::write(data.join("global/pg_control"), "").expect("a file");
     let remedy = format!("remove `{}`", data.display());
     let outcome = project.run("prepare");
     outcome

@@ -110,6 +110,27 @@ impl Local {
         })
     }
 
+    /// Renames a data directory that lacks files to `data.damaged`, because programs that clean up the temp directory remove old files one by one. No
+    /// server runs on it. The last one that was set aside is removed.
+    pub(super) fn set_damaged_cluster_aside(&self) -> Result<(), LocalError> {
+        let (data, aside) = (self.data(), self.dir().join("data.damaged"));
+        let is_empty = fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none());
+        if is_empty {
+            return Ok(());
+        }
+        if aside.exists() {
+            fs::remove_dir_all(&aside).at("remove", &aside)?;
+        }
+        fs::rename(&data, &aside).at("rename", &data)?;
+        tracing::warn!(
+            "creating a new cluster: files are missing in `{}`, perhaps because a program removes old files there; it is now `{}` until it is \
+             removed; to avoid this, set `server.state_dir` to a directory that nothing cleans up",
+            data.display(),
+            aside.display()
+        );
+        Ok(())
+    }
+
     /// Removes the data directory. The server must not run.
     pub(super) fn remove_cluster(&self) -> Result<(), LocalError> {
         let data = self.data();

@@ -6,7 +6,8 @@
 //! `prepare` finds it within milliseconds.
 //!
 //! A crash leaves a `data.new` of an interrupted initdb or copy, which the next start removes; or a data directory with a stale
-//! `postmaster.pid`, which PostgreSQL removes when it starts. If another program has that process id now, we remove the file.
+//! `postmaster.pid`, which PostgreSQL removes when it starts. If another program has that process id now, we remove the file. A data directory that
+//! lacks files becomes `data.damaged`.
 
 mod cache;
 mod cluster;
@@ -164,9 +165,10 @@ impl Local {
         &self.binaries
     }
 
-    /// Whether it accepts connections and has a data directory.
+    /// Whether it accepts connections and has its data. Its pid file suffices for that: a program that cleans up the temp directory may have removed other
+    /// files, but others use the server.
     pub fn runs(&self) -> bool {
-        self.answers() && self.has_cluster()
+        self.answers() && (self.has_cluster() || self.running_pid().is_some())
     }
 
     /// Whether a process listens on its socket. The checks ensure that only the server's user could create the socket.
@@ -176,8 +178,12 @@ impl Local {
             && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
 
+    /// Whether the data directory has the files without which no server starts.
     fn has_cluster(&self) -> bool {
-        self.data().join("PG_VERSION").is_file()
+        let data = self.data();
+        ["PG_VERSION", "global/pg_control"]
+            .iter()
+            .all(|file| data.join(file).is_file())
     }
 
     /// The running server, if it accepts connections.
@@ -203,6 +209,7 @@ impl Local {
         let origin = if self.has_cluster() {
             ClusterOrigin::Existing
         } else {
+            self.set_damaged_cluster_aside()?;
             self.create_cluster(self.cache)?
         };
         match (self.launch(deadline), origin) {

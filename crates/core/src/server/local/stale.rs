@@ -29,7 +29,7 @@ impl Local {
     /// Waits for a server that is stopping: it no longer listens, but uses the data directory until it ends. Ends processes that lost
     /// their data directory or postmaster.
     pub(super) fn wait_for_previous_server(&self, deadline: Instant) -> Result<(), LocalError> {
-        while let Some(pid) = self.running_pid().filter(|_| self.has_cluster()) {
+        while let Some(pid) = self.running_pid() {
             if Instant::now() > deadline {
                 return Err(self.start_error(format!(
                     "process {pid} uses its data directory, but neither answers nor ends; stop it"
