@@ -102,6 +102,31 @@ fn a_small_tmpfs_is_not_chosen() {
     outcome.code(0).says(&[&place]);
 }
 
+#[test]
+fn a_directory_that_the_servers_user_may_not_enter_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut project = project();
+    let closed = project.beside("closed");
+    fs::create_dir(&closed).expect("a folder");
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("its mode");
+    let state = closed.join("s");
+    project.set("KAPSEL_TESTDB_SERVER_STATE_DIR", &state.to_string_lossy());
+    // `initdb` fails the first time; with a cluster from the cache, the server.
+    for _ in 0..2 {
+        project.run("prepare").code(4).says(&[
+            "`postgres`",
+            &format!("may not enter `{}` (mode 700)", closed.display()),
+            "`server.state_dir`",
+            &format!("chmod o+x {}", closed.display()),
+        ]);
+    }
+    fs::set_permissions(&closed, Permissions::from_mode(0o711)).expect("its mode");
+    project.run("prepare").code(0);
+    project.run("server stop").code(0);
+}
+
 /// A user's own folders below a shared one, and a program that is theirs to run.
 fn as_user(project: &Project, uid: u32, shared: &Path, words: &str) -> Command {
     let home = shared.join(format!("home-{uid}"));

@@ -44,6 +44,24 @@ pub enum LocalError {
         /// The reason.
         why: &'static str,
     },
+    /// Root runs the server as a user who may not enter a directory.
+    #[error(
+        "root runs the managed server as `{user}`, who may not enter `{}` (mode {mode:o}), but `{}` is there; set `{setting}` to a directory that \
+         this user may enter, or run `chmod o+x {}`",
+        directory.display(), path.display(), directory.display()
+    )]
+    Closed {
+        /// The server's user.
+        user: String,
+        /// The directory.
+        directory: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// What is below it, or the directory itself.
+        path: PathBuf,
+        /// The setting that names another place.
+        setting: &'static str,
+    },
     /// The socket's path is too long.
     #[error(
         "the socket path `{}` is longer than the {SOCKET_PATH_MAX} bytes that a unix socket allows; set `server.state_dir` to a shorter path",

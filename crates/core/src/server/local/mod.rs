@@ -9,6 +9,7 @@
 //! `postmaster.pid`, which PostgreSQL removes when it starts. If another program has that process id now, we remove the file. A data directory that
 //! lacks files becomes `data.damaged`.
 
+mod access;
 mod cache;
 mod cluster;
 mod copy;
@@ -54,6 +55,8 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Local {
     binaries: Binaries,
     owner: Owner,
+    /// The name of the server's user if we are root.
+    run_as: String,
     state: PathBuf,
     major: String,
     cache: bool,
@@ -120,6 +123,7 @@ impl Local {
         let local = Self {
             state: state_dir.map_or_else(|| default_state(&major), Path::to_path_buf),
             owner: Owner::find(run_as)?,
+            run_as: run_as.to_owned(),
             binaries,
             major,
             cache: true,
@@ -202,6 +206,11 @@ impl Local {
         if self.runs() {
             return Ok(());
         }
+        self.start_locked(deadline)
+            .map_err(|error| self.closed_directory().unwrap_or(error))
+    }
+
+    fn start_locked(&self, deadline: Instant) -> Result<(), LocalError> {
         self.create_own_dir(&self.dir())?;
         self.create_server_dir(&self.socket_dir())?;
         self.wait_for_previous_server(deadline)?;
