@@ -7,7 +7,7 @@ use std::process::Command;
 
 use kapsel_testdb_core::platform::user_ids;
 
-use crate::support::{BINARY, Outcome, Project};
+use crate::support::{BINARY, FakeBin, Outcome, Project};
 
 fn project() -> Project {
     let project = Project::new("app");
@@ -125,6 +125,36 @@ fn a_directory_that_the_servers_user_may_not_enter_is_named() {
     fs::set_permissions(&closed, Permissions::from_mode(0o711)).expect("its mode");
     project.run("prepare").code(0);
     project.run("server stop").code(0);
+}
+
+#[test]
+fn a_new_locale_gives_a_new_cluster_instead_of_the_cached_one() {
+    let mut project = project();
+    let bin = FakeBin::of(&mut project);
+    bin.count_initdb();
+    let make_cold = |project: &Project| {
+        project.run("server stop").code(0);
+        fs::remove_dir_all(project.state_dir()).expect("the state");
+    };
+    project.prepared();
+    make_cold(&project);
+    project.prepared();
+    assert_eq!(bin.initdb_runs(), 1);
+    make_cold(&project);
+    // The script mounts another `locale`.
+    let locale = project.beside("locale");
+    fs::write(&locale, "#!/bin/sh\nprintf 'C\\nPOSIX\\nxx_XX.utf8\\n'\n").expect("a script");
+    fs::set_permissions(&locale, Permissions::from_mode(0o755)).expect("its mode");
+    project.set("LOCALE", &locale.to_string_lossy());
+    let script = r#"mount --bind "$LOCALE" /usr/bin/locale || exit 99
+        "$0" prepare; code=$?
+        "$0" server stop --force
+        exit $code"#;
+    let Some(outcome) = with_own_mounts(&project, script) else {
+        return;
+    };
+    outcome.code(0);
+    assert_eq!(bin.initdb_runs(), 2);
 }
 
 /// A user's own folders below a shared one, and a program that is theirs to run.

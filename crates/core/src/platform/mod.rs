@@ -2,6 +2,7 @@
 //! data are on disk.
 
 pub mod disk;
+mod locales;
 mod process;
 mod space;
 mod users;
@@ -11,6 +12,7 @@ use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+pub use locales::locales;
 pub use process::{
     Signal, detach, in_foreground, is_running, is_running_in, keep_on_exec, kill_group,
     process_exists, processes_in, signal,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::platform;
 use crate::server::local::cache::CacheEntry;
 use crate::server::local::error::PathContext;
 use crate::server::local::{Local, LocalError, SUPERUSER, last_lines};
@@ -70,13 +71,19 @@ impl Local {
         self.dir().join("data.new")
     }
 
-    /// The cache entry for the cluster that `initdb` creates. The version includes the minor version and the distribution's.
+    /// The cache entry for the cluster that `initdb` creates. The version includes the minor version and the distribution's. `initdb` lists the locales of
+    /// the machine as collations, with their versions.
     fn cache_entry(&self, locale: &str) -> Option<CacheEntry> {
         let version = self.binaries.version()?;
         let program = self.binaries.program("initdb");
         let initdb_options = initdb_options(locale).join(" ");
         CacheEntry::of(
-            &[&version, &program.to_string_lossy(), &initdb_options],
+            &[
+                &version,
+                &program.to_string_lossy(),
+                &initdb_options,
+                &platform::locales(),
+            ],
             self.owner,
         )
     }
