@@ -1,8 +1,10 @@
 //! Checks that need no server: configuration, runtime directory, keeper.
 
 use kapsel_testdb_core::config::{Config, FILE, file_path};
-use kapsel_testdb_core::env;
 use kapsel_testdb_core::protocol::Runtime;
+use kapsel_testdb_core::server::ServerKind;
+use kapsel_testdb_core::server::local::Local;
+use kapsel_testdb_core::{env, platform};
 
 use crate::args::unknown_key;
 use crate::commands::doctor::report::{Check, Level};
@@ -18,6 +20,7 @@ pub fn check(config: &Config) -> Vec<Check> {
         )
     }));
     checks.push(run_directory());
+    checks.extend(login_session(config));
     if !config.keeper {
         let message = "`run.keeper` is false: each test creates and drops its own database";
         let check = Check::new(Level::Slow, "keeper", message);
@@ -38,6 +41,25 @@ fn file(config: &Config) -> Check {
         ),
     };
     Check::ok("configuration", message)
+}
+
+/// systemd removes some directories when the user logs out, also those of a server that runs.
+fn login_session(config: &Config) -> Option<Check> {
+    let runtime = Runtime::open()
+        .ok()
+        .map(|runtime| runtime.path().to_path_buf());
+    let managed = ServerKind::of(&config.server) == ServerKind::Local;
+    let data = managed.then(|| Local::open(&config.server).ok()).flatten();
+    let mut places = [runtime, data.map(|local| local.dir())]
+        .into_iter()
+        .flatten();
+    let place = places.find(|place| platform::files_end_with_login(place))?;
+    let message = format!(
+        "systemd removes `{}` when the last login session of this user ends, with the runs, the managed server or the kept databases in it",
+        place.display()
+    );
+    let check = Check::new(Level::Note, "login session", message);
+    Some(check.with_fix("loginctl enable-linger"))
 }
 
 fn run_directory() -> Check {

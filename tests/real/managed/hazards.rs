@@ -122,6 +122,16 @@ fn a_server_that_runs_goes_on_without_a_file() {
 }
 
 #[test]
+fn the_directory_of_a_server_that_runs_is_locked_against_programs_that_clean_up() {
+    let project = project();
+    project.prepared();
+    let state = fs::File::open(project.state_dir()).expect("the state directory");
+    assert!(state.try_lock().is_err(), "systemd-tmpfiles would get it");
+    project.run("server stop").code(0);
+    assert!(state.try_lock().is_ok());
+}
+
+#[test]
 fn data_that_is_damaged_is_named_with_the_remedy() {
     let project = project();
     project.prepared();

@@ -3,6 +3,7 @@
 
 pub mod disk;
 mod locales;
+mod login;
 mod process;
 mod space;
 mod users;
@@ -13,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use locales::locales;
+pub use login::files_end_with_login;
 pub use process::{
     Signal, detach, in_foreground, is_running, is_running_in, keep_on_exec, kill_group,
     process_exists, processes_in, signal,

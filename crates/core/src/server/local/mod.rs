@@ -23,6 +23,7 @@ mod stale;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -292,7 +293,10 @@ impl Local {
             command.arg("-c").arg(setting);
         }
         command.stdout(log).stderr(again);
-        platform::detach(&mut command, &[]);
+        // While the server runs, systemd-tmpfiles skips a directory whose `flock` is held.
+        let state = File::open(&self.state).at("open", &self.state)?;
+        state.lock_shared().at("lock", &self.state)?;
+        platform::detach(&mut command, &[state.as_raw_fd()]);
         command
             .spawn()
             .at("run", &self.binaries.program("postgres"))
