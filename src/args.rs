@@ -84,6 +84,9 @@ impl Global {
         for (name, origin) in &config.unknown {
             printer.warn(&unknown_key(name, &origin.to_string()));
         }
+        for variable in &config.unused_variables {
+            printer.warn(&unused_variable(variable));
+        }
         Ok(config)
     }
 
@@ -116,6 +119,17 @@ pub fn unknown_key(name: &str, origin: &str) -> String {
         format!("; did you mean `{}`?", key.name)
     });
     format!("ignored the unknown key `{name}` in `{origin}`{hint}")
+}
+
+/// A message for a variable of libpq that has no effect.
+pub fn unused_variable(variable: &str) -> String {
+    let remedy = match variable {
+        "PGSERVICE" => {
+            "neither kapsel-testdb nor sqlx reads service files; put the host, the port and the user into the URL"
+        }
+        _ => "neither kapsel-testdb nor sqlx supports it; unset it, or use `sslmode` in the URL",
+    };
+    format!("ignored {variable}: {remedy}")
 }
 
 #[derive(Debug, Subcommand)]

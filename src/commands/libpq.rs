@@ -32,8 +32,8 @@ pub fn become_client<T: AsRef<OsStr>>(
     }
     command.envs(address.libpq_variables(database));
     // Stays open until the client exits. It has no name, so no other process can find it and it needs no removal.
-    let passfile = match address.passfile_line() {
-        Some(line) => Some(Runtime::open()?.unlinked_passfile(&line)?),
+    let passfile = match address.passfile_lines() {
+        Some(lines) => Some(Runtime::open()?.unlinked_passfile(&lines)?),
         None => None,
     };
     if let Some(file) = &passfile {

@@ -161,6 +161,17 @@ impl DatabaseConfig {
         self.address.tls.client_key.as_deref()
     }
 
+    /// The settings that every session starts with, as libpq's `options`: those of `PGOPTIONS`, then those of the server's URL.
+    ///
+    /// ```no_run
+    /// # fn example(db: kapsel_testdb::DatabaseConfig) {
+    /// let sets_search_path = db.options().is_some_and(|options| options.contains("search_path"));
+    /// # }
+    /// ```
+    pub fn options(&self) -> Option<&str> {
+        self.address.options.as_deref()
+    }
+
     /// A URL with all parts, including the password. Do not print it.
     ///
     /// ```no_run

@@ -6,7 +6,7 @@ use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::server::local::Local;
 use kapsel_testdb_core::{env, platform};
 
-use crate::args::unknown_key;
+use crate::args::{unknown_key, unused_variable};
 use crate::commands::doctor::report::{Check, Level};
 
 /// Checks everything that needs no server.
@@ -18,6 +18,11 @@ pub fn check(config: &Config) -> Vec<Check> {
             "configuration",
             unknown_key(name, &origin.to_string()),
         )
+    }));
+    let unused = config.unused_variables.iter();
+    checks.extend(unused.map(|variable| {
+        let message = unused_variable(variable);
+        Check::new(Level::Note, "configuration", message)
     }));
     checks.push(run_directory());
     checks.extend(login_session(config));

@@ -113,6 +113,21 @@ fn a_wrong_variable_is_named() {
             "me:hunter2@h/d",
             "expected `postgres",
         ),
+        (
+            "DATABASE_URL",
+            "postgres://me:hunter2@h/d?schema=app",
+            "the parameter `schema`",
+        ),
+        (
+            "KAPSEL_TESTDB_SERVER_ADMIN_URL",
+            "postgres://me:hunter2@h/d?port=five",
+            "`port`",
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://me:hunter2@one,two/d",
+            "several hosts",
+        ),
     ];
     for (name, value, shown) in cases {
         let project = Project::new("app");
@@ -120,6 +135,35 @@ fn a_wrong_variable_is_named() {
         outcome.code(3).says(&[name, shown]).never_says("hunter2");
         assert_eq!(outcome.stdout, "");
     }
+}
+
+#[test]
+fn a_variable_that_completes_the_url_is_checked_as_the_url_is() {
+    for (name, value) in [
+        ("PGPORT", "five"),
+        ("PGPORT", "5432,5433"),
+        ("PGSSLMODE", "verify_full"),
+    ] {
+        let project = Project::new("app");
+        let tool = project.tool("prepare").env(name, value);
+        let outcome = tool.env("DATABASE_URL", "postgres://me@h/d").run();
+        outcome.code(3).says(&[name, "DATABASE_URL", "expected"]);
+        // The URL's own values make it irrelevant.
+        let url = "postgres://me@h:5432/d?sslmode=disable";
+        let tool = project.tool("config").env(name, value);
+        tool.env("DATABASE_URL", url).run().code(0);
+    }
+}
+
+#[test]
+fn a_service_file_is_reported_as_ignored() {
+    let project = Project::new("app");
+    let tool = project.tool("config").env("PGSERVICE", "shop");
+    let outcome = tool.env("DATABASE_URL", "postgres://me@h/d").run();
+    outcome.code(0).says(&["ignored PGSERVICE", "into the URL"]);
+    // A managed server is not found through libpq's variables.
+    let tool = project.tool("config").env("PGSERVICE", "shop");
+    tool.run().code(0).never_says("PGSERVICE");
 }
 
 #[test]

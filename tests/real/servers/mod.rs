@@ -4,3 +4,4 @@ pub mod compose;
 pub mod pgbouncer;
 pub mod restart;
 pub mod tls;
+pub mod urls;

@@ -1,15 +1,16 @@
 //! Address of a server and the login for it. A password leaves this type only into a driver's options, a URL for a driver, or a passfile.
 
+mod parse;
+mod passfile;
 pub mod tls;
 
 use std::fmt;
 use std::path::PathBuf;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgConnectOptions;
-use url::Url;
 
+pub use parse::{AddressError, unused_variables};
 use tls::Tls;
 
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -17,25 +18,6 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// Why a database URL was rejected.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// The text is not a URL.
-    #[error("the database URL is not valid: {0}; expected `postgres://user@host:5432/database`")]
-    Syntax(#[from] url::ParseError),
-    /// The URL has the scheme of another database system.
-    #[error("the database URL begins with `{0}:`; expected `postgres:` or `postgresql:`")]
-    Scheme(String),
-    /// The value of `sslmode` is unknown.
-    #[error(
-        "the database URL has an unknown `sslmode={0}`; use `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`"
-    )]
-    SslMode(String),
-    /// A part of the URL is not UTF-8 after percent-decoding.
-    #[error("the {0} in the database URL is not UTF-8; percent-encode it as UTF-8")]
-    Encoding(&'static str),
-}
 
 /// A host name or the directory of a unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,118 +41,105 @@ pub struct Address {
     /// TLS parameters.
     #[serde(flatten)]
     pub tls: Tls,
+    /// The settings that every session starts with, as libpq's `options`: those of `PGOPTIONS`, then those of the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+    /// How many prepared statements sqlx caches per connection. Only sqlx knows this parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_cache_capacity: Option<usize>,
     /// Never serialized: it is stored in a passfile.
     #[serde(skip)]
     pub password: Option<String>,
 }
 
 impl Address {
-    /// Parses a URL into an address and the name of the database. Parts that the URL does not contain come from `PGHOST`, `PGPORT`, `PGUSER`,
-    /// `PGPASSWORD` and the passfile, as with libpq.
-    ///
-    /// # Errors
-    /// [`AddressError`] names the invalid part. It never repeats the URL, which may contain a password.
-    pub fn parse(text: &str) -> Result<(Self, Option<String>), AddressError> {
-        let url = Url::parse(text)?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            return Err(AddressError::Scheme(url.scheme().to_owned()));
-        }
-        let mut address = Self::from_environment();
-        if let Some(host) = url.host_str().filter(|h| !h.is_empty()) {
-            address.host = parse_host(&decode(host, "host")?);
-        }
-        address.port = url.port().unwrap_or(address.port);
-        if !url.username().is_empty() {
-            address.user = decode(url.username(), "user")?;
-        }
-        if let Some(password) = url.password() {
-            address.password = Some(decode(password, "password")?);
-        }
-        let mut database = decode(url.path().trim_start_matches('/'), "database")?;
-        for (key, value) in url.query_pairs() {
-            match &*key {
-                "host" | "hostaddr" => address.host = parse_host(&value),
-                "port" => address.port = value.parse().unwrap_or(address.port),
-                "user" => address.user = value.into_owned(),
-                "password" => address.password = Some(value.into_owned()),
-                "dbname" => database = value.into_owned(),
-                key if address.tls.set(key, &value)? => {}
-                key => tracing::debug!(parameter = key, "ignored a parameter of the database URL"),
-            }
-        }
-        Ok((address, Some(database).filter(|d| !d.is_empty())))
-    }
-
-    /// The address from libpq's environment variables, with sqlx's defaults.
-    fn from_environment() -> Self {
-        let options = PgConnectOptions::new_without_pgpass();
-        Self {
-            host: parse_host(options.get_host()),
-            port: options.get_port(),
-            user: options.get_username().to_owned(),
-            tls: Tls::from_environment(),
-            password: std::env::var("PGPASSWORD").ok(),
-        }
-    }
-
     /// The address of a server that listens on a unix socket in `directory`, without password.
     pub fn socket(directory: PathBuf, port: u16, user: &str) -> Self {
+        Self::at(Host::Socket(directory), port, user)
+    }
+
+    /// The address of a server that is reached over TCP, without TLS parameters and password.
+    pub fn tcp(host: String, port: u16, user: &str) -> Self {
+        Self::at(Host::Tcp(host), port, user)
+    }
+
+    fn at(host: Host, port: u16, user: &str) -> Self {
         Self {
-            host: Host::Socket(directory),
+            host,
             port,
             user: user.to_owned(),
             tls: Tls::default(),
+            options: parse::environment_options(),
+            statement_cache_capacity: None,
             password: None,
         }
     }
 
     /// The URL of a database without the password, for output and for drivers that read the passfile.
     pub fn url(&self, database: &str) -> String {
-        self.url_with("", database)
+        let capacity = self.statement_cache_capacity.map(|n| n.to_string());
+        let capacity = capacity.map(|n| ("statement-cache-capacity", n));
+        self.url_with("", database, capacity)
     }
 
-    /// The URL of a database with the password, for a driver that cannot read a passfile. Never print it.
+    /// The URL of a database with the password, for a driver other than sqlx that cannot read a passfile. Never print it.
     pub fn url_with_password(&self, database: &str) -> String {
+        self.url_for_driver(database, None)
+    }
+
+    /// [`Self::url_with_password`] with an `application_name`, which sessions show in `pg_stat_activity`.
+    pub fn driver_url(&self, database: &str, application: &str) -> String {
+        let application = ("application_name", application.to_owned());
+        self.url_for_driver(database, Some(application))
+    }
+
+    fn url_for_driver(
+        &self,
+        database: &str,
+        application: Option<(&'static str, String)>,
+    ) -> String {
         let password = self
             .password
             .as_deref()
             .map(|p| format!(":{}", encode(p)))
             .unwrap_or_default();
-        self.url_with(&password, database)
+        self.url_with(&password, database, application)
     }
 
-    /// [`Self::url_with_password`] with an `application_name`, which sessions show in `pg_stat_activity`.
-    pub fn driver_url(&self, database: &str, application: &str) -> String {
-        let url = self.url_with_password(database);
-        let separator = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{separator}application_name={}", encode(application))
-    }
-
-    fn url_with(&self, password: &str, database: &str) -> String {
+    fn url_with(
+        &self,
+        password: &str,
+        database: &str,
+        more: Option<(&'static str, String)>,
+    ) -> String {
         let user = encode(&self.user);
-        let database = encode(database);
-        let port = self.port;
-        let tls = self.tls.query();
-        match &self.host {
-            Host::Tcp(host) if host.contains(':') => {
-                format!("postgres://{user}{password}@[{host}]:{port}/{database}{tls}")
-            }
-            Host::Tcp(host) => {
-                format!("postgres://{user}{password}@{host}:{port}/{database}{tls}")
-            }
-            Host::Socket(directory) => {
-                let directory = encode(&directory.to_string_lossy());
-                format!("postgres://{user}{password}@{directory}:{port}/{database}")
-            }
+        let host = match &self.host {
+            Host::Tcp(host) if host.contains(':') => format!("[{host}]"),
+            Host::Tcp(host) => host.clone(),
+            Host::Socket(directory) => encode(&directory.to_string_lossy()),
+        };
+        let (port, database) = (self.port, encode(database));
+        let mut url = format!("postgres://{user}{password}@{host}:{port}/{database}");
+        let options = self.options.clone().map(|options| ("options", options));
+        let parameters = self.tls().into_iter().flat_map(Tls::parameters);
+        for (n, (key, value)) in parameters.chain(options).chain(more).enumerate() {
+            url.push(if n == 0 { '?' } else { '&' });
+            url.push_str(&format!("{key}={}", encode(&value)));
+        }
+        url
+    }
+
+    /// The TLS parameters, if they count.
+    fn tls(&self) -> Option<&Tls> {
+        match self.host {
+            Host::Tcp(_) => Some(&self.tls),
+            Host::Socket(_) => None,
         }
     }
 
     /// An error message if the connection uses a TLS file that cannot be read.
     pub fn unreadable_tls_file(&self) -> Option<String> {
-        match self.host {
-            Host::Tcp(_) => self.tls.unreadable_file(),
-            Host::Socket(_) => None,
-        }
+        self.tls()?.unreadable_file()
     }
 
     /// Whether both addresses have the same [`Self::endpoint`].
@@ -212,41 +181,9 @@ impl Address {
             ("PGUSER", self.user.clone()),
             ("PGDATABASE", database.to_owned()),
         ];
-        if matches!(self.host, Host::Tcp(_)) {
-            variables.extend(self.tls.variables());
-        }
+        variables.extend(self.tls().into_iter().flat_map(Tls::variables));
+        variables.extend(self.options.clone().map(|options| ("PGOPTIONS", options)));
         variables
-    }
-
-    /// The line of a passfile that holds the password for every database of the server.
-    pub fn passfile_line(&self) -> Option<String> {
-        let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-        let password = self.password.as_deref()?;
-        Some(format!(
-            "*:{}:*:{}:{}\n",
-            self.port,
-            escape(&self.user),
-            escape(password)
-        ))
-    }
-
-    /// Reads the password from a line that [`Self::passfile_line`] wrote.
-    pub fn read_passfile_line(line: &str) -> Option<String> {
-        let mut password = String::new();
-        let (mut field, mut escaped) = (0, false);
-        for c in line.trim_end_matches('\n').chars() {
-            match c {
-                '\\' if !escaped => escaped = true,
-                ':' if !escaped && field < 4 => field += 1,
-                _ => {
-                    escaped = false;
-                    if field == 4 {
-                        password.push(c);
-                    }
-                }
-            }
-        }
-        (field == 4).then_some(password)
     }
 }
 
@@ -265,21 +202,6 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({self})")
     }
-}
-
-fn parse_host(text: &str) -> Host {
-    if text.starts_with('/') {
-        Host::Socket(text.into())
-    } else {
-        Host::Tcp(text.trim_matches(['[', ']']).to_owned())
-    }
-}
-
-fn decode(text: &str, part: &'static str) -> Result<String, AddressError> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(|t| t.into_owned())
-        .map_err(|_| AddressError::Encoding(part))
 }
 
 /// Percent-encodes a component of a URL.
@@ -338,29 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn bad_urls_name_the_part_and_never_repeat_the_password() {
-        for url in [
-            "mysql://me:hunter2@h/d",
-            "postgres://me:hunter2@h:99999/d",
-            "postgres://me:hunter2@h/d?sslmode=maybe",
-            "hunter2",
-        ] {
-            let message = Address::parse(url).expect_err("a bad URL").to_string();
-            assert!(!message.contains("hunter2"), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_passfile_line_round_trips_the_password() {
-        for password in ["plain", "with:colon", "back\\slash", "both\\:", ""] {
-            let (mut address, _) = parse("postgres://a%3Ab@h/d");
-            address.password = Some(password.to_owned());
-            let line = address.passfile_line().expect("there is a password");
-            assert_eq!(
-                Address::read_passfile_line(&line).as_deref(),
-                Some(password)
-            );
-        }
-        assert_eq!(Address::read_passfile_line("garbage"), None);
+    fn settings_of_sessions_are_in_urls_and_in_variables() {
+        let (address, _) =
+            parse("postgres://me@h/d?options[search_path]=a&statement-cache-capacity=0");
+        let options = "options=-c%20search_path%3Da";
+        let url = format!("postgres://me@h:5432/x?{options}");
+        assert_eq!(address.url_with_password("x"), url);
+        assert_eq!(
+            address.url("x"),
+            format!("{url}&statement-cache-capacity=0")
+        );
+        assert_eq!(parse(&address.url("x")).0, address);
+        let variable = ("PGOPTIONS", "-c search_path=a".to_owned());
+        assert_eq!(address.libpq_variables("x").last(), Some(&variable));
     }
 }

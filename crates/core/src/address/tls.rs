@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Error as Sqlx;
 use sqlx::postgres::PgSslMode;
 
-use crate::address::{AddressError, encode};
+use crate::address::AddressError;
 
 /// TLS parameters of a connection. Connections over a unix socket ignore them, as with libpq.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,30 +40,41 @@ pub struct Tls {
 /// Value of `sslrootcert` with which libpq uses the system's certificate authorities.
 pub const SYSTEM: &str = "system";
 
+/// The values of `sslmode`.
+pub(super) const MODES: &str =
+    "`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`";
+
 impl Tls {
-    /// Reads libpq's environment variables. An unknown mode is ignored.
-    pub fn from_environment() -> Self {
+    /// Takes the parameters that are not set from libpq's environment variables.
+    ///
+    /// # Errors
+    /// [`AddressError::Variable`] for an unknown mode: without it, the connection could be unencrypted.
+    pub fn complete_from_environment(&mut self) -> Result<(), AddressError> {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let path = |name: &str| var(name).map(PathBuf::from);
-        Self {
-            mode: var("PGSSLMODE").filter(|mode| mode.parse::<PgSslMode>().is_ok()),
-            root_cert: path("PGSSLROOTCERT"),
-            client_cert: path("PGSSLCERT"),
-            client_key: path("PGSSLKEY"),
+        if let (None, Some(mode)) = (&self.mode, var("PGSSLMODE")) {
+            if mode.parse::<PgSslMode>().is_err() {
+                return Err(AddressError::Variable("PGSSLMODE", MODES));
+            }
+            self.mode = Some(mode);
         }
+        self.root_cert = self.root_cert.take().or_else(|| path("PGSSLROOTCERT"));
+        self.client_cert = self.client_cert.take().or_else(|| path("PGSSLCERT"));
+        self.client_key = self.client_key.take().or_else(|| path("PGSSLKEY"));
+        Ok(())
     }
 
-    /// Sets a parameter of a URL. Returns `false` if it is not a TLS parameter.
+    /// Sets a parameter of a URL, by libpq's name or one of sqlx's. Returns `false` if it is not a TLS parameter.
     pub fn set(&mut self, key: &str, value: &str) -> Result<bool, AddressError> {
         match key {
-            "sslmode" => {
+            "sslmode" | "ssl-mode" => {
                 let known = value.parse::<PgSslMode>();
                 known.map_err(|_| AddressError::SslMode(value.to_owned()))?;
                 self.mode = Some(value.to_owned());
             }
-            "sslrootcert" => self.root_cert = Some(value.into()),
-            "sslcert" => self.client_cert = Some(value.into()),
-            "sslkey" => self.client_key = Some(value.into()),
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.root_cert = Some(value.into()),
+            "sslcert" | "ssl-cert" => self.client_cert = Some(value.into()),
+            "sslkey" | "ssl-key" => self.client_key = Some(value.into()),
             _ => return Ok(false),
         }
         Ok(true)
@@ -96,16 +107,9 @@ impl Tls {
         .filter_map(|(key, variable, value)| Some((key, variable, value?)))
     }
 
-    /// The parameters as the query of a URL, including `?`; empty if none is set.
-    pub fn query(&self) -> String {
-        let parts: Vec<String> = self
-            .parts()
-            .map(|(key, _, value)| format!("{key}={}", encode(&value)))
-            .collect();
-        if parts.is_empty() {
-            return String::new();
-        }
-        format!("?{}", parts.join("&"))
+    /// The parameters as those of a URL.
+    pub fn parameters(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.parts().map(|(key, _, value)| (key, value))
     }
 
     /// The parameters as libpq variables.
@@ -220,13 +224,11 @@ mod tests {
             root_cert: Some("/a b/ca.pem".into()),
             ..Tls::default()
         };
-        assert_eq!(
-            tls.query(),
-            "?sslmode=verify-full&sslrootcert=%2Fa%20b%2Fca.pem"
-        );
+        let names: Vec<_> = tls.parameters().map(|(name, _)| name).collect();
+        assert_eq!(names, ["sslmode", "sslrootcert"]);
         let names: Vec<_> = tls.variables().map(|(name, _)| name).collect();
         assert_eq!(names, ["PGSSLMODE", "PGSSLROOTCERT"]);
-        assert_eq!(Tls::default().query(), "");
+        assert_eq!(Tls::default().parameters().count(), 0);
     }
 
     #[test]

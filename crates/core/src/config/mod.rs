@@ -137,6 +137,8 @@ pub struct Config {
     pub origins: BTreeMap<&'static str, (String, Origin)>,
     /// Unknown keys and their origins.
     pub unknown: Vec<(String, Origin)>,
+    /// libpq's variables that are set, and that an adopted server would need if we were libpq.
+    pub unused_variables: Vec<&'static str>,
 }
 
 /// How to reach or start the server.

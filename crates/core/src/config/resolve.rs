@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::address::Address;
+use crate::address::{Address, unused_variables};
 use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, unknown_variables};
 use crate::config::{
@@ -62,10 +62,12 @@ impl Resolver<'_> {
                 &self.root.file_name().unwrap_or_default().to_string_lossy(),
             ),
         };
+        let server = self.server()?;
+        let is_adopted = server.adopted.is_some();
         Ok(Config {
             root: self.root.to_path_buf(),
             namespace,
-            server: self.server()?,
+            server,
             template: self.template()?,
             pool: PoolConfig {
                 max_connections: self.number("pool.max_connections", 1..=10_000)? as u32,
@@ -121,6 +123,7 @@ impl Resolver<'_> {
             spares: self.spares()?,
             origins: self.origins(),
             unknown: self.unknown(),
+            unused_variables: unused_variables().filter(|_| is_adopted).collect(),
         })
     }
 

@@ -175,11 +175,11 @@ impl RunDir {
 
     /// Writes `run.json`, and the passfiles if there are passwords.
     pub fn write(&self, file: &RunFile) -> Result<(), RunDirError> {
-        if let Some(line) = file.server.passfile_line() {
-            write_atomically(&self.passfile(), &line)?;
+        if let Some(lines) = file.server.passfile_lines() {
+            write_atomically(&self.passfile(), &lines)?;
         }
-        if let Some(line) = file.admin.as_ref().and_then(Address::passfile_line) {
-            write_atomically(&self.path.join(ADMIN_PASSFILE), &line)?;
+        if let Some(lines) = file.admin.as_ref().and_then(Address::passfile_lines) {
+            write_atomically(&self.path.join(ADMIN_PASSFILE), &lines)?;
         }
         let path = self.path.join(RUN_JSON);
         let text = serde_json::to_string_pretty(file).map_err(|e| RunDirError::Unreadable {
@@ -209,8 +209,8 @@ impl RunDir {
             )));
         }
         let password = |name: &str| {
-            let line = fs::read_to_string(self.path.join(name)).ok()?;
-            Address::read_passfile_line(&line)
+            let text = fs::read_to_string(self.path.join(name)).ok()?;
+            Address::read_passfile(&text)
         };
         file.server.password = password(PASSFILE);
         if let Some(admin) = &mut file.admin {

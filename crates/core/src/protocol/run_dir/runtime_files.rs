@@ -103,13 +103,13 @@ impl Runtime {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn unlinked_passfile(&self, line: &str) -> Result<File, RunDirError> {
+    pub fn unlinked_passfile(&self, lines: &str) -> Result<File, RunDirError> {
         let path = self.path().join(format!("pgpass.{}.tmp", random_word()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = options.open(&path).at("write", &path)?;
         fs::remove_file(&path).at("remove", &path)?;
-        file.write_all(line.as_bytes()).at("write", &path)?;
+        file.write_all(lines.as_bytes()).at("write", &path)?;
         file.seek(SeekFrom::Start(0)).at("write", &path)?;
         Ok(file)
     }

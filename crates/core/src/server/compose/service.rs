@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join;
 
-use crate::address::tls::Tls;
-use crate::address::{Address, Host};
+use crate::address::Address;
 use crate::config::ServerConfig;
 use crate::pg::PgError;
 use crate::pg::admin::{Admin, Postmaster};
@@ -34,6 +33,12 @@ pub struct Service {
     pub remote_engine: Option<String>,
 }
 
+/// The login of a service's superuser.
+struct Login {
+    user: String,
+    password: Option<String>,
+}
+
 impl Service {
     /// Its address, with the login from its environment, if it runs and publishes its port.
     ///
@@ -51,10 +56,10 @@ impl Service {
         let (Some(endpoint), Some(login)) = try_join(endpoint, self.login()).await? else {
             return Ok(None);
         };
+        let host = endpoint.host(self.remote_engine.as_deref());
         Ok(Some(Address {
-            host: Host::Tcp(endpoint.host(self.remote_engine.as_deref())),
-            port: endpoint.port,
-            ..login
+            password: login.password,
+            ..Address::tcp(host, endpoint.port, &login.user)
         }))
     }
 
@@ -91,19 +96,17 @@ impl Service {
     }
 
     /// User and password from the container's environment, as the images interpret it. POSTGRES_DB is the user's and is not used.
-    async fn login(&self) -> Result<Option<Address>, ComposeError> {
+    async fn login(&self) -> Result<Option<Login>, ComposeError> {
         let Some(text) = self.tool.exec(&self.name, &["printenv"]).await? else {
             return Ok(None);
         };
         let variables: BTreeMap<&str, &str> =
             text.lines().filter_map(|l| l.split_once('=')).collect();
         let user = self.value(&variables, "POSTGRES_USER").await?;
-        Ok(Some(Address {
-            host: Host::Tcp(String::new()),
-            port: 0,
+        let password = self.value(&variables, "POSTGRES_PASSWORD").await?;
+        Ok(Some(Login {
             user: user.unwrap_or_else(|| "postgres".to_owned()),
-            tls: Tls::default(),
-            password: self.value(&variables, "POSTGRES_PASSWORD").await?,
+            password,
         }))
     }
 

@@ -8,17 +8,7 @@ use crate::address::{Address, Host};
 pub fn of(address: &Address, database: &str) -> PgConnectOptions {
     // Parsed from the URL, so that sqlx searches the user's passfile for this server.
     let parsed: Result<PgConnectOptions, _> = address.url(database).parse();
-    // Parsing fails for a host that a URL cannot contain. The fallback uses exactly that host.
-    let mut options = parsed.unwrap_or_else(|_| {
-        let options = PgConnectOptions::new_without_pgpass()
-            .port(address.port)
-            .username(&address.user)
-            .database(database);
-        match &address.host {
-            Host::Tcp(host) => options.host(host),
-            Host::Socket(directory) => options.socket(directory),
-        }
-    });
+    let mut options = parsed.unwrap_or_else(|_| at_unusual_host(address, database));
     // Poolers reject sqlx's default, 2, and it has no effect: since PostgreSQL 12 the server's default is exact.
     options = options.extra_float_digits(None);
     options = match &address.host {
@@ -29,6 +19,21 @@ pub fn of(address: &Address, database: &str) -> PgConnectOptions {
     match &address.password {
         Some(password) => options.password(password),
         None => options,
+    }
+}
+
+/// For a host that a URL cannot contain: everything but the host, and the password of another host, comes from a URL.
+fn at_unusual_host(address: &Address, database: &str) -> PgConnectOptions {
+    let elsewhere = Address {
+        host: Host::Tcp("localhost".to_owned()),
+        ..address.clone()
+    };
+    let parsed: Result<PgConnectOptions, _> = elsewhere.url(database).parse();
+    let options = parsed.unwrap_or_else(|_| PgConnectOptions::new_without_pgpass());
+    let options = options.password("");
+    match &address.host {
+        Host::Tcp(host) => options.host(host),
+        Host::Socket(directory) => options.socket(directory),
     }
 }
 
