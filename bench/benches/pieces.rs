@@ -86,6 +86,7 @@ fn facts() -> ServerFacts {
         sessions: Sessions::default(),
         base_locale: "UTF8 C C".to_owned(),
         settings: Default::default(),
+        options: None,
     }
 }
 

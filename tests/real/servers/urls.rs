@@ -3,6 +3,7 @@
 use crate::support::{Project, ROLE, Server};
 
 const OPTIONS: &str = "options[search_path]=shop,public";
+const PGOPTIONS: &str = "-c search_path=shop,public";
 
 /// A project whose tables are in the schema that comes first in the `search_path`.
 fn project(server: &Server, query: &str) -> Project {
@@ -28,6 +29,19 @@ fn settings_in_the_url_reach_the_migrations_and_the_tests() {
         let found = seen(&project(&server, query));
         assert_eq!(found, "shop shop,public", "{query}");
     }
+}
+
+/// Migrations do something else with another `search_path`: their template must not be used.
+#[test]
+fn templates_differ_by_the_settings_of_sessions() {
+    let server = Server::start();
+    let plain = project(&server, "").prepared();
+    let with_url = project(&server, &format!("?{OPTIONS}")).prepared();
+    assert_ne!(with_url, plain);
+    let mut project = project(&server, "");
+    project.set("PGOPTIONS", PGOPTIONS);
+    assert_eq!(project.prepared(), with_url);
+    assert_eq!(seen(&project), "shop shop,public");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct ServerFacts {
     pub base_locale: String,
     /// Settings that decide how well the server suits tests.
     pub settings: Settings,
+    /// The settings that our sessions start with: [`crate::address::Address::options`].
+    pub options: Option<String>,
 }
 
 /// A server's limits on sessions, and its sessions except our administrative ones.
@@ -176,6 +178,7 @@ impl Admin {
                     .unwrap_or_default(),
                 settings: serde_json::from_str(&settings).map_err(invalid)?,
                 sessions: serde_json::from_str(&sessions).map_err(invalid)?,
+                options: self.address().options.clone(),
             })
         };
         read().context(context)

@@ -175,12 +175,15 @@ fn join_or_create(
     let address = server.admin_address.to_string();
     let namespace = config.namespace.as_str();
     let process = format!("{}-{}", std::process::id(), random_word());
-    let key = match identity {
-        Identity::Nextest(id) => RunKey::new(&["nextest", id, &address, namespace]),
-        Identity::Command | Identity::Process => {
-            RunKey::new(&["process", &process, &address, namespace])
-        }
+    let (kind, id) = match identity {
+        Identity::Nextest(id) => ("nextest", id),
+        Identity::Command | Identity::Process => ("process", &*process),
     };
+    let parts = [kind, id, &address, namespace].into_iter();
+    // All tests of a run have sessions with the same settings.
+    let options = [&server.address, &server.admin_address];
+    let options = options.into_iter().filter_map(|a| a.options.as_deref());
+    let key = RunKey::new(&parts.chain(options).collect::<Vec<_>>());
     let gate = runtime.gate()?;
     if let Some(dir) = runtime.find(&gate, &key) {
         let id = dir.read()?.run;

@@ -294,6 +294,7 @@ mod tests {
                 sessions: Sessions::default(),
                 base_locale: String::new(),
                 settings: Settings::default(),
+                options: None,
             },
         };
         let message = server.verify().expect_err("12 is too old").to_string();

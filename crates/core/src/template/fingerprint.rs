@@ -153,7 +153,7 @@ impl Chain {
 fn settings(template_base: &TemplateBase, facts: &ServerFacts) -> Vec<Input> {
     let mut extensions = template_base.extensions.clone();
     extensions.sort();
-    vec![
+    let mut inputs = vec![
         Input::new("format", FORMAT),
         Input::new("migrator", "sqlx"),
         Input::new("server version", facts.major().to_string()),
@@ -161,7 +161,11 @@ fn settings(template_base: &TemplateBase, facts: &ServerFacts) -> Vec<Input> {
         Input::new("base", &template_base.base),
         Input::new("locale", &facts.base_locale),
         Input::new("extensions", extensions.join(", ")),
-    ]
+    ];
+    // A `search_path`, for example, decides in which schema migrations create their tables.
+    let options = facts.options.as_ref();
+    inputs.extend(options.map(|options| Input::new("session settings", options)));
+    inputs
 }
 
 impl MigrationsTable {

@@ -28,6 +28,7 @@ fn good() -> ServerFacts {
         sessions: Sessions::default(),
         base_locale: "UTF8/C.UTF-8/C.UTF-8/c//".to_owned(),
         settings: Settings::default(),
+        options: None,
     }
 }
 
@@ -139,6 +140,7 @@ proptest! {
             fsync: flags[1],
             sessions: Sessions::default(),
             base_locale: if flags[2] { String::new() } else { good().base_locale },
+            options: None,
             settings: Settings {
                 synchronous_commit: if flags[3] { "on".to_owned() } else { "off".to_owned() },
                 full_page_writes: flags[4],
