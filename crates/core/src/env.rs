@@ -38,6 +38,18 @@ pub const OTHERS: &[&str] = &[
     NO_DOCKER,
 ];
 
+/// Variables with paths that must be absolute, because processes with different working directories read them.
+pub const ABSOLUTE_PATHS: &[&str] = &[
+    RUNTIME_DIR,
+    RUN_DIR,
+    NEXTEST_WORKSPACE_ROOT,
+    "XDG_RUNTIME_DIR",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "TMPDIR",
+    "PGPASSFILE",
+];
+
 /// The database URL that Rust projects commonly use.
 pub const DATABASE_URL: &str = "DATABASE_URL";
 

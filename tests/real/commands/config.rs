@@ -167,6 +167,43 @@ fn a_service_file_is_reported_as_ignored() {
 }
 
 #[test]
+fn a_relative_path_in_a_variable_is_refused() {
+    let server = Server::start();
+    let before = server.databases();
+    for name in [
+        "KAPSEL_TESTDB_RUNTIME_DIR",
+        "KAPSEL_TESTDB_RUN_DIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_CACHE_HOME",
+        "TMPDIR",
+        "PGPASSFILE",
+    ] {
+        let project = Project::on(&server);
+        for command in ["prepare", "run -- true", "sweep"] {
+            let outcome = project.tool(command).env(name, "some/where").run();
+            outcome
+                .code(3)
+                .says(&[name, "`some/where`", "make it absolute"]);
+        }
+        assert!(!project.root().join("some").exists(), "{name}");
+    }
+    let project = Project::on(&server);
+    let acquire = project.tool("acquire").env("KAPSEL_TESTDB_RUN_DIR", "rt");
+    acquire.run().says(&["KAPSEL_TESTDB_RUN_DIR", "absolute"]);
+    assert_eq!(server.databases(), before);
+}
+
+/// Paths of the configuration start at the root, wherever the command and the server run.
+#[test]
+fn a_relative_path_of_the_configuration_starts_at_the_root() {
+    let mut project = Project::new("app");
+    project.migration("0001_users", "CREATE TABLE users (id int PRIMARY KEY);");
+    project.set("KAPSEL_TESTDB_SERVER_STATE_DIR", "../s");
+    project.run("run -- true").code(0);
+    assert!(project.managed_dir().is_some());
+}
+
+#[test]
 fn a_file_that_is_named_must_exist() {
     let project = Project::new("app");
     let tool = project

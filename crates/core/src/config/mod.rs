@@ -73,6 +73,17 @@ pub enum ConfigError {
         /// Its origin.
         origin: Origin,
     },
+    /// A variable with a path that must be absolute is relative.
+    #[error(
+        "the path in {variable} is relative (`{path}`), but processes with different working directories use it; make it absolute, or unset \
+         {variable}"
+    )]
+    RelativePath {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        path: String,
+    },
     /// `server.mode = "adopt"` without a URL.
     #[error(
         "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"

@@ -13,6 +13,7 @@ use crate::config::layers::{Layer, Origin, unknown_variables};
 use crate::config::{
     ComposeConfig, Config, ConfigError, ExportUrl, ServerConfig, ServerMode, TemplateConfig,
 };
+use crate::env;
 use crate::protocol::{KeepConfig, Leaks, MigrateSettings, Namespace, Pollution, PoolConfig};
 
 /// Resolves the configuration of the workspace at `root`, with `flags` on top.
@@ -32,6 +33,7 @@ pub fn load_with(
     flags: Layer,
     var: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
+    check_paths(var)?;
     let mut values = BTreeMap::new();
     for layer in [
         Layer::defaults(),
@@ -43,6 +45,17 @@ pub fn load_with(
         values.extend(layer.values);
     }
     Resolver { root, values }.config()
+}
+
+/// Refuses relative paths in variables: the keeper, the server and the tests have working directories of their own.
+fn check_paths(var: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    for variable in env::ABSOLUTE_PATHS {
+        let path = var(variable).filter(|path| !path.is_empty());
+        if let Some(path) = path.filter(|path| Path::new(path).is_relative()) {
+            return Err(ConfigError::RelativePath { variable, path });
+        }
+    }
+    Ok(())
 }
 
 const NAMESPACE_RULE: &str = "1 to 16 of a-z and 0-9, beginning with a letter";

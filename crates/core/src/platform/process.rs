@@ -134,7 +134,8 @@ pub fn is_running_in(directory: &Path, pid: u32, name: &str, uid: u32) -> bool {
 fn is_cwd(directory: &Path, cwd: &Path) -> bool {
     let mut deleted = directory.as_os_str().to_owned();
     deleted.push(" (deleted)");
-    cwd == directory || cwd.as_os_str() == deleted
+    let is_resolved = || std::fs::canonicalize(directory).is_ok_and(|path| path == cwd);
+    cwd == directory || cwd.as_os_str() == deleted || is_resolved()
 }
 
 /// The processes with this name and user that have `directory`, deleted or not, as their working directory. Empty without `/proc`.

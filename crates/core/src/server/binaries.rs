@@ -64,7 +64,9 @@ pub fn client_program(name: &str, configured: Option<&Path>) -> PathBuf {
 
 fn default_directories() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    // The server starts in another working directory.
     std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute())
         .chain(package_directories())
         .collect()
 }

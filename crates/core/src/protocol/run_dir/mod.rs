@@ -62,6 +62,12 @@ pub enum RunDirError {
         /// The reason.
         why: &'static str,
     },
+    /// The path is relative.
+    #[error("the path in {} is relative (`{}`); make it absolute, or unset {}", env::RUN_DIR, path.display(), env::RUN_DIR)]
+    Relative {
+        /// The path.
+        path: PathBuf,
+    },
     /// The run has ended.
     #[error("the run of `{}` has ended; run `kapsel-testdb prepare` through nextest again, or unset {}", path.display(), env::RUN_DIR)]
     Gone {

@@ -57,6 +57,10 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Gone`] if the directory has been removed or is being removed.
     pub fn join(path: &Path) -> Result<Self, RunDirError> {
+        if path.is_relative() {
+            let path = path.to_path_buf();
+            return Err(RunDirError::Relative { path });
+        }
         match Self::join_once(path) {
             // A process that only checks whether the run is alive holds its lock briefly, under the gate. So the second attempt is under the gate, too:
             // after it, another process might check.
