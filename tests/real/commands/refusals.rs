@@ -112,6 +112,42 @@ fn the_maintenance_database_is_missing() {
 }
 
 #[test]
+fn the_role_may_not_connect_to_the_maintenance_database() {
+    let server = Server::start();
+    server.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC");
+    server.create(&["desk"]);
+    let mut project = Project::on(&server);
+    refused(
+        &project,
+        &[
+            "maintenance database `postgres`",
+            "permission denied",
+            "`server.maintenance_database`",
+            &format!("GRANT CONNECT ON DATABASE \"postgres\" TO \"{ROLE}\""),
+        ],
+    );
+    project.set("KAPSEL_TESTDB_SERVER_MAINTENANCE_DATABASE", "desk");
+    project.run("prepare").code(0);
+}
+
+#[test]
+fn the_maintenance_database_accepts_no_connections() {
+    let server = Server::start();
+    server.create(&["desk"]);
+    server.execute("ALTER DATABASE desk ALLOW_CONNECTIONS false");
+    let project = Project::on(&server);
+    project.config("[server]\nmaintenance_database = \"desk\"\n");
+    refused(
+        &project,
+        &[
+            "maintenance database `desk`",
+            "`server.maintenance_database`",
+            "ALLOW_CONNECTIONS true",
+        ],
+    );
+}
+
+#[test]
 fn other_machines_are_refused_without_asking_them() {
     for (host, shown) in [
         ("postgres", "me@postgres:5432"),

@@ -12,6 +12,7 @@ use crate::address::Address;
 use crate::config::{Config, ServerConfig, ServerMode};
 use crate::pg::admin::Admin;
 use crate::pg::connect::RetryLimits;
+use crate::pg::sql;
 use crate::pg::{PgError, ServerFacts};
 use crate::sqlstate;
 
@@ -75,6 +76,35 @@ pub enum ServerError {
         /// The database.
         database: String,
     },
+    /// The role may not connect to the maintenance database.
+    #[error(
+        "PostgreSQL at `{address}` refused the login to its maintenance database `{database}`: {message}; set \
+         `server.maintenance_database` to a database that the role may connect to, or {}",
+        permission(.message, .database, .role)
+    )]
+    MaintenanceDenied {
+        /// The server's address.
+        address: String,
+        /// The database.
+        database: String,
+        /// The role.
+        role: String,
+        /// The server's message.
+        message: String,
+    },
+}
+
+/// How an administrator permits a refused login to a database.
+fn permission(message: &str, database: &str, role: &str) -> String {
+    if message.contains("pg_hba.conf") {
+        let tls = "if the server requires TLS, set `sslmode=require` in the URL";
+        return format!("allow the login in the server's pg_hba.conf ({tls})");
+    }
+    let (database, role) = (sql::identifier(database), sql::identifier(role));
+    if message.contains("permission denied") {
+        return format!("run `GRANT CONNECT ON DATABASE {database} TO {role}` as a superuser");
+    }
+    format!("run `ALTER DATABASE {database} ALLOW_CONNECTIONS true` as a superuser")
 }
 
 /// How we got the server.
@@ -221,14 +251,8 @@ impl Server {
         };
         let database = &settings.maintenance_database;
         let connected = Admin::connect(&admin_address, database, purpose, limits).await;
-        let mut admin = connected.map_err(|error| match error.code().as_deref() {
-            _ if error.is_rejected_by_pooler() => ServerError::Pooler(admin_address.to_string()),
-            Some(sqlstate::INVALID_CATALOG_NAME) => ServerError::NoMaintenanceDatabase {
-                address: admin_address.to_string(),
-                database: database.clone(),
-            },
-            _ => error.into(),
-        })?;
+        let refused = |error| refused_by(error, &admin_address, database);
+        let mut admin = connected.map_err(refused)?;
         let server = Self {
             address,
             admin_address,
@@ -259,6 +283,37 @@ impl Server {
     }
 }
 
+/// Why an administrative session could not be opened.
+fn refused_by(error: PgError, address: &Address, database: &str) -> ServerError {
+    let denied = |message: String| ServerError::MaintenanceDenied {
+        address: address.to_string(),
+        database: database.to_owned(),
+        role: address.user.clone(),
+        message,
+    };
+    match (error.code().as_deref(), &error) {
+        _ if error.is_rejected_by_pooler() => ServerError::Pooler(address.to_string()),
+        (Some(sqlstate::INVALID_CATALOG_NAME), _) => ServerError::NoMaintenanceDatabase {
+            address: address.to_string(),
+            database: database.to_owned(),
+        },
+        // The role lacks CONNECT, or the database accepts no connections.
+        (
+            Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::NOT_IN_PREREQUISITE_STATE),
+            PgError::Statement { source, .. },
+        ) => denied(
+            source
+                .as_database_error()
+                .map_or_else(String::new, |e| e.message().to_owned()),
+        ),
+        // Rules of pg_hba.conf name databases.
+        (_, PgError::Login { message, .. }) if message.contains("pg_hba.conf") => {
+            denied(message.clone())
+        }
+        _ => error.into(),
+    }
+}
+
 /// Rejects servers on other machines unless the configuration allows them.
 ///
 /// # Errors
@@ -277,6 +332,33 @@ fn check_remote<'a>(
 mod tests {
     use super::*;
     use crate::pg::facts::{Sessions, Settings};
+
+    #[test]
+    fn a_rule_of_pg_hba_may_be_for_the_maintenance_database() {
+        let address = Address::socket("/x".into(), 5432, "me");
+        let login = |message: &str| PgError::Login {
+            address: address.to_string(),
+            message: message.to_owned(),
+        };
+        let hba = login(
+            "no pg_hba.conf entry for host \"[local]\", user \"me\", database \"postgres\", no encryption",
+        );
+        let message = refused_by(hba, &address, "postgres").to_string();
+        for part in [
+            "`postgres`",
+            "`server.maintenance_database`",
+            "pg_hba.conf",
+            "`sslmode=require`",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        let password = login("password authentication failed for user \"me\"");
+        let message = refused_by(password, &address, "postgres").to_string();
+        assert!(
+            message.contains("correct the user or the password"),
+            "{message}"
+        );
+    }
 
     #[test]
     fn too_old_a_server_is_refused_with_its_version() {
