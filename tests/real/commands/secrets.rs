@@ -101,6 +101,18 @@ fn a_run_has_it_in_its_passfile_and_nowhere_else() {
 }
 
 #[test]
+fn the_passfile_of_a_run_names_its_server() {
+    let server = Server::start_scram(PASSWORD);
+    let project = project(&server, ENCODED);
+    let run = DeadRun::leave(&project, "passfile");
+    let text = fs::read_to_string(run.dir.join("pgpass")).expect("the passfile");
+    let begin = format!("127.0.0.1:{}:*:{ROLE}:", server.port());
+    assert!(text.starts_with(&begin), "the passfile is for every host");
+    assert_eq!(text.lines().count(), 1);
+    project.run("sweep").code(0);
+}
+
+#[test]
 fn a_keeper_works_with_it_and_takes_it_along() {
     let server = Server::start_scram(PASSWORD);
     let before = server.databases();
