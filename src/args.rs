@@ -50,7 +50,7 @@ pub struct Global {
     /// Prefix of database names [default: `namespace`, else made from the name of the workspace root]
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "NAME")]
     namespace: Option<String>,
-    /// URL of a running server to use [default: DATABASE_URL, else `server.url`]
+    /// URL of a running server to use, without a password [default: DATABASE_URL, else `server.url`]
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     url: Option<String>,
     /// Allow a server that is not on this machine [default: `server.allow_remote`]

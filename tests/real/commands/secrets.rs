@@ -113,6 +113,32 @@ fn the_passfile_of_a_run_names_its_server() {
 }
 
 #[test]
+fn a_password_on_the_command_line_is_refused() {
+    let server = Server::start_scram(PASSWORD);
+    let project = Project::on(&server);
+    for login in [format!("{ROLE}:{ENCODED}@"), format!("{ROLE}@")] {
+        let address = format!("127.0.0.1:{}/postgres", server.port());
+        let query = if login.contains(':') {
+            String::new()
+        } else {
+            format!("?password={ENCODED}")
+        };
+        let url = format!("postgres://{login}{address}{query}");
+        for command in ["prepare", "sweep", "run -- true"] {
+            let words = format!("--url {url} {command}");
+            project
+                .run(&words)
+                .code(3)
+                .says(&["`--url` contains a password", "DATABASE_URL", "PGPASSWORD"])
+                .never_says("s3cret");
+        }
+    }
+    let words = format!("prepare --url {}", server.url());
+    let tool = project.tool(&words).env("PGPASSWORD", PASSWORD);
+    tool.run().code(0);
+}
+
+#[test]
 fn a_keeper_works_with_it_and_takes_it_along() {
     let server = Server::start_scram(PASSWORD);
     let before = server.databases();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-pub use parse::{AddressError, unused_variables};
+pub use parse::{AddressError, has_password, unused_variables};
 use tls::Tls;
 
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC

@@ -79,6 +79,13 @@ pub(super) fn environment_options() -> Option<String> {
     variable("PGOPTIONS")
 }
 
+/// Whether a URL contains a password. `false` if it is not valid.
+pub fn has_password(text: &str) -> bool {
+    read(text).is_ok_and(|(url, _)| {
+        url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password")
+    })
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -417,6 +424,18 @@ mod tests {
             (Some("-c a=1"), "-c a=1", "-c a=1"),
         ] {
             assert_eq!(joined(environment.map(str::to_owned), url), expected);
+        }
+    }
+
+    #[test]
+    fn a_password_is_found_wherever_a_url_has_it() {
+        for (url, found) in [
+            ("postgres://me:pw@h/d", true),
+            ("postgres://me@h/d?password=pw", true),
+            ("postgres://me:pw@/d?host=/tmp", true),
+            ("postgres://me@h/d", false),
+        ] {
+            assert_eq!(has_password(url), found, "{url}");
         }
     }
 }

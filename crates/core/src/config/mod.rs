@@ -73,6 +73,12 @@ pub enum ConfigError {
         /// Its origin.
         origin: Origin,
     },
+    /// A URL on the command line contains a password.
+    #[error(
+        "the URL of `--url` contains a password, which every user of this machine can read in the list of processes; put the URL into \
+         DATABASE_URL, or the password into PGPASSWORD or a passfile"
+    )]
+    PasswordInFlag,
     /// A variable with a path that must be absolute is relative.
     #[error(
         "the path in {variable} is relative (`{path}`), but processes with different working directories use it; make it absolute, or unset \

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::address::{Address, unused_variables};
+use crate::address::{Address, has_password, unused_variables};
 use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, unknown_variables};
 use crate::config::{
@@ -307,6 +307,9 @@ impl Resolver<'_> {
             origin: self.values[name].1.clone(),
         });
         let (mut address, database) = parsed?;
+        if self.values[name].1 == Origin::Flag && has_password(&text) {
+            return Err(ConfigError::PasswordInFlag);
+        }
         address.tls.resolve_paths(self.root);
         Ok(Some((address, database)))
     }
