@@ -4,6 +4,7 @@
 pub mod disk;
 mod locales;
 mod login;
+mod listeners;
 mod process;
 mod space;
 mod users;
@@ -15,6 +16,7 @@ use std::path::Path;
 
 pub use locales::locales;
 pub use login::files_end_with_login;
+pub use listeners::listening_sockets;
 pub use process::{
     Signal, detach, in_foreground, is_running, is_running_in, keep_on_exec, kill_group,
     process_exists, processes_in, signal,

@@ -1,5 +1,6 @@
 //! Caches facts about a service in a file of the runtime directory, because each call of `docker-compose` takes half a second. A
-//! cached service is valid only if the same cluster answers at its address with the same login; otherwise the tool is called again.
+//! cached service is valid only if the same sockets listen on its port as when the tool named it, and the same cluster answers there with the
+//! same login; otherwise the tool is called again. Without the first check, any program that listens there now could ask for the password.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::platform;
 use crate::protocol::{RunDirError, Runtime, hex, open_lock, write_atomically};
 
 /// Variables that, besides the configuration, decide which service is used.
@@ -32,12 +34,30 @@ pub struct CachedService {
     pub server: Address,
     /// The password.
     pub password: Option<String>,
+    /// The sockets that listen on its port: [`CachedService::listeners_at`].
+    #[serde(default)]
+    pub listeners: Vec<u64>,
     /// The cluster's identifier.
     pub cluster: String,
     /// The engine's host, if it is another machine.
     pub remote_engine: Option<String>,
     /// Whether we started it.
     pub started_by_us: bool,
+}
+
+impl CachedService {
+    /// The sockets of this machine that listen at an address. Empty for another machine.
+    pub fn listeners_at(address: &Address) -> Vec<u64> {
+        match address.is_local() {
+            true => platform::listening_sockets(address.port),
+            false => Vec::new(),
+        }
+    }
+
+    /// Whether the address leads to the sockets that the tool named.
+    pub fn has_same_listeners(&self) -> bool {
+        self.listeners == Self::listeners_at(&self.server)
+    }
 }
 
 /// The cache file of the configured service, and the lock that lets one process at a time start it.
@@ -55,6 +75,15 @@ impl ServiceCache {
     pub fn open(config: &Config) -> Result<Self, RunDirError> {
         let (file, lock) = Runtime::open()?.compose_cache(&key(config))?;
         Ok(Self { file, lock })
+    }
+
+    /// The cache in a directory of a test.
+    #[cfg(test)]
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            file: directory.join("service.json"),
+            lock: directory.join("service.lock"),
+        }
     }
 
     /// The cached service, if the file exists and can be parsed.

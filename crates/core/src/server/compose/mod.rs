@@ -64,15 +64,20 @@ pub async fn ensure(config: &Config) -> Result<Address, ComposeError> {
         None => (service.start(&lock).await?, true),
     };
     let settings = &config.server;
+    let listeners = CachedService::listeners_at(&address);
     let postmaster = service.wait_until_ready(&address, settings).await?;
+    // It may be ours, and have been restarted.
+    let noted = compose.cache.read();
+    let is_noted = noted.is_some_and(|n| n.started_by_us && n.cluster == postmaster.cluster);
     compose.cache.write(&CachedService {
         command: service.tool.command().to_vec(),
         service: service.name.clone(),
         password: address.password.clone(),
         server: address.clone(),
+        listeners,
         cluster: postmaster.cluster,
         remote_engine: service.remote_engine.clone(),
-        started_by_us,
+        started_by_us: started_by_us || is_noted,
     })?;
     Ok(address)
 }
@@ -87,9 +92,19 @@ pub async fn find(config: &Config) -> Result<Option<RunningService>, ComposeErro
         return Ok(Some(running));
     }
     let service = compose.service().await?;
-    Ok(service.find().await?.map(|address| RunningService {
+    let Some(address) = service.find().await? else {
+        return Ok(None);
+    };
+    let started_by_us = match compose.cache.read() {
+        Some(noted) if noted.started_by_us => {
+            let found = postmaster(&address, &config.server.maintenance_database).await;
+            found.is_ok_and(|found| found.cluster == noted.cluster)
+        }
+        _ => false,
+    };
+    Ok(Some(RunningService {
         address,
-        started_by_us: false,
+        started_by_us,
         service,
     }))
 }
@@ -153,12 +168,15 @@ impl<'a> Compose<'a> {
         })
     }
 
-    /// The cached service, if the same cluster answers at its address.
+    /// The cached service, if the same sockets listen and the same cluster answers at its address.
     async fn cached(&self) -> Result<Option<RunningService>, ComposeError> {
         let Some(cached) = self.cache.read() else {
             return Ok(None);
         };
         self.check_remote(cached.remote_engine.as_deref())?;
+        if !cached.has_same_listeners() {
+            return Ok(None);
+        }
         let database = &self.config.server.maintenance_database;
         match postmaster(&cached.server, database).await {
             Ok(found) if found.cluster == cached.cluster => {}
@@ -261,6 +279,48 @@ fn choose_service(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A listener that did not exist when the tool named the address is not even connected to: it could ask for the password.
+    #[tokio::test]
+    async fn a_cached_service_is_used_only_while_the_same_socket_listens() {
+        let directory = tempfile::tempdir().expect("a temp dir");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a loopback port");
+        let port = listener.local_addr().expect("its address").port();
+        let loaded = crate::config::load_with(directory.path(), Default::default(), &|_| None);
+        let config = loaded.expect("the defaults");
+        let compose = Compose {
+            config: &config,
+            cache: ServiceCache::at(directory.path()),
+            file: None,
+            file_name: String::new(),
+        };
+        let server = Address::tcp("127.0.0.1".to_owned(), port, "me");
+        let same = CachedService::listeners_at(&server);
+        for (listeners, connects) in [(same, true), (vec![1], false)] {
+            let note = CachedService {
+                command: Vec::new(),
+                service: "db".to_owned(),
+                server: server.clone(),
+                password: Some("secret".to_owned()),
+                listeners,
+                cluster: "1".to_owned(),
+                remote_engine: None,
+                started_by_us: false,
+            };
+            compose.cache.write(&note).expect("a note");
+            // It closes each connection at once.
+            let was_connected = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted.is_ok(),
+                cached = compose.cached() => {
+                    assert!(cached.expect("no error").is_none());
+                    false
+                }
+            };
+            assert_eq!(was_connected, connects);
+        }
+    }
 
     fn chosen(wanted: Option<&str>, services: &[&str]) -> Result<String, String> {
         let services = services.iter().map(|s| (*s).to_owned()).collect();
