@@ -349,6 +349,34 @@ fn a_place_for_run_directories_must_be_private() {
 }
 
 #[test]
+fn no_directory_above_it_may_be_writable_for_everybody() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let before = server.databases();
+    let open = project.beside("open");
+    fs::create_dir(&open).expect("a directory");
+    let mode = |mode| fs::set_permissions(&open, fs::Permissions::from_mode(mode));
+    mode(0o777).expect("its mode");
+    let below = |name: &str| open.join(name).display().to_string();
+    let above = format!("`{}` above it is writable", open.display());
+    for command in ["prepare", "sweep"] {
+        let tool = project.tool(command);
+        let outcome = tool.env("KAPSEL_TESTDB_RUNTIME_DIR", below("rt")).run();
+        outcome.code(6).says(&[&above, "KAPSEL_TESTDB_RUNTIME_DIR"]);
+    }
+    let managed = project.tool("prepare").env_remove("DATABASE_URL");
+    let managed = managed.env("KAPSEL_TESTDB_SERVER_STATE_DIR", below("s"));
+    managed.run().code(4).says(&[&above, "`server.state_dir`"]);
+    assert_eq!(fs::read_dir(&open).expect("entries").count(), 0);
+    assert_eq!(server.databases(), before);
+    // A sticky directory lets only owners rename their entries.
+    mode(0o1777).expect("its mode");
+    let tool = project.tool("prepare");
+    let tool = tool.env("KAPSEL_TESTDB_RUNTIME_DIR", below("rt"));
+    tool.run().code(0);
+}
+
+#[test]
 fn usage_errors_have_a_code_of_their_own() {
     let project = Project::new("app");
     for words in ["", "prepar", "prepare --format yaml", "sweep --force"] {

@@ -62,6 +62,22 @@ pub enum RunDirError {
         /// The reason.
         why: &'static str,
     },
+    /// Another user could replace the directory.
+    #[error(
+        "`{}` is not safe from other users: `{}` above it {why}; correct its mode or owner, or set {} (or TMPDIR, or `server.state_dir` for \
+         the managed server) to another directory",
+        path.display(),
+        ancestor.display(),
+        env::RUNTIME_DIR
+    )]
+    Replaceable {
+        /// The directory.
+        path: PathBuf,
+        /// The directory above it.
+        ancestor: PathBuf,
+        /// The reason.
+        why: &'static str,
+    },
     /// The path is relative.
     #[error("the path in {} is relative (`{}`); make it absolute, or unset {}", env::RUN_DIR, path.display(), env::RUN_DIR)]
     Relative {
@@ -145,6 +161,46 @@ fn check(
         why,
     })
 }
+
+/// Checks that nobody but this user and root can replace a directory: whoever may write to one of the directories above it can rename the one
+/// below, unless it is sticky like `/tmp`. The directories are those of the path, and those of the place that symbolic links in it lead to.
+pub fn check_ancestors(path: &Path) -> Result<(), RunDirError> {
+    let parent = path.parent().unwrap_or(path);
+    let resolved = fs::canonicalize(parent).at("check the directories above", path)?;
+    match parent
+        .ancestors()
+        .chain(resolved.ancestors())
+        .find_map(replaceable)
+    {
+        Some((ancestor, why)) => Err(RunDirError::Replaceable {
+            path: path.to_path_buf(),
+            ancestor: ancestor.to_path_buf(),
+            why,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Why other users can replace the entries of a directory.
+fn replaceable(directory: &Path) -> Option<(&Path, &'static str)> {
+    let metadata = fs::metadata(directory).ok()?;
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    // In a container, root of the host may be unmapped. Root itself trusts the owners of its containers' volumes.
+    let is_trusted = [0, uid(), UNMAPPED].contains(&owner) || uid() == 0;
+    // Many systems give each user a group of the same number, and let it write.
+    let is_own_group = metadata.gid() == owner && owner == uid();
+    let others = if is_own_group { 0o002 } else { 0o022 };
+    let why = match (is_trusted, mode & others != 0 && mode & STICKY == 0) {
+        (false, _) => "belongs to another user",
+        (_, true) => "is writable for other users and not sticky",
+        (true, false) => return None,
+    };
+    Some((directory, why))
+}
+
+/// The user id of files whose owner does not exist in a container.
+const UNMAPPED: u32 = 65_534;
+const STICKY: u32 = 0o1000;
 
 /// Waits for an exclusive `flock`.
 pub fn lock_file(file: &File, path: &Path) -> Result<(), RunDirError> {

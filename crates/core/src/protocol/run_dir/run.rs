@@ -12,7 +12,7 @@ use super::{IoContext, is_locked, uid};
 use crate::address::Address;
 use crate::protocol::{
     Baseline, DbName, Entries, EntryState, Gate, PROTOCOL, Profile, ReuseCounts, ReuseEvent,
-    RunDirError, RunFile, Runtime, check_private, open_lock, write_atomically,
+    RunDirError, RunFile, Runtime, check_ancestors, check_private, open_lock, write_atomically,
 };
 
 pub(super) const LOCK: &str = "lock";
@@ -84,6 +84,7 @@ impl RunDir {
             Err(source) => return Err(source).at("open", &lock_path),
         };
         check_private(path, uid())?;
+        check_ancestors(path)?;
         match lock.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(gone()),

@@ -9,8 +9,8 @@ use super::runtime_files::LOGS;
 use super::{IoContext, uid};
 use crate::env;
 use crate::protocol::{
-    DbName, EntryState, RunDir, RunDirError, RunFile, RunId, RunKey, check_private, open_lock,
-    private_dir,
+    DbName, EntryState, RunDir, RunDirError, RunFile, RunId, RunKey, check_ancestors,
+    check_private, open_lock, private_dir,
 };
 
 const RUNS: &str = "runs";
@@ -40,6 +40,7 @@ impl Runtime {
     /// # Errors
     /// See [`Self::open`].
     pub fn open_at(base: &Path) -> Result<Self, RunDirError> {
+        check_ancestors(base)?;
         private_dir(base)?;
         private_dir(&base.join(RUNS))?;
         private_dir(&base.join(LOGS))?;

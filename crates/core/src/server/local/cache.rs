@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::protocol::{check_private, digest, hex, private_dir, random_word};
+use crate::protocol::{check_ancestors, check_private, digest, hex, private_dir, random_word};
 use crate::server::local::copy::{Copied, Owners, copy_tree};
 use crate::server::local::places::Owner;
 
@@ -179,8 +179,9 @@ fn create_trusted(directory: PathBuf) -> Option<PathBuf> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
         _ => {}
     }
+    check_ancestors(&directory).ok()?;
     let parent = fs::canonicalize(parent).ok()?;
-    parent.ancestors().all(is_trusted).then_some(())?;
+    parent.ancestors().all(is_own).then_some(())?;
     let directory = parent.join(directory.file_name()?);
     private_dir(&directory).ok()?;
     let probe = directory.join(format!("probe.{}", random_word()));
@@ -190,13 +191,9 @@ fn create_trusted(directory: PathBuf) -> Option<PathBuf> {
     Some(directory)
 }
 
-/// Whether only we and root can change entries of a directory, or, as in `/tmp`, only their owners can.
-fn is_trusted(directory: &Path) -> bool {
-    let Ok(metadata) = fs::metadata(directory) else {
-        return false;
-    };
-    let (writable, sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
-    (metadata.uid() == 0 || metadata.uid() == own_uid()) && (!writable || sticky)
+/// Whether a directory belongs to us or root. As root we would run what another user put there.
+fn is_own(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|m| m.uid() == 0 || m.uid() == own_uid())
 }
 
 #[cfg(test)]
@@ -261,17 +258,5 @@ mod tests {
         }
         assert!(!old.exists());
         assert_eq!(fs::read_dir(&directory).expect("entries").count(), KEEP);
-    }
-
-    #[test]
-    fn a_directory_that_others_may_write_is_not_trusted() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().expect("a temp dir");
-        assert!(is_trusted(dir.path()));
-        for (mode, trusted) in [(0o777, false), (0o1777, true), (0o755, true)] {
-            let mode = fs::Permissions::from_mode(mode);
-            fs::set_permissions(dir.path(), mode).expect("its mode");
-            assert_eq!(is_trusted(dir.path()), trusted);
-        }
     }
 }

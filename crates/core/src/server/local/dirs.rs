@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use crate::protocol::{RunDirError, check_private, check_unwritable};
+use crate::protocol::{RunDirError, check_ancestors, check_private, check_unwritable};
 use crate::server::local::error::PathContext;
 use crate::server::local::{Local, LocalError};
 
@@ -18,9 +18,11 @@ impl Local {
         } else {
             0o700
         };
+        let failed = |error| dir_error(path, error);
+        check_ancestors(path).map_err(failed)?;
         match fs::DirBuilder::new().mode(mode).create(path) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).at("create", path),
-            _ => check_unwritable(path).map_err(|error| dir_error(path, error)),
+            _ => check_unwritable(path).map_err(failed),
         }
     }
 
@@ -47,6 +49,7 @@ impl Local {
 fn dir_error(path: &Path, error: RunDirError) -> LocalError {
     match error {
         RunDirError::NotPrivate { path, why } => LocalError::NotPrivate { path, why },
+        error @ RunDirError::Replaceable { .. } => LocalError::Replaceable(error),
         error => LocalError::Io {
             context: "check",
             path: path.to_path_buf(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::RunDirError;
 use crate::server::local::SOCKET_PATH_MAX;
 
 /// Why the managed server could not be started or stopped.
@@ -62,6 +63,9 @@ pub enum LocalError {
         /// The setting that names another place.
         setting: &'static str,
     },
+    /// Another user could replace a directory.
+    #[error(transparent)]
+    Replaceable(RunDirError),
     /// The socket's path is too long.
     #[error(
         "the socket path `{}` is longer than the {SOCKET_PATH_MAX} bytes that a unix socket allows; set `server.state_dir` to a shorter path",

@@ -37,7 +37,7 @@ use crate::address::Address;
 use crate::config::ServerConfig;
 use crate::platform;
 use crate::platform::disk;
-use crate::protocol::{check_private, check_unwritable};
+use crate::protocol::{check_ancestors, check_private, check_unwritable};
 use crate::server::binaries::Binaries;
 
 pub use self::error::LocalError;
@@ -178,7 +178,8 @@ impl Local {
 
     /// Whether a process listens on its socket. The checks ensure that only the server's user could create the socket.
     fn answers(&self) -> bool {
-        check_unwritable(&self.state).is_ok()
+        check_ancestors(&self.state).is_ok()
+            && check_unwritable(&self.state).is_ok()
             && check_private(&self.socket_dir(), self.owner.uid).is_ok()
             && std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
