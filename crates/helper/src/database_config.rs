@@ -172,7 +172,7 @@ impl DatabaseConfig {
         self.address.options.as_deref()
     }
 
-    /// A URL with all parts, including the password. Do not print it.
+    /// A URL with all parts, including the password. Do not print it, and do not pass it as an argument.
     ///
     /// ```no_run
     /// # fn example(db: kapsel_testdb::DatabaseConfig) {
@@ -183,11 +183,12 @@ impl DatabaseConfig {
         self.address.driver_url(&self.database, &self.application)
     }
 
-    /// libpq's keywords and values (`host='…' port='…' …`), including the password. Most drivers accept them. Do not print it.
+    /// libpq's keywords and values (`host='…' port='…' …`), including the password. Most drivers accept them. Do not print it, and do not
+    /// pass it as an argument: every user of the machine can read the arguments of a process.
     ///
     /// ```no_run
     /// # fn example(db: kapsel_testdb::DatabaseConfig) {
-    /// std::process::Command::new("psql").arg(db.dsn());
+    /// std::process::Command::new("my-server").env("DATABASE_DSN", db.dsn());
     /// # }
     /// ```
     pub fn dsn(&self) -> String {
