@@ -7,6 +7,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use kapsel_testdb_core::pg::sql::is_client;
+use kapsel_testdb_core::recycle::TextRow;
+
 use crate::db::LeakCheck;
 use crate::identity::test_name;
 use crate::lease::Lease;
@@ -24,16 +27,33 @@ const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 /// The maximum number of characters of a query in a message.
 const MAX_QUERY_CHARS: usize = 120;
 
-/// The number of backends of any kind on this database. It reads no table, so the first one of a session takes at most half a millisecond;
-/// the view `pg_stat_activity` takes five.
+/// The number of backends of any kind on this database: if it equals the size of the pool, no other client is there. It reads no table, so the
+/// first one of a session takes at most half a millisecond; the view `pg_stat_activity` takes five.
 const BACKEND_COUNT: &str =
     "SELECT pg_stat_get_db_numbackends(datid)::text FROM pg_stat_get_activity(pg_backend_pid())";
 
-/// The other client sessions on this database. The backend type of other roles' sessions may be hidden; only clients have a user.
-const SESSIONS: &str = "SELECT coalesce(a.state, 'connected'), a.application_name, \
-     (extract(epoch FROM clock_timestamp() - coalesce(a.state_change, a.backend_start)) * 1000)::int8::text, a.query \
-     FROM pg_stat_get_activity(NULL) a JOIN pg_stat_get_activity(pg_backend_pid()) me ON a.datid = me.datid AND a.pid <> me.pid \
-     WHERE a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' ORDER BY a.backend_start";
+/// The client sessions on this database, as `a`. Background workers and replication connections are no leaks.
+fn from_clients() -> String {
+    format!(
+        "FROM pg_stat_get_activity(NULL) a JOIN pg_stat_get_activity(pg_backend_pid()) me ON a.datid = me.datid WHERE {}",
+        is_client("a")
+    )
+}
+
+/// The number of client sessions on this database.
+fn client_count() -> String {
+    format!("SELECT count(*)::text {}", from_clients())
+}
+
+/// The other client sessions on this database.
+fn other_clients() -> String {
+    format!(
+        "SELECT coalesce(a.state, 'connected'), a.application_name, \
+         (extract(epoch FROM clock_timestamp() - coalesce(a.state_change, a.backend_start)) * 1000)::int8::text, a.query \
+         {} AND a.pid <> me.pid ORDER BY a.backend_start",
+        from_clients()
+    )
+}
 
 /// The sessions that are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,19 +172,26 @@ async fn size_if_alone(
         (LeakScope::Pool, _) => Some(size),
         // The pool has no idle connection. Opening one for the check could take a connection slot from another test.
         (LeakScope::Database, None) => (size == 0).then_some(0),
-        (LeakScope::Database, Some(checker)) => match checker.texts(BACKEND_COUNT).await {
-            Ok(rows) => {
-                let count = rows.first().and_then(|row| row.first()?.as_ref());
-                count.and_then(|n| n.parse().ok()).filter(|n| *n == size)
-            }
+        (LeakScope::Database, Some(checker)) => match is_alone(checker, size).await {
+            Ok(alone) => alone.then_some(size),
             // The server does not answer; its log has the reason.
             Err(_) => Some(size),
         },
     }
 }
 
+/// Whether the database has as many client sessions as the pool has connections.
+async fn is_alone(checker: &mut dyn PooledConnection, size: u32) -> sqlx::Result<bool> {
+    let is_size = |rows: Vec<TextRow>| {
+        let count = rows.first().and_then(|row| row.first()?.as_ref());
+        count.and_then(|n| n.parse().ok()) == Some(size)
+    };
+    Ok(is_size(checker.texts(BACKEND_COUNT).await?)
+        || is_size(checker.texts(&client_count()).await?))
+}
+
 async fn sessions(checker: &mut dyn PooledConnection) -> Vec<OpenSession> {
-    let rows = checker.texts(SESSIONS).await.unwrap_or_default();
+    let rows = checker.texts(&other_clients()).await.unwrap_or_default();
     rows.into_iter().filter_map(parse_session).collect()
 }
 
@@ -262,8 +289,8 @@ impl<V: Version> TestDb<V> {
     }
 
     /// Returns the number of connections to the database that are in use: connections acquired from this pool, and all connections of
-    /// other pools and programs. The server counts them (`pg_stat_get_activity`). On the shared clone, and through a pooler, only this
-    /// pool's connections are counted.
+    /// other pools and programs. The server counts them (`pg_stat_get_activity`), without background workers and replication connections.
+    /// On the shared clone, and through a pooler, only this pool's connections are counted.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -286,7 +313,7 @@ impl<V: Version> TestDb<V> {
             return Ok(in_use(self.pool.num_idle()));
         }
         let mut checker = self.pool.acquire().await.map_err(failed)?;
-        let others = checker.texts(SESSIONS).await.map_err(failed)?;
+        let others = checker.texts(&other_clients()).await.map_err(failed)?;
         let count = others.len().saturating_sub(self.pool.num_idle());
         return_checker(&self.pool, checker).await;
         Ok(count)

@@ -1,11 +1,13 @@
 //! What a child process of [`crate::processes::leaks`] does: a test that leaves something open, or nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use kapsel_testdb::testing::{self, TestPlan};
 use kapsel_testdb::{Leaks, TestDb, TestDbOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
+
+use crate::support::{PATIENCE, SUPERUSER, replication_connection};
 
 /// Leaves what the task says and gives the database back.
 pub async fn leave(task: &str) {
@@ -31,6 +33,8 @@ pub async fn leave(task: &str) {
         "leaves a transaction" => transaction(db).await,
         "leaves a query" => query(db).await,
         "leaves and asserts" => asserts(db).await,
+        "leaves a replication connection" => replication(db).await,
+        "leaves a background worker" => worker(db).await,
         other => unreachable!("{other}"),
     }
 }
@@ -120,4 +124,67 @@ async fn asserts(db: TestDb) {
     other.release().await;
     let _held = db.pool().acquire().await.expect("a connection");
     db.assert_no_connections().await;
+}
+
+/// No leak, so nobody waits for its end.
+async fn replication(db: TestDb) {
+    let config = db.config();
+    let folder = config.socket_folder().expect("a socket");
+    let connection = replication_connection(folder, config.port(), config.database());
+    is_quiet_at_once(&db).await;
+    drop(connection);
+    db.release().await;
+}
+
+/// A subscription has a worker on the database, whose kind only a superuser sees.
+async fn worker(db: TestDb) {
+    let options = db.connect_options().username(SUPERUSER);
+    let publisher = PgPool::connect_with(options.clone().database("postgres")).await;
+    let publisher = publisher.expect("the publisher");
+    let own = PgPool::connect_with(options).await.expect("a subscriber");
+    let slot = "SELECT pg_create_logical_replication_slot('leaks', 'pgoutput')";
+    publisher.execute(slot).await.expect("a slot");
+    let publication = publisher.execute("CREATE PUBLICATION leaks").await;
+    publication.expect("a publication");
+    let config = db.config();
+    let (socket, port) = (config.socket_folder().expect("a socket"), config.port());
+    let subscription = format!(
+        "CREATE SUBSCRIPTION leaks CONNECTION 'host={} port={port} user={SUPERUSER} dbname=postgres' \
+         PUBLICATION leaks WITH (create_slot = false, slot_name = 'leaks')",
+        socket.display()
+    );
+    let subscription = sqlx::AssertSqlSafe(subscription);
+    own.execute(subscription).await.expect("a subscription");
+    let works = "SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL";
+    kapsel_testdb::wait_until("the worker runs", PATIENCE, async || {
+        let workers = sqlx::query_scalar::<_, i64>(works);
+        match workers.fetch_one(&publisher).await.expect("a count") {
+            1 => Ok(()),
+            n => Err(format!("{n} workers")),
+        }
+    })
+    .await
+    .expect("a worker");
+    own.close().await;
+    is_quiet_at_once(&db).await;
+    let own = PgPool::connect_with(db.connect_options().username(SUPERUSER)).await;
+    let own = own.expect("a subscriber");
+    let dropped = own.execute("DROP SUBSCRIPTION leaks").await;
+    dropped.expect("no subscription");
+    own.close().await;
+    db.release().await;
+}
+
+/// Nothing is open, and the check does not wait for anything. On a busy machine some checks take longer.
+async fn is_quiet_at_once(db: &TestDb) {
+    let begun = Instant::now();
+    loop {
+        let check = Instant::now();
+        db.assert_no_connections().await;
+        if check.elapsed() < Duration::from_millis(100) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "each check waits");
+    }
+    assert_eq!(db.active_connections().await.expect("a count"), 0);
 }

@@ -1,7 +1,7 @@
 //! What tests leave open is found, and told with the test's name; who leaves nothing is left alone.
 
 use crate::processes::child;
-use crate::support::{FakeNextest, Outcome, Project, Server};
+use crate::support::{FakeNextest, Outcome, Project, Server, replication_connection};
 
 const LEFT: &str = "open on its database";
 
@@ -157,4 +157,36 @@ fn tests_may_count_and_assert() {
         ]);
         assert_eq!(outcome.stderr.matches(LEFT).count(), 1, "{outcome:#?}");
     });
+}
+
+#[test]
+fn background_workers_and_replication_connections_are_no_leaks() {
+    let server = Server::start_with(&["wal_level=logical"]);
+    server.execute("ALTER ROLE app REPLICATION");
+    let mut project = Project::on(&server);
+    project.set("KAPSEL_TESTDB_POOL_LEAKS", "fail");
+    let nextest = FakeNextest::start(&project, "r");
+    for task in [
+        "leaves a replication connection",
+        "leaves a background worker",
+    ] {
+        let outcome = child::run(&project, &nextest.exported, task);
+        outcome.code(0).never_says(LEFT);
+    }
+    nextest.end();
+}
+
+#[test]
+fn a_replication_connection_does_not_prevent_that_a_database_is_kept() {
+    let server = Server::start();
+    server.execute("ALTER ROLE app REPLICATION");
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let test = child::Holder::start(&project, &nextest.exported);
+    let (folder, port) = (server.folder(), server.socket_port());
+    let connection = replication_connection(folder, port, &test.database);
+    test.kill();
+    nextest.end();
+    assert_eq!(server.databases_of("kept").len(), 1);
+    drop(connection);
 }

@@ -10,7 +10,7 @@ use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
 use crate::pg::lock::{LockKey, held_elsewhere, is_held_elsewhere};
 use crate::pg::obstacles::{self, Purpose};
-use crate::pg::sql::{identifier, literal};
+use crate::pg::sql::{identifier, is_client, literal};
 use crate::protocol::{DbName, Kind, Namespace, Strategy};
 use crate::sqlstate;
 
@@ -165,8 +165,9 @@ impl Admin {
     /// The statement failed.
     pub async fn count_sessions(&mut self, name: &DbName) -> Result<i64, PgError> {
         let sql = format!(
-            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = {} AND backend_type = 'client backend'",
-            literal(&name.to_string())
+            "SELECT count(*) AS n FROM pg_stat_activity a WHERE datname = {} AND {}",
+            literal(&name.to_string()),
+            is_client("a")
         );
         self.value(sql, "count the sessions on a database").await
     }
@@ -274,15 +275,15 @@ impl Admin {
         self.run(sql, || format!("comment on `{name}`")).await
     }
 
-    /// Ends the sessions on a database that we may end: those of our role and of roles that it is a member of (a pooler may log in
-    /// as another role).
+    /// Ends the sessions on a database that we may end, also replication connections: those of our role and of roles that it is a member
+    /// of (a pooler may log in as another role).
     ///
     /// # Errors
     /// The statement failed.
     pub async fn end_sessions(&mut self, name: &DbName) -> Result<(), PgError> {
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = {} AND pg_has_role(usesysid, 'USAGE') AND backend_type = 'client backend'",
+             WHERE datname = {} AND pg_has_role(usesysid, 'USAGE') AND backend_type IN ('client backend', 'walsender')",
             literal(&name.to_string())
         );
         self.run(sql, || format!("end the sessions on `{name}`"))

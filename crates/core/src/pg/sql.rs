@@ -4,6 +4,15 @@
 pub(super) const NO_IDLE_TIMEOUT: &str = "SELECT set_config('idle_session_timeout', '0', false) \
     WHERE current_setting('server_version_num')::int4 >= 140000;";
 
+/// The condition that a row of `pg_stat_activity` or `pg_stat_get_activity()` with this alias is a client's session, and not a background worker
+/// or a replication connection. The server hides the kind of other roles' sessions; then all count, except those of the role that `initdb` made
+/// (10), because background workers log in as that role.
+pub fn is_client(alias: &str) -> String {
+    format!(
+        "({alias}.backend_type = 'client backend' OR {alias}.backend_type IS NULL AND {alias}.usesysid <> 10)"
+    )
+}
+
 /// Quotes text as an SQL string. Text with a backslash becomes an `E''` string, so the result does not depend on
 /// `standard_conforming_strings`.
 pub(super) fn literal(text: &str) -> String {
