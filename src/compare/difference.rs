@@ -15,7 +15,7 @@ pub struct Comparison {
     pub tables: Vec<TableDifference>,
     /// Sequences with another last value. Not a difference: a rollback does not undo `nextval`.
     pub sequences: Vec<SequenceValues>,
-    /// Tables that could not be compared.
+    /// Tables that could not be compared: they may differ.
     pub not_compared: Vec<UnreadableTable>,
 }
 
@@ -110,16 +110,30 @@ pub struct SequenceValues {
 /// A table that could not be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableTable {
-    /// The table.
+    /// The table, or `everything`.
     pub table: String,
-    /// The server's error.
+    /// The error.
     pub reason: String,
 }
 
 impl Comparison {
-    /// Whether schema and rows equal the template's, as far as they could be read.
+    /// The result of a comparison that failed.
+    pub fn failed(reason: String) -> Self {
+        let table = "everything".to_owned();
+        Self {
+            not_compared: vec![UnreadableTable { table, reason }],
+            ..Self::default()
+        }
+    }
+
+    /// Whether schema and rows equal the template's. False if something could not be compared.
     pub fn is_equal(&self) -> bool {
-        self.schema.is_empty() && self.tables.is_empty()
+        !self.has_differences() && self.not_compared.is_empty()
+    }
+
+    /// Whether something is known to differ.
+    pub fn has_differences(&self) -> bool {
+        !self.schema.is_empty() || !self.tables.is_empty()
     }
 }
 
@@ -171,7 +185,7 @@ impl Display for Comparison {
             writeln!(f, "    {sequence}: {} → {}", at(template), at(database))?;
         }
         if !self.not_compared.is_empty() {
-            writeln!(f, "not compared")?;
+            writeln!(f, "not compared, so this may differ")?;
         }
         for UnreadableTable { table, reason } in &self.not_compared {
             writeln!(f, "    {table}: {reason}")?;

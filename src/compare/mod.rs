@@ -1,7 +1,7 @@
 //! Compares a database with its template: schema and rows.
 //!
 //! A template is sealed, so an unused clone is read in its place (`reference` creates one). `schema` reads definitions, `tables` converts
-//! rows to text, `rows` finds the rows that differ; nothing is written to either database. Rows are compared table by table as text:
+//! rows to text, `rows` finds the rows that differ; nothing is committed to either database. Rows are compared table by table as text:
 //! first the number of rows and the sum of their hashes, then, if those differ, hash by hash in the server's sort order. The number of
 //! listed differences is limited; the counts are complete.
 
@@ -18,6 +18,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::sqlstate;
 
 use self::session::both;
 use self::tables::{RowQueries, Tables};
@@ -35,6 +36,9 @@ pub const MAX_OBJECTS: usize = 100;
 pub const MAX_ROWS: u64 = 10;
 /// Maximum number of characters of a listed value.
 pub const MAX_VALUE_CHARS: usize = 80;
+
+/// What to do about tables that could not be compared.
+pub const READ_REMEDY: &str = "make the tables readable for the role of `DATABASE_URL` (as their owner, or with `GRANT SELECT`), and end transactions that lock them";
 
 /// The scope of a comparison.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +95,7 @@ pub async fn compare(
     }
     let commits = tracks_commit_times(database).await?;
     for rows in tables_to_compare(template, database, scope).await? {
-        match rows::compare(template, database, &rows, commits).await {
+        match compare_rows(template, database, &rows, commits).await {
             Ok(difference) => found.tables.extend(difference),
             Err(error) if error.code().is_some() && !error.is_transient() => {
                 template.drain().await;
@@ -108,6 +112,41 @@ pub async fn compare(
         found.sequences = sequences(template, database).await?;
     }
     Ok(found)
+}
+
+/// Compares the rows of a table. If a policy hides rows even from the table's owner, lifts it in transactions that are rolled back.
+async fn compare_rows(
+    template: &mut ComparisonSession,
+    database: &mut ComparisonSession,
+    rows: &RowQueries,
+    commits: bool,
+) -> Result<Option<TableDifference>, PgError> {
+    let compared = rows::compare(template, database, rows, commits).await;
+    let refused = compared
+        .as_ref()
+        .is_err_and(|error| error.is(sqlstate::INSUFFICIENT_PRIVILEGE));
+    let Some(lift) = rows.lift_policies().filter(|_| refused) else {
+        return compared;
+    };
+    template.drain().await;
+    database.drain().await;
+    let lifted = both(
+        template.execute(lift, &rows.label),
+        database.execute(lift, &rows.label),
+    );
+    let again = match lifted.await {
+        Ok(_) => rows::compare(template, database, rows, commits).await,
+        // The first error has the reason.
+        Err(_) => compared,
+    };
+    template.drain().await;
+    database.drain().await;
+    let rolled_back = both(
+        template.execute("ROLLBACK", &rows.label),
+        database.execute("ROLLBACK", &rows.label),
+    );
+    rolled_back.await?;
+    again
 }
 
 async fn tables_to_compare(

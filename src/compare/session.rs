@@ -81,6 +81,11 @@ impl ComparisonSession {
             .context(context)
     }
 
+    /// Runs statements without a result.
+    pub(super) async fn execute(&mut self, sql: &str, what: &dyn Display) -> Result<(), PgError> {
+        self.rows(sql, what, |_| Ok(())).await.map(drop)
+    }
+
     /// Runs a query for pairs of numbers and streams the result.
     pub(super) fn digests<'a>(&'a mut self, sql: &'a str) -> BoxStream<'a, sqlx::Result<Digest>> {
         let rows = raw(&mut self.connection, sql);

@@ -12,6 +12,7 @@ use crate::compare::session::ComparisonSession;
 
 /// Relations with rows of their own: partitions, but not partitioned tables; each table of an inheritance tree separately.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_relation_filenode(c.oid)::int8 AS file, \
+     c.relrowsecurity AND c.relforcerowsecurity AS forced, \
      to_json(ARRAY(SELECT a.attname::text FROM pg_attribute a \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum))::text AS columns, \
      to_json(ARRAY(SELECT a.attname::text \
@@ -28,6 +29,8 @@ const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname) AS name, pg_r
 pub(super) struct Table {
     /// Its file: a clone's tables have the template's file until they are truncated or rewritten.
     pub file: Option<i64>,
+    /// Whether its policies also hold for its owner.
+    forced: bool,
     columns: Vec<String>,
     /// The columns of its primary key; empty without a primary key.
     key: Vec<String>,
@@ -44,6 +47,7 @@ pub(super) async fn read(session: &mut ComparisonSession) -> Result<Tables, PgEr
     let read = |row: &PgRow| {
         let table = Table {
             file: row.try_get("file")?,
+            forced: row.try_get("forced")?,
             columns: json(row, "columns")?,
             key: json(row, "key")?,
         };
@@ -71,6 +75,7 @@ pub(super) struct RowQueries {
     values: Vec<String>,
     /// Indices of the primary key columns.
     pub key: Vec<usize>,
+    lift_policies: Option<String>,
 }
 
 impl RowQueries {
@@ -89,6 +94,9 @@ impl RowQueries {
                 .filter(|_| template.key == database.key)
                 .unwrap_or_default(),
             columns,
+            lift_policies: (template.forced || database.forced).then(|| {
+                format!("BEGIN READ WRITE; ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+            }),
         }
     }
 
@@ -100,7 +108,13 @@ impl RowQueries {
             columns: vec!["oid".to_owned(), "content".to_owned()],
             values: vec!["t.oid".to_owned(), "lo_get(t.oid)".to_owned()],
             key: vec![0],
+            lift_policies: None,
         }
+    }
+
+    /// Begins a transaction in which the table's owner may read all rows; none if no policy prevents that.
+    pub fn lift_policies(&self) -> Option<&str> {
+        self.lift_policies.as_deref()
     }
 
     /// The number of rows, and the sum of their hashes, in any order.

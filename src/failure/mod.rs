@@ -24,7 +24,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// Exit code: something could not be removed or stopped; the output names it.
 pub const NOT_REMOVED: u8 = 8;
 
-/// Exit code: a database differs from its template; the output shows how.
+/// Exit code: a database differs from its template, or could not be compared with it; the output shows how, or why.
 pub const DIFFERENT: u8 = 9;
 
 /// Why a command failed.

@@ -48,17 +48,17 @@ pub(super) async fn collect(
     shared: &DbName,
     used: bool,
 ) -> Result<Option<Evidence>, PgError> {
-    wait_for_sessions(admin, shared).await?;
+    let complete = wait_for_sessions(admin, shared).await?;
     let (begun, asked) = (Instant::now(), UseEvent::now());
     let counters = admin.counters(shared).await?;
     let clock = Clock::new(asked, counters.now, begun.elapsed());
     let settings = admin.database_settings(shared).await?;
-    let reliable = counters.counts && !were_reset(&counters, file);
+    let reliable = complete && counters.counts && !were_reset(&counters, file);
     let same_settings = is_same_set(&settings, &file.settings);
     let idle = if reliable {
         counters.written == 0 && same_settings
     } else {
-        counters.transactions == 0 && !used
+        complete && counters.transactions == 0 && !used
     };
     if idle {
         return Ok(None);
@@ -83,21 +83,25 @@ pub(super) async fn collect(
     }))
 }
 
-/// Waits until the sessions on the database have ended, because only then the counters are complete.
-async fn wait_for_sessions(admin: &mut Admin, shared: &DbName) -> Result<(), PgError> {
+/// Waits until the sessions on the database have ended, because only then the counters are complete. False if some do not end.
+async fn wait_for_sessions(admin: &mut Admin, shared: &DbName) -> Result<bool, PgError> {
     let begun = Instant::now();
     let mut ended = false;
-    while admin.count_sessions(shared).await? > 0 {
+    let complete = loop {
+        if admin.count_sessions(shared).await? == 0 {
+            break true;
+        }
         if begun.elapsed() > SESSION_GRACE && !ended {
             admin.end_sessions(shared).await?;
             ended = true;
         }
         if begun.elapsed() > SESSION_TIMEOUT {
-            break;
+            break false;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-    }
-    admin.wait_for_counters().await
+    };
+    admin.wait_for_counters().await?;
+    Ok(complete)
 }
 
 /// Whether the server lost its counters during the run, as a crash does.

@@ -4,7 +4,7 @@
 //! First the server's counters are read. They are zero in a new database, so if they have not moved, nothing was committed and nothing else
 //! is done. Rolled back work moves them, too: if they moved, the written tables (and the schema, if a catalog was written) are compared with
 //! an unused clone. `evidence` reads the counters, `suspects` names tests, `report` writes the result into the runtime directory, which
-//! outlives the run. Errors are logged and never prevent a run from ending. A crash leaves a clone with the run's id, and no report.
+//! outlives the run. A comparison that fails is reported like a difference, and never prevents a run from ending. A crash leaves a clone with the run's id, and no report.
 
 mod evidence;
 mod report;
@@ -24,7 +24,6 @@ use kapsel_testdb_core::run::clone;
 use kapsel_testdb_core::sqlstate;
 
 use self::evidence::Evidence;
-use self::suspects::Clock;
 use crate::compare::{Comparison, ComparisonSession, compare};
 
 pub use report::{PendingReport, PollutionReport};
@@ -67,30 +66,26 @@ impl<'a> SharedClone<'a> {
         })
     }
 
-    /// Compares the clone with its template; writes and logs a report if they differ. Returns the unused clone that it was compared with, if that is
+    /// Compares the clone with its template; writes and logs a report if they differ or cannot be compared. Returns the unused clone that it was compared with, if that is
     /// one of the run's.
     pub async fn inspect(self, admin: &mut Admin, runtime: &Runtime) -> Option<DbName> {
         let begun = Instant::now();
         let mut visited = None;
         let outcome = timeout(TIMEOUT, self.find_pollution(admin, &mut visited)).await;
         let (name, took) = (&self.name, begun.elapsed().as_millis());
-        match outcome {
-            Ok(Ok(None)) => tracing::info!("`{name}` equals its template ({took} ms)"),
-            Ok(Ok(Some(report))) => {
+        let report = match outcome {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => Some(self.unknown(error.to_string())),
+            Err(_) => Some(self.unknown(format!("timed out after {} s", TIMEOUT.as_secs()))),
+        };
+        match report {
+            None => tracing::info!("`{name}` equals its template ({took} ms)"),
+            Some(report) => {
                 tracing::warn!("{report}");
                 if let Err(error) = report.write(runtime) {
                     tracing::warn!("{error}");
                 }
             }
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    "failed to compare `{name}` with its template, so changes by tests are unknown: {error}"
-                );
-            }
-            Err(_) => tracing::warn!(
-                "timed out after {} s comparing `{name}` with its template, so changes by tests are unknown",
-                TIMEOUT.as_secs()
-            ),
         }
         visited
     }
@@ -117,10 +112,13 @@ impl<'a> SharedClone<'a> {
             admin.drop_database(&name, false, true).await?;
         }
         let difference = difference?;
-        for unread in &difference.not_compared {
-            tracing::warn!("`{}` of {}: {}", self.name, unread.table, unread.reason);
-        }
-        Ok((!difference.is_equal()).then(|| self.report(difference, &uses, &clock)))
+        let tests = Tests::of(&uses, &difference, &clock);
+        Ok((!difference.is_equal()).then(|| self.report(difference, tests)))
+    }
+
+    /// The report of a comparison that failed: tests may have committed anything.
+    fn unknown(&self, reason: String) -> PollutionReport {
+        self.report(Comparison::failed(reason), Tests::all(&self.uses()))
     }
 
     fn uses(&self) -> Vec<SharedUse> {
@@ -151,7 +149,7 @@ impl<'a> SharedClone<'a> {
         Ok((session, Some(name)))
     }
 
-    fn report(&self, difference: Comparison, uses: &[SharedUse], clock: &Clock) -> PollutionReport {
+    fn report(&self, difference: Comparison, tests: Tests) -> PollutionReport {
         PollutionReport {
             schema: report::SCHEMA,
             run: self.file.run.clone(),
@@ -160,8 +158,8 @@ impl<'a> SharedClone<'a> {
             template: self.file.template.clone(),
             found_at: unix_now(),
             is_failure: self.file.pollution == Pollution::Fail,
-            tests: Tests::of(uses, &difference, clock),
             difference,
+            tests,
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use kapsel_testdb_core::protocol::{DbName, Namespace, RunDirError, RunId, Runtime};
 
-use crate::compare::Comparison;
+use crate::compare::{Comparison, READ_REMEDY};
 use crate::pollution::Tests;
 
 /// Changes when a field is removed or changes its meaning.
@@ -36,7 +36,7 @@ pub struct PollutionReport {
     pub found_at: u64,
     /// Whether it makes `wait` and `run` fail.
     pub is_failure: bool,
-    /// How the clone differs from its template.
+    /// How the clone differs from its template, or why that is unknown.
     pub difference: Comparison,
     /// Tests that may have caused it.
     pub tests: Tests,
@@ -92,7 +92,14 @@ impl PendingReport {
 impl Display for PollutionReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (run, tests) = (&self.run, &self.tests);
-        writeln!(f, "run {run} modified the shared clone:")?;
+        if self.difference.has_differences() {
+            writeln!(f, "run {run} modified the shared clone:")?;
+        } else {
+            writeln!(
+                f,
+                "run {run} may have modified the shared clone; it could not be compared with its template:"
+            )?;
+        }
         for line in self.difference.to_string().lines() {
             writeln!(f, "  {line}")?;
         }
@@ -121,6 +128,9 @@ impl Display for PollutionReport {
         }
         if tests.unlisted > 0 {
             writeln!(f, "  and {} more", tests.unlisted)?;
+        }
+        if !self.difference.not_compared.is_empty() {
+            writeln!(f, "{READ_REMEDY}")?;
         }
         write!(
             f,

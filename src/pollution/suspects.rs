@@ -62,8 +62,13 @@ impl Tests {
         let matching = commits(difference).map(|commits| at_that_time(&commits));
         match matching.filter(|uses| !uses.is_empty()) {
             Some(uses) => Self::listed(uses, true),
-            None => Self::listed(uses.iter().collect(), false),
+            None => Self::all(uses),
         }
+    }
+
+    /// Lists all tests that used the shared clone.
+    pub fn all(uses: &[SharedUse]) -> Self {
+        Self::listed(uses.iter().collect(), false)
     }
 
     fn listed(uses: Vec<&SharedUse>, by_commit_time: bool) -> Self {
@@ -91,7 +96,7 @@ impl Tests {
 
 /// The commit times of all differences, if all are known.
 fn commits(difference: &Comparison) -> Option<Vec<f64>> {
-    if !difference.schema.is_empty() {
+    if !difference.schema.is_empty() || !difference.not_compared.is_empty() {
         return None;
     }
     let times = difference.tables.iter().map(|table| table.commits.clone());

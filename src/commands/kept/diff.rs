@@ -1,4 +1,5 @@
 //! `kapsel-testdb kept diff`: compares a kept database with its template. As with diff(1), the exit code shows whether they differ.
+//! A table that could not be compared may differ.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use kapsel_testdb_core::server::{ServerError, ServerKind};
 
 use crate::args::KeptDiff;
 use crate::commands::kept::find::{KeptQuery, find_kept};
-use crate::compare::Reference;
+use crate::compare::{READ_REMEDY, Reference};
 use crate::failure::{DIFFERENT, Result};
 use crate::printer::Printer;
 
@@ -37,6 +38,11 @@ pub async fn run(config: &Config, args: &KeptDiff, printer: &Printer) -> Result<
         printer.data(&format!("{json:#}\n"));
     } else {
         printer.data(&found.to_string());
+    }
+    if !found.not_compared.is_empty() {
+        printer.warn(&format!(
+            "some tables of `{name}` could not be compared; {READ_REMEDY}"
+        ));
     }
     Ok(if found.is_equal() {
         ExitCode::SUCCESS

@@ -223,6 +223,26 @@ fn diff_tells_what_the_test_did_and_by_its_exit_code_whether_it_did_anything() {
 }
 
 #[test]
+fn diff_does_not_take_what_it_cannot_read_for_equal() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let sql = "CREATE TABLE secrets (id int); REVOKE SELECT ON secrets FROM app";
+    project.migration("0003_secrets", sql);
+    fail(&project, &["billing::pays"]);
+    let name = &server.databases_of("kept")[0];
+    server.execute_in(name, "DELETE FROM users");
+    let told = project.run("kept diff pays");
+    told.code(9)
+        .says(&["could not be compared", "GRANT SELECT"]);
+    let unread = "not compared, so this may differ\n    public.secrets: ";
+    assert!(told.stdout.starts_with(unread), "{told:#?}");
+    let json = project.run("kept diff pays --json").code(9).json();
+    assert_eq!(json["equal"], false);
+    let unread = &json["difference"]["not_compared"][0];
+    assert_eq!(unread["table"], "public.secrets");
+}
+
+#[test]
 fn diff_without_its_template_prints_how_to_rebuild_it() {
     let server = Server::start();
     let project = project(&server, &["billing::pays"]);

@@ -361,3 +361,107 @@ fn counters_that_are_lost_or_not_kept_make_everything_suspect() {
         .code(0)
         .never_says("shared clone");
 }
+
+#[test]
+fn what_could_not_be_compared_counts_as_a_difference() {
+    let server = Server::start();
+    let project = project(&server);
+    project.config("[shared]\npollution = \"fail\"\n");
+    let sql = "CREATE TABLE secrets (id int); REVOKE SELECT ON secrets FROM app";
+    project.migration("0004_secrets", sql);
+    run_with(
+        &project,
+        "r",
+        "shared-sql",
+        "INSERT INTO secrets VALUES (1)",
+    )
+    .code(9)
+    .says(&[
+        "may have modified the shared clone; it could not be compared",
+        "public.secrets: ",
+        "permission denied for table secrets",
+        "the_test",
+        "GRANT SELECT",
+    ]);
+    // A table that no test wrote to need not be read.
+    run_with(&project, "s", "shared-sql", "SELECT 1").code(0);
+}
+
+#[test]
+fn rows_that_a_policy_hides_from_their_owner_are_found() {
+    let server = Server::start();
+    let project = project(&server);
+    project.config("[shared]\npollution = \"fail\"\n");
+    let sql = "CREATE TABLE tenants (id int PRIMARY KEY); ALTER TABLE tenants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; \
+               CREATE POLICY inserts ON tenants FOR INSERT WITH CHECK (true)";
+    project.migration("0004_tenants", sql);
+    let insert = "INSERT INTO tenants VALUES (1)";
+    run_with(&project, "r", "shared-sql", insert)
+        .code(9)
+        .says(&["public.tenants: 1 added"]);
+    run_with(&project, "s", "begin-sql", insert).code(0);
+}
+
+#[test]
+fn a_comparison_that_fails_is_reported() {
+    let server = Server::start();
+    let project = project(&server);
+    project.config("[shared]\npollution = \"fail\"\n");
+    let nextest = FakeNextest::start(&project, "r");
+    shared_test(
+        &project,
+        &nextest,
+        "the_test",
+        "INSERT INTO users VALUES (1)",
+    );
+    let [shared] = &*server.databases_of("shared") else {
+        panic!("one shared clone")
+    };
+    server.execute(&format!(
+        "ALTER DATABASE \"{shared}\" ALLOW_CONNECTIONS false"
+    ));
+    nextest.end();
+    project.run("wait").code(9).says(&[
+        "may have modified the shared clone; it could not be compared",
+        "everything: ",
+        "not currently accepting connections",
+        "the_test",
+    ]);
+}
+
+#[test]
+fn counters_that_a_session_may_still_add_to_are_not_trusted() {
+    let server = Server::start();
+    server.execute("CREATE ROLE other LOGIN");
+    let project = project(&server);
+    let sql = "GRANT INSERT, SELECT ON places TO PUBLIC";
+    project.migration("0004_grants", sql);
+    let mut nextest = FakeNextest::start(&project, "r");
+    shared_test(&project, &nextest, "the_test", "SELECT 1");
+    let [shared] = &*server.databases_of("shared") else {
+        panic!("one shared clone")
+    };
+    // A session flushes its counters at once, and then not for a second.
+    let mut other = server.session_as("other", shared);
+    other.execute("SELECT 1");
+    other.execute("INSERT INTO places VALUES (42, 'unseen')");
+    nextest.kill();
+    poll_until("it was judged", PATIENCE, || {
+        match reports(&project).len() {
+            1 => Ok(()),
+            n => Err(format!("{n} reports: {}", nextest.keeper_log())),
+        }
+    });
+    other.close();
+    poll_until("the keeper is done", PATIENCE, || {
+        match nextest.has_keeper() {
+            true => Err(nextest.keeper_log()),
+            false => Ok(()),
+        }
+    });
+    drop(nextest.without_keeper());
+    project
+        .run("wait")
+        .code(0)
+        .says(&["public.places: 1 added", "id='42'"]);
+}

@@ -266,7 +266,12 @@ impl Server {
 
     /// A session of [`ROLE`].
     pub fn session_of_role(&self, database: &str) -> Session {
-        Session::open(&self.options(database, ROLE))
+        self.session_as(ROLE, database)
+    }
+
+    /// A session of another role.
+    pub fn session_as(&self, role: &str, database: &str) -> Session {
+        Session::open(&self.options(database, role))
     }
 
     /// What it has logged since it was started last.
