@@ -8,6 +8,9 @@ mod accepted {
     mod isolation;
     mod outcomes;
     mod parameters;
+    mod renamed;
+    mod rstest;
+    mod runtime;
     mod schema;
 }
 

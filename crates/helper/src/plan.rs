@@ -37,6 +37,17 @@ pub struct TestPlan {
     pub(super) should_panic: bool,
     pub(super) migrations: Migrations,
     pub(super) fixtures: Vec<&'static str>,
+    pub(super) flavor: Flavor,
+}
+
+/// The runtime of an async test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Flavor {
+    /// Everything runs on the test's thread.
+    #[default]
+    CurrentThread,
+    /// Spawned tasks run on other threads: so many, or as many as tokio's default.
+    MultiThread(Option<usize>),
 }
 
 impl TestPlan {
@@ -50,6 +61,7 @@ impl TestPlan {
             should_panic: false,
             migrations: Migrations::default(),
             fixtures: Vec::new(),
+            flavor: Flavor::default(),
         }
     }
 
@@ -74,6 +86,20 @@ impl TestPlan {
     /// The test passes if it panics.
     pub fn should_panic(mut self) -> Self {
         self.should_panic = true;
+        self
+    }
+
+    /// Runs an async test on a runtime with several threads.
+    pub fn multi_thread(mut self) -> Self {
+        if self.flavor == Flavor::CurrentThread {
+            self.flavor = Flavor::MultiThread(None);
+        }
+        self
+    }
+
+    /// Runs an async test on a runtime with this number of worker threads.
+    pub fn worker_threads(mut self, threads: usize) -> Self {
+        self.flavor = Flavor::MultiThread(Some(threads));
         self
     }
 

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::Arguments;
 use crate::db::Outcome;
-use crate::plan::TestPlan;
+use crate::plan::{Flavor, TestPlan};
 use crate::sqlx_compat::Version;
 use crate::{TestDb, TestDbError, report};
 
@@ -25,7 +25,7 @@ where
     T: Termination,
     F: Future<Output = T>,
 {
-    runtime(Builder::new_current_thread()).block_on(async {
+    runtime(builder(plan.flavor)).block_on(async {
         let (databases, arguments) = unwrap(plan.set_up().await);
         let body = async { test(arguments).await.report() };
         let outcome = AssertUnwindSafe(body).catch_unwind().await;
@@ -42,15 +42,26 @@ where
     A: Arguments,
     T: Termination,
 {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(1);
-    let runtime = runtime(builder);
+    let runtime = runtime(builder(Flavor::MultiThread(Some(1))));
     let (databases, arguments) = unwrap(runtime.block_on(plan.set_up()));
     let outcome = {
         let _entered = runtime.enter();
         catch_unwind(AssertUnwindSafe(|| test(arguments).report()))
     };
     runtime.block_on(plan.finish(databases, outcome))
+}
+
+fn builder(flavor: Flavor) -> Builder {
+    match flavor {
+        Flavor::CurrentThread => Builder::new_current_thread(),
+        Flavor::MultiThread(threads) => {
+            let mut builder = Builder::new_multi_thread();
+            if let Some(threads) = threads {
+                builder.worker_threads(threads);
+            }
+            builder
+        }
+    }
 }
 
 fn runtime(mut builder: Builder) -> Runtime {

@@ -5,18 +5,24 @@ use quote::{quote, quote_spanned};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprGroup, ExprLit, Lit, LitInt, Meta, MetaNameValue, Token};
+use syn::{
+    Error, Expr, ExprGroup, ExprLit, Lit, LitInt, Meta, MetaNameValue, Path, Token, parse_quote,
+};
 
 use crate::function::Function;
 use crate::{fixtures, migrations};
 
-const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `migrations`, `migrator` or `fixtures`";
+const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `migrations`, `migrator`, `fixtures`, `flavor`, `worker_threads` or `crate`";
+/// Arguments that a test without a database may have.
+const WITHOUT_DATABASE: [&str; 3] = ["crate", "flavor", "worker_threads"];
 
 /// The parsed arguments. Each is valid, and they do not conflict.
-#[derive(Default)]
 pub struct AttributeArguments {
+    /// The path of the crate `kapsel_testdb`.
+    pub krate: Path,
     /// Method calls that build the plan, such as `.connections(10)`.
     pub plan: Vec<Tokens>,
+    is_multi_thread: bool,
     databases: Option<LitInt>,
     /// Name and position of each argument.
     given: Vec<(&'static str, Span)>,
@@ -26,9 +32,20 @@ pub struct AttributeArguments {
 impl AttributeArguments {
     pub fn parse(arguments: Tokens) -> Result<Self, Error> {
         let parser = Punctuated::<Meta, Token![,]>::parse_terminated;
-        let mut parsed = Self::default();
-        for argument in parser.parse2(arguments)? {
-            parsed.add(&argument)?;
+        let arguments = parser.parse2(arguments)?;
+        let mut parsed = Self {
+            krate: parse_quote!(::kapsel_testdb),
+            plan: Vec::new(),
+            is_multi_thread: false,
+            databases: None,
+            given: Vec::new(),
+            isolation: None,
+        };
+        // The other arguments become code with this path.
+        let (crates, others): (Vec<_>, Vec<_>) =
+            arguments.iter().partition(|a| a.path().is_ident("crate"));
+        for argument in crates.into_iter().chain(others) {
+            parsed.add(argument)?;
         }
         parsed.check_conflicts()?;
         Ok(parsed)
@@ -36,6 +53,7 @@ impl AttributeArguments {
 
     fn add(&mut self, argument: &Meta) -> Result<(), Error> {
         let name = argument.path().get_ident().map(ToString::to_string);
+        let krate = self.krate.clone();
         match (name.as_deref(), argument) {
             (Some("fixtures"), Meta::List(list)) => {
                 // May be given more than once: the lists are concatenated.
@@ -47,7 +65,7 @@ impl AttributeArguments {
                 let (name, variant) = isolation(&pair.value)?;
                 self.isolation = Some(name);
                 self.plan
-                    .push(quote!(.isolation(::kapsel_testdb::testing::Isolation::#variant)));
+                    .push(quote!(.isolation(#krate::testing::Isolation::#variant)));
             }
             (Some("connections"), Meta::NameValue(pair)) => {
                 self.record_once("connections", pair)?;
@@ -63,8 +81,7 @@ impl AttributeArguments {
             (Some("leaks"), Meta::NameValue(pair)) => {
                 self.record_once("leaks", pair)?;
                 let variant = leaks(&pair.value)?;
-                self.plan
-                    .push(quote!(.leaks(::kapsel_testdb::Leaks::#variant)));
+                self.plan.push(quote!(.leaks(#krate::Leaks::#variant)));
             }
             (Some("migrations"), Meta::NameValue(pair)) => {
                 self.record_once("migrations", pair)?;
@@ -73,6 +90,23 @@ impl AttributeArguments {
             (Some("migrator"), Meta::NameValue(pair)) => {
                 self.record_once("migrator", pair)?;
                 self.plan.push(migrations::migrator(&pair.value)?);
+            }
+            (Some("crate"), Meta::NameValue(pair)) => {
+                self.record_once("crate", pair)?;
+                self.krate = path(&pair.value)?;
+            }
+            (Some("flavor"), Meta::NameValue(pair)) => {
+                self.record_once("flavor", pair)?;
+                self.is_multi_thread = is_multi_thread(&pair.value)?;
+                if self.is_multi_thread {
+                    self.plan.push(quote!(.multi_thread()));
+                }
+            }
+            (Some("worker_threads"), Meta::NameValue(pair)) => {
+                self.record_once("worker_threads", pair)?;
+                let expected = "expected a number of threads, at least 1";
+                let number = number(&pair.value, expected)?;
+                self.plan.push(quote!(.worker_threads(#number)));
             }
             (Some("fixtures"), _) => return Err(Error::new(argument.span(), fixtures::EXPECTED)),
             _ => return Err(Error::new(argument.span(), UNKNOWN)),
@@ -95,6 +129,14 @@ impl AttributeArguments {
     }
 
     fn check_conflicts(&self) -> Result<(), Error> {
+        if !self.is_multi_thread
+            && let Some((name, span)) = self.find_given(&["worker_threads"])
+        {
+            let message = format!(
+                "`{name}` requires the runtime flavor `multi_thread`: set `flavor = \"multi_thread\"`"
+            );
+            return Err(Error::new(span, message));
+        }
         if self.find_given(&["migrations"]).is_some()
             && let Some((name, span)) = self.find_given(&["migrator"])
         {
@@ -128,9 +170,19 @@ impl AttributeArguments {
         self.isolation.as_deref() == Some("transaction")
     }
 
-    /// Rejects every argument: a test without parameters has no database.
-    pub fn reject_all(&self) -> Result<(), Error> {
-        let Some((name, span)) = self.given.first() else {
+    /// Rejects arguments about the runtime: a test that is not async has none of its own.
+    pub fn reject_runtime(&self) -> Result<(), Error> {
+        let Some((name, span)) = self.find_given(&["flavor", "worker_threads"]) else {
+            return Ok(());
+        };
+        let message = format!("`{name}` needs an async test: add `async`, or remove `{name}`");
+        Err(Error::new(span, message))
+    }
+
+    /// Rejects arguments about databases: a test without parameters has none.
+    pub fn reject_databases(&self) -> Result<(), Error> {
+        let mut given = self.given.iter();
+        let Some((name, span)) = given.find(|(name, _)| !WITHOUT_DATABASE.contains(name)) else {
             return Ok(());
         };
         let message = format!(
@@ -142,12 +194,12 @@ impl AttributeArguments {
     /// A compile-time check that `databases` is the number of databases of the test's parameters.
     pub fn database_count_check(&self, function: &Function) -> Option<Tokens> {
         let number = self.databases.as_ref()?;
-        let parameters = function.parameter_type();
+        let (krate, parameters) = (&self.krate, function.parameter_type());
         let message = format!(
             "`databases = {number}` is not the number of databases of the test's parameters"
         );
         Some(quote_spanned! {number.span()=>
-            const _: () = ::core::assert!(<#parameters as ::kapsel_testdb::testing::Arguments>::DATABASES == #number, #message);
+            const _: () = ::core::assert!(<#parameters as #krate::testing::Arguments>::DATABASES == #number, #message);
         })
     }
 }
@@ -181,6 +233,31 @@ fn leaks(value: &Expr) -> Result<Tokens, Error> {
         _ => {
             let message = "expected \"warn\", \"fail\" or \"off\"";
             Err(Error::new(value.span(), message))
+        }
+    }
+}
+
+/// `crate = "path"`, as in serde and tokio.
+fn path(value: &Expr) -> Result<Path, Error> {
+    let expected = "expected the path of the crate `kapsel_testdb`, in quotes";
+    let Some(Lit::Str(text)) = literal(value) else {
+        return Err(Error::new(value.span(), expected));
+    };
+    let parsed = text.parse_with(Path::parse_mod_style);
+    parsed.map_err(|_| Error::new(text.span(), expected))
+}
+
+fn is_multi_thread(value: &Expr) -> Result<bool, Error> {
+    let expected = "expected \"current_thread\" or \"multi_thread\"";
+    let Some(Lit::Str(text)) = literal(value) else {
+        return Err(Error::new(value.span(), expected));
+    };
+    match &*text.value() {
+        "current_thread" => Ok(false),
+        "multi_thread" => Ok(true),
+        _ => {
+            let message = format!("unknown runtime flavor; {expected}");
+            Err(Error::new(text.span(), message))
         }
     }
 }

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream as Tokens, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ItemFn, ReturnType, Type};
+use syn::{Error, FnArg, ItemFn, Path, ReturnType, Type};
 
 /// A function that can be a test.
 pub struct Function {
@@ -18,6 +18,11 @@ impl Function {
         check(&item)?;
         let types = item.sig.inputs.iter().filter_map(type_of).collect();
         Ok(Self { item, types })
+    }
+
+    /// Whether the test has a runtime of its own.
+    pub fn is_async(&self) -> bool {
+        self.item.sig.asyncness.is_some()
     }
 
     /// Whether the test has a database: one without parameters has none.
@@ -39,16 +44,16 @@ impl Function {
 
     /// A closure that calls the function. The spans make the compiler report an unsupported type at the parameter's type. A sandbox
     /// supports fewer types.
-    pub fn call(&self, is_sandbox: bool) -> Tokens {
+    pub fn call(&self, krate: &Path, is_sandbox: bool) -> Tokens {
         let name = &self.item.sig.ident;
         match &*self.types {
             [] => quote!(|(): ()| #name()),
             [ty] if is_sandbox => {
-                quote_spanned!(ty.span()=> |a: #ty| #name(::kapsel_testdb::testing::sandboxed(a)))
+                quote_spanned!(ty.span()=> |a: #ty| #name(#krate::testing::sandboxed(a)))
             }
             [first, second, ..] if is_sandbox => quote_spanned! {first.span()=>
                 |pair: (#first, #second)| {
-                    let (a, b) = ::kapsel_testdb::testing::sandboxed(pair);
+                    let (a, b) = #krate::testing::sandboxed(pair);
                     #name(a, b)
                 }
             },
@@ -60,15 +65,15 @@ impl Function {
     }
 
     /// The function that runs the test. Its types are spelled out, so the compiler reports an unsupported type at its position.
-    pub fn run(&self) -> Tokens {
+    pub fn run(&self, krate: &Path) -> Tokens {
         let parameters = self.parameter_type();
         let returned = match &self.item.sig.output {
             ReturnType::Type(_, ty) if is_nameable(ty) => quote!(#ty),
             _ => quote!(_),
         };
         match self.item.sig.asyncness {
-            Some(_) => quote!(::kapsel_testdb::testing::run::<#parameters, #returned, _>),
-            None => quote!(::kapsel_testdb::testing::run_blocking::<#parameters, #returned>),
+            Some(_) => quote!(#krate::testing::run::<#parameters, #returned, _>),
+            None => quote!(#krate::testing::run_blocking::<#parameters, #returned>),
         }
     }
 

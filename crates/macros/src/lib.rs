@@ -45,6 +45,12 @@ use function::Function;
 /// #[kapsel_testdb::test(fixtures("../a.sql"), fixtures(path = "data", scripts("b", "c")))]
 /// async fn with_fixtures(pool: sqlx::PgPool) {}
 ///
+/// #[kapsel_testdb::test(flavor = "multi_thread", worker_threads = 2)]  // as in `#[tokio::test]`
+/// async fn on_several_threads(pool: sqlx::PgPool) {}
+///
+/// #[tdb::test(crate = "tdb")]                     // another name of the dependency, or the path where another crate exports `kapsel_testdb`
+/// async fn renamed(pool: sqlx::PgPool) {}
+///
 /// #[kapsel_testdb::test]                          // no database, like `#[tokio::test]`
 /// async fn without_a_database() {}
 /// ```
@@ -59,10 +65,14 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
     let arguments = AttributeArguments::parse(arguments)?;
     let function = Function::new(syn::parse2::<ItemFn>(item)?)?;
     if !function.has_parameters() {
-        arguments.reject_all()?;
+        arguments.reject_databases()?;
     }
-    let call = function.call(arguments.is_sandbox());
-    let (run, output) = (function.run(), function.output());
+    if !function.is_async() {
+        arguments.reject_runtime()?;
+    }
+    let krate = &arguments.krate;
+    let call = function.call(krate, arguments.is_sandbox());
+    let (run, output) = (function.run(krate), function.output());
     let Function { item, .. } = &function;
     let ItemFn {
         attrs,
@@ -85,10 +95,48 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
         #vis fn #name() #output {
             #awaited fn #name(#inputs) #returned #block
             #check
-            let plan = ::kapsel_testdb::testing::TestPlan::new(::core::env!("CARGO_MANIFEST_DIR"))
+            let plan = #krate::testing::TestPlan::new(::core::env!("CARGO_MANIFEST_DIR"))
                 #panics
                 #(#plan)*;
             #run(plan, #call) #end
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::expand;
+
+    #[::core::prelude::v1::test]
+    fn the_code_names_the_crate_only_by_the_path_that_is_given() {
+        let arguments = quote!(
+            isolation = "transaction",
+            leaks = "fail",
+            databases = 1,
+            crate = "my::tdb",
+            flavor = "multi_thread",
+            worker_threads = 2
+        );
+        let functions = [
+            quote!(
+                async fn test(pool: PgPool) {}
+            ),
+            quote!(
+                async fn test(options: PgPoolOptions, connect: PgConnectOptions) -> Result<(), E> {}
+            ),
+        ];
+        for function in functions {
+            let code = expand(arguments.clone(), function).expect("code");
+            let code = code.to_string();
+            assert!(code.contains("my :: tdb :: testing :: TestPlan"), "{code}");
+            assert!(!code.contains("kapsel_testdb"), "{code}");
+        }
+        let blocking = quote!(
+            fn test(pool: PgPool) {}
+        );
+        let code = expand(quote!(crate = "tdb", isolation = "shared"), blocking).expect("code");
+        assert!(!code.to_string().contains("kapsel_testdb"), "{code}");
+    }
 }

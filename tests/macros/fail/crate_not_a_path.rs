@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(crate = "kapsel-testdb")]
+async fn test(_pool: sqlx::PgPool) {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(flavor = "multi_thread")]
+fn test(_pool: sqlx::PgPool) {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(flavor = "threaded")]
+async fn test(_pool: sqlx::PgPool) {}
+
+fn main() {}
