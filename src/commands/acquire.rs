@@ -16,7 +16,7 @@ use kapsel_testdb_core::env;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::platform::{self, DirWatch, ProcessId, ProcessWatch};
 use kapsel_testdb_core::protocol::{
-    Claimant, DbName, EntryState, Ledger, QueueEntry, RunDir, RunFile,
+    Claimant, DbName, Entries, EntryState, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
 };
 use kapsel_testdb_core::run::lease::{self, KEEPER_CHECK_INTERVAL};
 use kapsel_testdb_core::run::renew::Means;
@@ -35,7 +35,7 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
     let owner = match args.pid {
         Some(pid) => ProcessId::of(pid)
             .ok_or_else(|| Failure::Usage(format!("no process has the id `{pid}`; check `--pid`")))?,
-        None => ProcessId::parent().context("failed to find the calling process, which may have exited; give the owner with `--pid`")?,
+        None => ProcessId::caller().context("failed to find the calling process, which may have exited; give the owner with `--pid`")?,
     };
     let claimant = match &args.name {
         Some(name) => Some(Claimant::named(name)),
@@ -97,7 +97,7 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
         let file = dir.read()?;
         let mut admin = clone::admin(&file, "release", RetryLimits::RUNNING).await?;
         if args.failed {
-            kept::preserve(&mut admin, dir.entries(), &name).await?;
+            kept::preserve(&mut admin, dir.entries(), &name, Some(file.keep)).await?;
             kept::enforce_limits(&mut admin, &file.namespace, file.keep).await?;
         } else {
             renew::settle(&mut admin, &dir, &file, &name, Means::ALL).await?;
@@ -111,9 +111,17 @@ pub async fn release(args: &Release) -> Result<ExitCode> {
 pub async fn hold(args: Hold) -> Result<ExitCode> {
     let _entry = platform::inherit(args.entry_fd)?;
     let _slots = args.slots_fd.map(platform::inherit).transpose()?;
-    let dir = RunDir::join(&args.dir)?;
-    let file = dir.read()?;
     let name: DbName = args.name.parse()?;
+    let dir = match RunDir::join(&args.dir) {
+        Err(RunDirError::Gone { .. }) => {
+            // The run ends before the holder has begun, so nobody uses the database. A free entry would count as that of a test that died.
+            let entries = Entries::of(&args.dir);
+            entries.move_entry(&name, EntryState::Leased, EntryState::Released);
+            return Ok(ExitCode::SUCCESS);
+        }
+        joined => joined?,
+    };
+    let file = dir.read()?;
     let leased = dir.entries_dir(EntryState::Leased);
     let changes = DirWatch::open(&[leased.as_path()]);
     let owner = ProcessWatch::open(&args.watch);

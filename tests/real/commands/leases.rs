@@ -171,3 +171,65 @@ fn scripts_lease_and_release_databases_and_keep_failed_ones() {
         .code(6)
         .says(&["KAPSEL_TESTDB_RUN_DIR", "run -- COMMAND"]);
 }
+
+/// The process that a lease lives with.
+#[cfg(target_os = "linux")]
+fn owner_of(database: &str) -> String {
+    let holder = |process: std::fs::DirEntry| {
+        let words = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+        let words: Vec<&str> = words.split('\0').collect();
+        let watched = words.iter().position(|word| *word == "--watch")? + 1;
+        let owner = words.get(watched)?.split(':').next()?;
+        words.contains(&database).then(|| owner.to_owned())
+    };
+    poll_until("a process holds the lease", PATIENCE, || {
+        let processes = std::fs::read_dir("/proc").expect("the processes");
+        let found = processes.flatten().find_map(holder);
+        found.ok_or_else(|| format!("no holder of {database}"))
+    })
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_lease_lives_as_long_as_the_shell_that_asked_for_it() {
+    let server = Server::start();
+    let project = project(&server);
+    // `$(exec …)` is a process whose parent is the shell, or the subshell in parentheses.
+    let script = r#"tell() { echo "$PGDATABASE $(exec sh -c 'echo $PPID')" >> "$0.new"; }
+        eval "$("$T" acquire)"; tell
+        eval "$("$T" acquire | tee /dev/null)"; tell
+        eval "$("$T" acquire | cat | cat)"; tell
+        eval "$(cd / && "$T" acquire; true)"; tell
+        variables=$("$T" acquire | cat); eval "$variables"; tell
+        ( eval "$("$T" acquire | tee /dev/null)"; tell; mv "$0.new" "$0"; read -r _ ); true"#;
+    for shell in ["sh", "bash"] {
+        let told = project.beside(shell);
+        let tool = project.tool("run --").args([shell, "-c", script]);
+        let mut command = tool.args([&told]).into_command();
+        command.stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("a run");
+        let text = poll_until("the script has its databases", PATIENCE, || {
+            std::fs::read_to_string(&told).map_err(|e| e.to_string())
+        });
+        assert_eq!(text.lines().count(), 6, "{text}");
+        for line in text.lines() {
+            let (database, owner) = line.split_once(' ').expect("two words");
+            assert_eq!(owner_of(database), owner, "{shell}: {text}");
+        }
+        drop(child.stdin.take());
+        assert!(child.wait().expect("a run").success(), "{shell}");
+    }
+    nothing_is_left(&project, &server);
+}
+
+#[test]
+fn a_lease_that_begins_while_its_run_ends_is_not_kept() {
+    let server = Server::start();
+    let project = project(&server);
+    for _ in 0..10 {
+        let tool = project.tool("run --");
+        let script = r#""$T" acquire > /dev/null; true"#;
+        tool.args(["sh", "-c", script]).run().code(0);
+    }
+    nothing_is_left(&project, &server);
+}

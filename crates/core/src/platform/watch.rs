@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,6 +86,16 @@ impl ProcessId {
         Self::of(parent.as_raw_nonzero().get().unsigned_abs())
     }
 
+    /// The process that called this program: the parent, but not a subshell that only runs a command substitution, as in `"$(acquire | tee log)"`.
+    /// It ends with this program; its parent reads the output. Without `/proc`, the parent.
+    pub fn caller() -> Option<Self> {
+        let mut caller = Self::parent()?;
+        while let Some(above) = reader_of_subshell(caller.pid) {
+            caller = Self::of(above)?;
+        }
+        Some(caller)
+    }
+
     /// The process that has this id now.
     pub fn of(pid: u32) -> Option<Self> {
         let (_, started) = stat(pid)?;
@@ -109,6 +120,31 @@ pub fn nextest_ancestor() -> Option<ProcessId> {
         pid = above;
     }
     (parent > 1).then(|| ProcessId::of(parent)).flatten()
+}
+
+/// The parent of a process, if the process is a fork of it without a program of its own, and the parent reads its standard output.
+fn reader_of_subshell(pid: u32) -> Option<u32> {
+    /// The kernel's `PF_FORKNOEXEC`.
+    const FORKED_WITHOUT_EXEC: u64 = 0x40;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 4 is the parent, field 9 the flags.
+    let mut after = stat.rsplit_once(')')?.1.split_whitespace();
+    let parent: u32 = after.nth(1)?.parse().ok()?;
+    let flags: u64 = after.nth(4)?.parse().ok()?;
+    let output = std::fs::read_link(format!("/proc/{pid}/fd/1")).ok()?;
+    let is_pipe = output.to_string_lossy().starts_with("pipe:");
+    if !is_pipe || flags & FORKED_WITHOUT_EXEC == 0 {
+        return None;
+    }
+    let mut descriptors = std::fs::read_dir(format!("/proc/{parent}/fd"))
+        .ok()?
+        .flatten();
+    let reads = |descriptor: std::fs::DirEntry| {
+        // The mode of the link is that of the descriptor.
+        let mode = descriptor.metadata().map_or(0, |link| link.mode());
+        mode & 0o400 != 0 && std::fs::read_link(descriptor.path()).is_ok_and(|to| to == output)
+    };
+    descriptors.any(reads).then_some(parent)
 }
 
 /// The parent and start time of a process (0 if unknown); `None` if there is no such process.

@@ -147,7 +147,8 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    pub(super) fn of(run_dir: &'a Path) -> Self {
+    /// The entries of this run directory.
+    pub fn of(run_dir: &'a Path) -> Self {
         Self { run_dir }
     }
 
