@@ -94,7 +94,7 @@ async fn preserve(
     file: &RunFile,
     name: &DbName,
 ) -> Result<Done, RunError> {
-    kept::preserve(admin, dir.entries(), name).await?;
+    kept::preserve(admin, dir.entries(), name, Some(file.keep)).await?;
     kept::enforce_limits(admin, &file.namespace, file.keep).await?;
     Ok(Done::Other)
 }

@@ -11,13 +11,14 @@ use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
 use kapsel_testdb_core::pg::lock::LockKey;
 use kapsel_testdb_core::protocol::{
-    DbName, KeepConfig, Kind, Namespace, Presence, RunDir, RunFile, RunId, Runtime,
+    DbName, Kind, Namespace, PROTOCOL, Presence, RunDir, RunFile, RunId, RunSummary, Runtime,
 };
 use kapsel_testdb_core::run::end::{
     self, Ending, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
 };
+use kapsel_testdb_core::run::kept::{self, KeepLimits};
 use kapsel_testdb_core::run::spares::Legacy;
-use kapsel_testdb_core::run::{RunError, clone, kept};
+use kapsel_testdb_core::run::{RunError, clone};
 use kapsel_testdb_core::server::Server;
 
 use crate::sweep::SweepReport;
@@ -63,7 +64,7 @@ struct Sweeper<'a> {
     admin: &'a mut Admin,
     address: &'a Address,
     namespace: &'a Namespace,
-    keep: KeepConfig,
+    keep: KeepLimits,
     /// The most spares per template, if that is configured.
     max_spares: Option<usize>,
     options: Options,
@@ -84,7 +85,8 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<SweepRepo
         admin: &mut admin,
         address: &server.admin_address,
         namespace: &config.namespace,
-        keep: config.keep,
+        // Who asks for a sweep wants these limits to hold.
+        keep: KeepLimits::Common(config.keep),
         max_spares: config.spares,
         options,
         report: SweepReport {
@@ -137,7 +139,7 @@ async fn sweep_with(
         admin: &mut admin,
         address: file.admin_address(),
         namespace: &file.namespace,
-        keep: file.keep,
+        keep: KeepLimits::OfItsRun(file.keep),
         max_spares: (file.spares == 0).then_some(0),
         options,
         report: SweepReport::default(),
@@ -175,20 +177,25 @@ impl Sweeper<'_> {
     }
 
     /// The run directories of this host that belong to this server and namespace, or have no `run.json`. A run with databases here belongs
-    /// to this server, however its address is spelled.
+    /// to this server, however its address is spelled, and whatever version of the protocol its `run.json` has.
     fn directories(
         &self,
         databases: &[DatabaseRow],
     ) -> Result<BTreeMap<RunId, Presence>, RunError> {
         let gate = self.runtime.gate()?;
-        let ours = |run: &RunId| match RunDir::peek(&self.runtime.run_path(run)) {
+        let has_databases = |run: &RunId| databases.iter().any(|row| row.name.run() == Some(run));
+        let ours = |run: &RunId| match RunSummary::read(&self.runtime.run_path(run)) {
             None => true,
-            Some(file) => {
-                let address = file.admin_address();
-                file.namespace == *self.namespace
-                    && (address.is_same_server(self.address)
-                        || databases.iter().any(|row| row.name.run() == Some(run)))
-            }
+            Some(RunSummary {
+                namespace: Some(namespace),
+                ..
+            }) if namespace != *self.namespace => false,
+            Some(RunSummary {
+                namespace: Some(_),
+                address: Some(address),
+                ..
+            }) if address.is_same_server(self.address) => true,
+            Some(_) => has_databases(run),
         };
         let runs = self.runtime.runs().into_iter().filter(ours);
         let present = |run: RunId| (run.clone(), self.runtime.presence(&gate, &run));
@@ -255,7 +262,7 @@ impl Sweeper<'_> {
             return Ok(());
         }
         // Clones without visitors may become spares, as at the end of a live run.
-        let file = RunDir::peek(dead.path());
+        let file = RunDir::peek(dead.path()).filter(|file| file.protocol == PROTOCOL);
         let ending = Ending {
             force: false,
             legacy: file.as_ref().map(|file| (file, Legacy::of(file))),

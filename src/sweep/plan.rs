@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use kapsel_testdb_core::pg::databases::DatabaseRow;
-use kapsel_testdb_core::protocol::{DbName, KeepConfig, Kind, Presence, RunId};
-use kapsel_testdb_core::run::kept::expired;
+use kapsel_testdb_core::protocol::{DbName, Kind, Presence, RunId};
+use kapsel_testdb_core::run::kept::{KeepLimits, expired};
 
 /// The state that a plan is made from.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Inputs<'a> {
     /// Run directories on this host, and whether their runs are alive.
     pub directories: &'a BTreeMap<RunId, Presence>,
     /// How many kept databases stay, and for how long.
-    pub keep: KeepConfig,
+    pub keep: KeepLimits,
     /// Now.
     pub now: SystemTime,
 }
@@ -111,7 +111,8 @@ pub fn is_still_quiet(before: &[DatabaseRow], after: &[DatabaseRow]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kapsel_testdb_core::protocol::{Fingerprint, Namespace, RunKey};
+    use kapsel_testdb_core::protocol::{Fingerprint, KeepConfig, Namespace, RunKey};
+    use kapsel_testdb_core::run::kept::KeptNote;
     use proptest::prelude::*;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -169,7 +170,7 @@ mod tests {
                 }
                 directories.extend(presence.map(|p| (run, p)));
             }
-            let plan = plan(&Inputs { databases: &databases, directories: &directories, keep: keep(100, 100), now: now() });
+            let plan = plan(&Inputs { databases: &databases, directories: &directories, keep: KeepLimits::Common(keep(100, 100)), now: now() });
             prop_assert!(plan.expired.is_empty());
             for state in &plan.runs {
                 for name in &state.databases {
@@ -198,7 +199,7 @@ mod tests {
             plan(&Inputs {
                 databases: &databases,
                 directories: &BTreeMap::new(),
-                keep,
+                keep: KeepLimits::Common(keep),
                 now: now(),
             })
             .expired
@@ -207,6 +208,51 @@ mod tests {
         assert_eq!(expired(keep(20, 7)), [names[3].clone()]);
         assert_eq!(expired(keep(2, 100)), [names[3].clone(), names[2].clone()]);
         assert_eq!(expired(keep(20, 100)), []);
+    }
+
+    #[test]
+    fn a_kept_database_stays_within_the_limits_of_its_run_and_other_roles_do_not_count() {
+        let hour = Duration::from_secs(3600);
+        let kept = |hours: u32, keep: Option<KeepConfig>| {
+            let run = run(hours as usize, hour * hours);
+            let mut row = row(&run, Kind::Kept, 0);
+            let note = KeptNote {
+                tool: String::new(),
+                template: row.name.template_name(),
+                kept_at: run
+                    .created_at()
+                    .duration_since(UNIX_EPOCH)
+                    .expect("later")
+                    .as_millis() as u64,
+                run,
+                keep,
+                claimant: None,
+            };
+            row.comment = Some(serde_json::to_string(&note).expect("JSON"));
+            row
+        };
+        let (few, many) = (Some(keep(1, 9)), Some(keep(4, 9)));
+        let mut databases = vec![
+            kept(7, many),
+            kept(6, many),
+            kept(5, few),
+            kept(4, None),
+            kept(3, few),
+            kept(2, many),
+            kept(1, few),
+        ];
+        for row in &mut databases[5..] {
+            row.owned = false;
+        }
+        let own = |limits| {
+            let expired = expired(&databases, limits, now());
+            let place = |row: &&DatabaseRow| databases.iter().position(|d| d.name == row.name);
+            expired.iter().filter_map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(own(KeepLimits::OfItsRun(keep(1, 9))), [0, 2, 3]);
+        assert_eq!(own(KeepLimits::OfItsRun(keep(9, 9))), [0, 2]);
+        assert_eq!(own(KeepLimits::OfItsRun(keep(9, u64::MAX))), [0, 2]);
+        assert_eq!(own(KeepLimits::Common(keep(3, 9))), [0, 1]);
     }
 
     #[test]

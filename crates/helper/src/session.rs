@@ -360,7 +360,7 @@ impl Session {
         }
         self.with_admin_blocking(move |admin, file, dir| {
             Box::pin(async move {
-                kept::preserve(admin, dir.entries(), &name).await?;
+                kept::preserve(admin, dir.entries(), &name, Some(file.keep)).await?;
                 kept::enforce_limits(admin, &file.namespace, file.keep).await?;
                 Ok(kept_name)
             })

@@ -203,6 +203,41 @@ fn the_newest_stay_within_the_bounds_also_while_the_run_goes_on() {
 }
 
 #[test]
+fn a_run_with_smaller_limits_leaves_other_runs_databases() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    for test in ["one", "two", "three"] {
+        let attempt = Attempt::first("", test);
+        attempt.run(&project, "panic").code(101);
+    }
+    // Of another role, and newer than all.
+    server.execute("CREATE ROLE other");
+    let foreign = "app_kept_0000000000000_000000000000001_000001".to_owned();
+    server.execute(&format!("CREATE DATABASE {foreign} OWNER other"));
+    let note = r#"{"tool":"","run":"000000000000001","template":"app_template_0000000000000","kept_at":9999999999999}"#;
+    server.execute(&format!("COMMENT ON DATABASE {foreign} IS '{note}'"));
+    project.config("[keep]\nmax = 1\n");
+    for test in ["four", "five"] {
+        let attempt = Attempt::first("", test);
+        attempt.run(&project, "panic").code(101);
+    }
+    let tests = || -> Vec<String> {
+        let list = kept(&project).into_iter();
+        let mut tests: Vec<String> = list
+            .filter_map(|one| one["test"].as_str().map(str::to_owned))
+            .collect();
+        tests.sort();
+        tests
+    };
+    assert_eq!(tests(), ["five", "one", "three", "two"]);
+    assert!(server.databases().contains(&foreign));
+    // A sweep in the foreground applies the limits of its own configuration.
+    project.run("sweep --no-wait").code(0);
+    assert_eq!(tests(), ["five"]);
+    assert!(server.databases().contains(&foreign));
+}
+
+#[test]
 fn nothing_is_kept_where_the_configuration_says_so() {
     let server = Server::start();
     let project = Project::on(&server);

@@ -166,6 +166,46 @@ fn a_kept_database_that_somebody_looks_at_stays() {
 }
 
 #[test]
+fn a_dead_run_of_another_version_keeps_its_failed_databases() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let of_others = [
+        r#"{"protocol": 99, "namespace": "app", "something": "else"}"#,
+        "no JSON",
+    ];
+    for (number, run_json) in of_others.iter().enumerate() {
+        let run = DeadRun::leave(&project, &format!("dead{number}"));
+        let names = [run.clone_name(1), run.clone_name(2)];
+        server.create(&names);
+        std::fs::write(run.dir.join("failed").join(&names[0]), "").expect("an entry");
+        std::fs::write(run.dir.join("run.json"), run_json).expect("run.json");
+        let kept = names[0].replace("_clone_", "_kept_");
+        project.run("sweep --dry-run --no-wait").says(&[
+            format!("would keep {kept}"),
+            format!("would drop {}", names[1]),
+        ]);
+        project
+            .run("sweep --no-wait")
+            .code(0)
+            .says(&[format!("kept {kept}"), format!("dropped {}", names[1])]);
+        assert!(server.databases_of("kept").contains(&kept));
+        assert!(!run.dir.exists());
+    }
+}
+
+#[test]
+fn a_run_of_another_version_without_databases_here_is_another_servers() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let run = DeadRun::leave(&project, "dead");
+    for run_json in [r#"{"protocol": 99, "namespace": "other"}"#, "no JSON"] {
+        std::fs::write(run.dir.join("run.json"), run_json).expect("run.json");
+        project.run("sweep --no-wait").code(0);
+        assert!(run.dir.exists());
+    }
+}
+
+#[test]
 fn a_run_directory_without_its_files_is_removed() {
     let server = Server::start();
     let project = Project::on(&server);

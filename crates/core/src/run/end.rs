@@ -17,7 +17,7 @@ use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::pg::obstacles::Purpose;
 use crate::protocol::{
-    DbName, DeadRunDir, Entries, EntryState, Kind, Namespace, RunFile, RunId, Runtime,
+    DbName, DeadRunDir, Entries, EntryState, KeepConfig, Kind, Namespace, RunFile, RunId, Runtime,
 };
 use crate::sqlstate;
 
@@ -117,7 +117,7 @@ async fn drop_databases(
     if keeps {
         entries.move_abandoned(EntryState::Failed);
     }
-    let mut removal = preserve_failed(admin, run, entries).await?;
+    let mut removal = preserve_failed(admin, run, entries, dead.keep()).await?;
     for name in entries.list(EntryState::Released) {
         let claimant = entries.claimant(EntryState::Released, &name);
         if let Some(passed) = claimant.filter(|c| c.is_retry() && keeps) {
@@ -139,11 +139,12 @@ async fn preserve_failed(
     admin: &mut Admin,
     run: &RunId,
     entries: Entries<'_>,
+    keep: Option<KeepConfig>,
 ) -> Result<Removal, PgError> {
     let mut removal = Removal::default();
     let failed = entries.list(EntryState::Failed);
     for name in failed.into_iter().filter(|name| name.run() == Some(run)) {
-        match kept::preserve(admin, entries, &name).await {
+        match kept::preserve(admin, entries, &name, keep).await {
             Err(error) if error.code().is_some() => removal.skipped.push(Skipped {
                 name,
                 reason: format!("failed to preserve the database of a failed test: {error}"),

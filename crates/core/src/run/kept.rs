@@ -25,6 +25,9 @@ pub struct KeptNote {
     pub template: DbName,
     /// The time at which it was kept, in milliseconds since 1970.
     pub kept_at: u64,
+    /// The limits of that run, which hold for this database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepConfig>,
     /// Its claimant, if it is known.
     #[serde(flatten)]
     pub claimant: Option<Claimant>,
@@ -37,13 +40,14 @@ impl KeptNote {
     }
 
     /// The note about a database of a run; a name without a run has none.
-    fn new(name: &DbName, claimant: Option<Claimant>) -> Option<Self> {
+    fn new(name: &DbName, keep: Option<KeepConfig>, claimant: Option<Claimant>) -> Option<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Some(Self {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             run: name.run()?.clone(),
             template: name.template_name(),
             kept_at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            keep,
             claimant,
         })
     }
@@ -59,9 +63,10 @@ pub async fn preserve(
     admin: &mut Admin,
     entries: Entries<'_>,
     name: &DbName,
+    keep: Option<KeepConfig>,
 ) -> Result<Option<DbName>, PgError> {
     let kept = name.with_kind(Kind::Kept);
-    let note = KeptNote::new(name, entries.claimant(EntryState::Failed, name));
+    let note = KeptNote::new(name, keep, entries.claimant(EntryState::Failed, name));
     let text = serde_json::to_string(&note).unwrap_or_default();
     admin.end_sessions(name).await?;
     let cleared = admin.clear_obstacles(name, Purpose::Keep).await;
@@ -76,7 +81,25 @@ pub async fn preserve(
     Ok(exists.then_some(kept))
 }
 
-/// Drops the kept databases beyond the limits, oldest first, except those with sessions or of another owner.
+/// Which limits hold for a kept database.
+#[derive(Debug, Clone, Copy)]
+pub enum KeepLimits {
+    /// These, whichever run kept it.
+    Common(KeepConfig),
+    /// Those of the run that kept it; these, if they are unknown.
+    OfItsRun(KeepConfig),
+}
+
+impl KeepLimits {
+    fn of(self, note: Option<&KeptNote>) -> KeepConfig {
+        match self {
+            Self::Common(keep) => keep,
+            Self::OfItsRun(keep) => note.and_then(|note| note.keep).unwrap_or(keep),
+        }
+    }
+}
+
+/// Drops the kept databases of our role that are beyond the limits of their runs, oldest first, except those with sessions.
 ///
 /// # Errors
 /// The server is not usable.
@@ -86,7 +109,7 @@ pub async fn enforce_limits(
     keep: KeepConfig,
 ) -> Result<(), PgError> {
     let rows = admin.databases(namespace).await?;
-    let expired = expired(&rows, keep, SystemTime::now());
+    let expired = expired(&rows, KeepLimits::OfItsRun(keep), SystemTime::now());
     drop_unused(admin, expired.into_iter()).await
 }
 
@@ -143,27 +166,34 @@ async fn drop_unused(
     Ok(())
 }
 
-/// The kept databases beyond the limits, oldest first.
-pub fn expired(rows: &[DatabaseRow], keep: KeepConfig, now: SystemTime) -> Vec<&DatabaseRow> {
-    let mut kept: Vec<(SystemTime, &DatabaseRow)> = rows
+/// The kept databases of our role that are beyond their limits, oldest first. Newer ones of other runs count against the number.
+pub fn expired(rows: &[DatabaseRow], limits: KeepLimits, now: SystemTime) -> Vec<&DatabaseRow> {
+    let mut kept: Vec<(SystemTime, KeepConfig, &DatabaseRow)> = rows
         .iter()
-        .filter(|row| row.name.kind() == Kind::Kept)
-        .map(|row| (kept_at(row), row))
+        .filter(|row| row.owned && row.name.kind() == Kind::Kept)
+        .map(|row| {
+            let note = KeptNote::parse(row.comment.as_deref());
+            (kept_at(row), limits.of(note.as_ref()), row)
+        })
         .collect();
-    kept.sort_by_key(|(at, _)| *at);
-    let surplus = kept.len().saturating_sub(keep.max);
-    let oldest = now - Duration::from_secs(keep.max_age_days * 86_400);
+    kept.sort_by_key(|(at, ..)| *at);
+    let is_old = |at: SystemTime, keep: KeepConfig| {
+        let age = Duration::from_secs(keep.max_age_days.saturating_mul(86_400));
+        now.checked_sub(age).is_some_and(|oldest| at < oldest)
+    };
+    let count = kept.len();
     kept.into_iter()
         .enumerate()
-        .filter(|(rank, (at, _))| *rank < surplus || *at < oldest)
-        .map(|(_, (_, row))| row)
+        .filter(|(rank, (at, keep, _))| count - rank > keep.max || is_old(*at, *keep))
+        .map(|(_, (.., row))| row)
         .collect()
 }
 
 /// The time at which a database was kept; if it is unknown, the time at which its run began.
 pub fn kept_at(row: &DatabaseRow) -> SystemTime {
     let began = row.name.run().map_or(UNIX_EPOCH, RunId::created_at);
-    KeptNote::parse(row.comment.as_deref()).map_or(began, |note| {
-        UNIX_EPOCH + Duration::from_millis(note.kept_at)
-    })
+    let at = |note: KeptNote| UNIX_EPOCH.checked_add(Duration::from_millis(note.kept_at));
+    KeptNote::parse(row.comment.as_deref())
+        .and_then(at)
+        .unwrap_or(began)
 }

@@ -1,8 +1,12 @@
 //! `run.json`: everything that a test process needs to know about its run.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::address::Address;
 use crate::protocol::{
@@ -105,5 +109,66 @@ impl RunFile {
     /// The address for administrative work.
     pub fn admin_address(&self) -> &Address {
         self.admin.as_ref().unwrap_or(&self.server)
+    }
+}
+
+/// The parts of `run.json` that decide what becomes of a dead run. They are read from a file of any version of the protocol; what cannot be read is
+/// `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunSummary {
+    /// The namespace.
+    pub namespace: Option<Namespace>,
+    /// The address for administrative work.
+    pub address: Option<Address>,
+    /// Limits of kept databases.
+    pub keep: Option<KeepConfig>,
+    keeps_failed: Option<bool>,
+}
+
+impl RunSummary {
+    /// Reads the `run.json` of a run directory. `None`: there is none, so the run never had a test.
+    pub fn read(run_dir: &Path) -> Option<Self> {
+        match fs::read_to_string(run_dir.join(RUN_JSON)) {
+            Ok(text) => Some(Self::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(Self::default()),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let json: Value = serde_json::from_str(text).unwrap_or_default();
+        Self {
+            namespace: field(&json, "/namespace"),
+            address: field(&json, "/admin").or_else(|| field(&json, "/server")),
+            keep: field(&json, "/keep"),
+            keeps_failed: field(&json, "/keep/failed"),
+        }
+    }
+
+    /// Whether the databases of failed tests are kept. Yes, if that is unknown.
+    pub fn keeps_failed(&self) -> bool {
+        self.keeps_failed.unwrap_or(true)
+    }
+}
+
+fn field<T: DeserializeOwned>(json: &Value, pointer: &str) -> Option<T> {
+    T::deserialize(json.pointer(pointer)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_has_what_can_be_read() {
+        let unknown = RunSummary::parse("neither JSON");
+        assert_eq!(unknown, RunSummary::default());
+        assert!(unknown.keeps_failed());
+        let other = RunSummary::parse(
+            r#"{"protocol": 99, "namespace": "app", "server": 1, "keep": {"failed": false}}"#,
+        );
+        assert_eq!(other.namespace, Namespace::new("app").ok());
+        assert_eq!((&other.address, other.keep), (&None, None));
+        assert!(!other.keeps_failed());
     }
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use claimant::Claimant;
 pub use entries::{Claim, Entries, EntryState};
-pub use file::{Connections, PROTOCOL, RunFile, TemplateInputs};
+pub use file::{Connections, PROTOCOL, RunFile, RunSummary, TemplateInputs};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
 pub use settings::{

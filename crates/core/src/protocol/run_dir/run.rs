@@ -11,8 +11,9 @@ use super::file::RUN_JSON;
 use super::{IoContext, is_locked, uid};
 use crate::address::Address;
 use crate::protocol::{
-    Baseline, DbName, Entries, EntryState, Gate, PROTOCOL, Profile, ReuseCounts, ReuseEvent,
-    RunDirError, RunFile, Runtime, check_ancestors, check_private, open_lock, write_atomically,
+    Baseline, DbName, Entries, EntryState, Gate, KeepConfig, PROTOCOL, Profile, ReuseCounts,
+    ReuseEvent, RunDirError, RunFile, RunSummary, Runtime, check_ancestors, check_private,
+    open_lock, write_atomically,
 };
 
 pub(super) const LOCK: &str = "lock";
@@ -143,7 +144,7 @@ impl RunDir {
         }))
     }
 
-    /// Reads the `run.json` of a run directory without joining the run, and without passwords.
+    /// Reads the `run.json` of a run directory without joining the run, and without passwords. `None` if it cannot be read: see [`RunSummary`].
     pub fn peek(path: &Path) -> Option<RunFile> {
         let text = fs::read_to_string(path.join(RUN_JSON)).ok()?;
         serde_json::from_str(&text).ok()
@@ -151,7 +152,7 @@ impl RunDir {
 
     /// The databases of a dead run that are kept when it is removed: of tests that failed, and of claimants that died.
     pub fn databases_to_keep(path: &Path) -> Vec<DbName> {
-        if !Self::peek(path).is_some_and(|file| file.keep.failed) {
+        if !RunSummary::read(path).is_some_and(|run| run.keeps_failed()) {
             return Vec::new();
         }
         [EntryState::Failed, EntryState::Leased]
@@ -347,7 +348,12 @@ impl DeadRunDir {
 
     /// Whether the databases of failed tests are kept. A directory without `run.json` never had any.
     pub fn keeps_failed(&self) -> bool {
-        RunDir::peek(&self.path).is_some_and(|file| file.keep.failed)
+        RunSummary::read(&self.path).is_some_and(|run| run.keeps_failed())
+    }
+
+    /// The limits of kept databases, if they are known.
+    pub fn keep(&self) -> Option<KeepConfig> {
+        RunSummary::read(&self.path)?.keep
     }
 
     /// The clones that no test has claimed.
