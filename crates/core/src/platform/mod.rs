@@ -2,9 +2,9 @@
 //! data are on disk.
 
 pub mod disk;
+mod listeners;
 mod locales;
 mod login;
-mod listeners;
 mod process;
 mod space;
 mod users;
@@ -14,9 +14,9 @@ use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+pub use listeners::listening_sockets;
 pub use locales::locales;
 pub use login::files_end_with_login;
-pub use listeners::listening_sockets;
 pub use process::{
     Signal, detach, in_foreground, is_running, is_running_in, keep_on_exec, kill_group,
     process_exists, processes_in, signal,

@@ -208,7 +208,7 @@ fn a_check_of_an_entry_does_not_hide_an_abandoned_claim() {
     let dir = create(&runtime, &run);
     let name = clone(&run);
     dir.offer(&name, None).expect("an entry");
-    drop(dir.claim(0).expect("one is ready"));
+    drop(dir.claim().expect("one is ready"));
     let path = dir.entries_dir(EntryState::Leased).join(name.to_string());
     let check = fs::File::open(path).expect("the entry");
     check.lock_shared().expect("a shared lock");
