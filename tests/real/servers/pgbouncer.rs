@@ -1,7 +1,8 @@
 //! PgBouncer between tests and server: tests go through it, administrative work goes past it.
 
 use crate::processes::child::{self, Holder};
-use crate::support::{FakeNextest, PATIENCE, PgBouncer, Project, Server, poll_until};
+use crate::runs::reuse;
+use crate::support::{FakeNextest, PgBouncer, Project, Server};
 
 /// Tests go through the pooler; `admin_url` leads past it.
 fn project(server: &Server, pooler: &PgBouncer) -> Project {
@@ -80,15 +81,11 @@ fn what_the_pooler_keeps_open_is_dropped_all_the_same() {
     let project = project(&server, &pooler);
     let run = FakeNextest::start(&project, "r");
     let holder = Holder::start(&project, &run.exported);
-    let database = holder.database.clone();
     holder.end();
-    poll_until("the clone is dropped", PATIENCE, || {
-        match server.databases().contains(&database) {
-            true => Err(format!("{database} is still there")),
-            false => Ok(()),
-        }
-    });
+    let counts = reuse::settled(&run, 1);
+    assert_eq!((counts.recycled, counts.dropped), (0, 1), "{counts}");
     run.end();
+    assert_eq!(server.databases_of("clone"), [""; 0]);
 }
 
 #[test]
