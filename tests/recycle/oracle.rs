@@ -50,6 +50,7 @@ pub struct Oracle {
     fresh_used: Portrait,
     fresh_dump: String,
     planner: [Portrait; 2],
+    fresh_places: Portrait,
 }
 
 /// How much to compare.
@@ -75,11 +76,13 @@ impl Oracle {
             fresh_used: Portrait::new(),
             fresh_dump: String::new(),
             planner: Default::default(),
+            fresh_places: Portrait::new(),
         };
         oracle.fresh = oracle.look(&mut session).await;
         oracle.planner[0] = pairs(texts(&mut session, PLANNER).await);
         oracle.fresh_used = oracle.use_up(&mut session).await;
         oracle.planner[1] = pairs(texts(&mut session, PLANNER).await);
+        oracle.fresh_places = places(&mut session).await;
         session.close().await.expect("closed");
         lab.drop(&clone).await;
         let clone = lab.fresh().await;
@@ -124,6 +127,11 @@ impl Oracle {
                 let planner = pairs(texts(&mut session, PLANNER).await);
                 found.push_str(&compare("pg_class before: ", &self.planner[0], &before));
                 found.push_str(&compare("pg_class after: ", &self.planner[1], &planner));
+                found.push_str(&compare(
+                    "",
+                    &self.fresh_places,
+                    &places(&mut session).await,
+                ));
             }
         }
         let _ = session.close().await;
@@ -148,6 +156,17 @@ impl Oracle {
         execute(session, &inserts.join("; ")).await;
         self.look_at_tables(session).await
     }
+}
+
+/// Where the rows are that [`Oracle::use_up`] has inserted: printed with a difference, not compared.
+async fn places(session: &mut PgConnection) -> Portrait {
+    let query = |name: &str| {
+        format!(
+            "SELECT 'places in {name}', string_agg(concat(id, ' ', ctid), ' ') FROM {name} t WHERE id BETWEEN 5001 AND 5030"
+        )
+    };
+    let queries: Vec<String> = TABLES.iter().map(|table| query(table.name)).collect();
+    pairs(texts(session, &queries.join("; ")).await)
 }
 
 /// What `pg_dump` writes about a clone, without what differs from run to run.

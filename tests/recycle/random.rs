@@ -195,7 +195,13 @@ pub async fn try_check(lab: &mut Lab, oracle: &Oracle, case: &Case, depth: Depth
             Depth::Look
         };
         ended.failure = oracle.differences(&lab.place, &clone, depth).await;
-        if ended.failure.is_some() {
+        if let Some(failure) = &mut ended.failure {
+            // Was the clone at fault, or something that a new one meets as well?
+            let fresh = lab.fresh().await;
+            let differences = oracle.differences(&lab.place, &fresh, depth).await;
+            lab.drop(&fresh).await;
+            failure.push_str("  a new clone now: ");
+            failure.push_str(&differences.unwrap_or_else(|| "as expected\n".to_owned()));
             break;
         }
     }
