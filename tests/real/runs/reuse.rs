@@ -212,6 +212,21 @@ fn many_leases_of_one_process_use_few_clones() {
     nextest.end();
 }
 
+/// A slot belongs to a database, but is in no catalog of it.
+#[test]
+fn a_replication_slot_is_not_left_to_the_next_test() {
+    let server = Server::start_with(&["wal_level=logical"]);
+    let project = project(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let slot = "SELECT pg_create_logical_replication_slot('left', 'pgoutput')";
+    test(&project, &nextest, slot).code(0);
+    let counts = settled(&nextest, 1);
+    assert_eq!(counts.reasons.get(&Reason::Database), Some(&1), "{counts}");
+    nextest.end();
+    let slots = "SELECT slot_name::text FROM pg_replication_slots";
+    assert_eq!(server.column_in("postgres", slots), [""; 0]);
+}
+
 /// As on a machine that is so busy that the keeper comes too late.
 #[test]
 fn a_test_takes_over_what_the_keeper_has_not_got_to() {

@@ -115,19 +115,21 @@ impl Admin {
         self.read_seen(sql, "list the spares").await
     }
 
-    /// How many backends of any kind are on a database, and whether it has a comment; `None` if it does not exist. Cheaper than [`Self::seen`].
+    /// How many backends of any kind are on a database, and whether it has a comment or a replication slot; `None` if it does not exist. Cheaper than
+    /// [`Self::seen`].
     ///
     /// # Errors
     /// The statement failed.
     pub async fn use_of(&mut self, name: &DbName) -> Result<Option<(i64, bool)>, PgError> {
         let context = "count the sessions on a database";
         let sql = format!(
-            "SELECT pg_stat_get_db_numbackends(d.oid)::int8 AS backends, shobj_description(d.oid, 'pg_database') IS NOT NULL AS comment \
+            "SELECT pg_stat_get_db_numbackends(d.oid)::int8 AS backends, shobj_description(d.oid, 'pg_database') IS NOT NULL \
+               OR EXISTS (SELECT FROM pg_replication_slots s WHERE s.datoid = d.oid) AS marked \
              FROM pg_database d WHERE d.datname = {}",
             literal(&name.to_string())
         );
         let rows = self.rows(sql, context).await?;
-        let read = |row: &PgRow| Ok((row.try_get("backends")?, row.try_get("comment")?));
+        let read = |row: &PgRow| Ok((row.try_get("backends")?, row.try_get("marked")?));
         rows.first()
             .map(read)
             .transpose()

@@ -145,7 +145,8 @@ pub(super) async fn quiet(
 /// Whether a database is in use.
 pub(super) enum Use {
     Idle {
-        has_comment: bool,
+        /// It has a comment or a replication slot.
+        marked: bool,
     },
     Busy,
     /// There is no such database.
@@ -156,7 +157,7 @@ pub(super) enum Use {
 pub(super) async fn wait_until_unused(admin: &mut Admin, name: &DbName) -> Result<Use, PgError> {
     for pause in SESSION_END_PAUSES {
         match admin.use_of(name).await? {
-            Some((0, has_comment)) => return Ok(Use::Idle { has_comment }),
+            Some((0, marked)) => return Ok(Use::Idle { marked }),
             Some(_) => tokio::time::sleep(pause).await,
             None => return Ok(Use::Gone),
         }

@@ -193,8 +193,8 @@ async fn renew(
 ) -> Result<Outcome, PgError> {
     // With a session on it, the server would refuse the rename, and wait for 5 s before.
     match clone::wait_until_unused(admin, name).await? {
-        Use::Idle { has_comment: false } => {}
-        Use::Idle { has_comment: true } => {
+        Use::Idle { marked: false } => {}
+        Use::Idle { marked: true } => {
             return Ok(Outcome::Unfit(name.clone(), Some(Reason::Database)));
         }
         Use::Busy => return Ok(Outcome::Unfit(name.clone(), Some(Reason::Sessions))),
