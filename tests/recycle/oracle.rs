@@ -10,7 +10,7 @@ use kapsel_testdb_core::server::binaries::client_program;
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
-use crate::lab::{Clone, Lab, Place, execute, texts};
+use crate::lab::{Clone, DROPS, Lab, Place, execute, texts};
 use crate::support::BIN_DIR;
 use crate::tables::{SEQUENCES, TABLES};
 
@@ -153,6 +153,7 @@ impl Oracle {
     /// Inserts into every table.
     async fn use_up(&self, session: &mut PgConnection) -> Portrait {
         let inserts: Vec<String> = TABLES.iter().map(|t| t.insert(5001, 30)).collect();
+        let _no_drops = DROPS.read().await;
         execute(session, &inserts.join("; ")).await;
         self.look_at_tables(session).await
     }
