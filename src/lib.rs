@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Args, Command};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::printer::Printer;
 
 /// The command line, for the reference of commands.
@@ -51,7 +51,12 @@ fn start(args: Args, printer: &Printer) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(dispatch(args, printer))
+    let result = runtime.block_on(dispatch(args, printer));
+    if matches!(result, Err(Failure::Interrupted(_))) {
+        // The drop would wait for a thread that starts a server.
+        runtime.shutdown_background();
+    }
+    result
 }
 
 async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {

@@ -6,7 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod idle;
 pub mod init;
-
+mod interrupt;
 pub mod keeper;
 pub mod kept;
 pub mod libpq;

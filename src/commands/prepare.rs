@@ -11,6 +11,7 @@ use kapsel_testdb_core::server::verify::{Requirements, one_line_summary, verify}
 use kapsel_testdb_core::{env, platform, template};
 
 use crate::args::Prepare;
+use crate::commands::interrupt::{Signals, interruptible};
 use crate::commands::pollution;
 use crate::failure::Result;
 use crate::keeper::spawn;
@@ -18,10 +19,14 @@ use crate::printer::Printer;
 use crate::{export, sweep};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
-    match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
-        Some(file) => under_nextest(config, &args, file, printer).await?,
-        None => outside_nextest(config, &args, printer).await?,
-    }
+    let mut signals = Signals::new()?;
+    let prepared = async {
+        match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
+            Some(file) => under_nextest(config, &args, file, printer).await,
+            None => outside_nextest(config, &args, printer).await,
+        }
+    };
+    interruptible(config, &mut signals, printer, prepared).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,6 @@ use std::process::{Child, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use kapsel_testdb_core::config::{Config, ExportUrl, Origin};
 use kapsel_testdb_core::pg::admin::Admin;
@@ -19,6 +18,7 @@ use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, clone};
 
 use crate::args::Run;
+use crate::commands::interrupt::{Signals, interruptible};
 use crate::commands::pollution;
 use crate::commands::prepare::{adopt_spares, test_threads};
 use crate::export::{self, Variables};
@@ -30,12 +30,9 @@ use crate::printer::Printer;
 
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let mut run = run::open(config, Identity::Command, test_threads(), printer).await?;
-    let demand = adopt_spares(&mut run).await?;
     let url = export_url(config);
-    if url == ExportUrl::Shared {
-        clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
-    }
+    let opening = open(config, url, printer);
+    let (run, demand) = interruptible(config, &mut signals, printer, opening).await?;
     let keeper = if config.keeper && !args.no_keeper {
         spawn::spawn_keeper(&run, ProcessId::current(), config, demand)?
     } else {
@@ -59,6 +56,16 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
             Ok(ExitCode::from(CANNOT_RUN))
         }
     }
+}
+
+/// Opens the run, and returns how many clones the last run used at the same time.
+async fn open(config: &Config, url: ExportUrl, printer: &Printer) -> Result<(OpenRun, usize)> {
+    let mut run = run::open(config, Identity::Command, test_threads(), printer).await?;
+    let demand = adopt_spares(&mut run).await?;
+    if url == ExportUrl::Shared {
+        clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
+    }
+    Ok((run, demand))
 }
 
 /// How often the keeper is polled.
@@ -191,29 +198,4 @@ fn exit_code(status: ExitStatus) -> ExitCode {
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
-}
-
-/// Signals that are forwarded to the command.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> platform::Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => platform::Signal::INT,
-            _ = self.terminate.recv() => platform::Signal::TERM,
-            _ = self.hangup.recv() => platform::Signal::HUP,
-        }
-    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use kapsel_testdb_core::config::ConfigError;
 use kapsel_testdb_core::pg::PgError;
+use kapsel_testdb_core::platform::Signal;
 use kapsel_testdb_core::protocol::{NameError, RunDirError};
 use kapsel_testdb_core::run::RunError;
 use kapsel_testdb_core::server::ServerError;
@@ -72,6 +73,9 @@ pub enum Failure {
     /// The variables cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// A signal ended the command.
+    #[error("interrupted by {}; the next run, or `kapsel-testdb sweep`, removes what is left on the server", signal_name(*.0))]
+    Interrupted(Signal),
     /// Any other error.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -98,7 +102,17 @@ impl Failure {
                 RunError::RunDir(_) | RunError::FencedOff(_) | RunError::Keeper(_) => 6,
             },
             Self::Export(_) => 7,
+            Self::Interrupted(signal) => u8::try_from(128 + signal.as_raw()).unwrap_or(1),
             Self::Other(_) | Self::Io(_) | Self::Json(_) => 1,
         })
+    }
+}
+
+fn signal_name(signal: Signal) -> String {
+    match signal {
+        Signal::INT => "SIGINT".to_owned(),
+        Signal::TERM => "SIGTERM".to_owned(),
+        Signal::HUP => "SIGHUP".to_owned(),
+        other => format!("signal {}", other.as_raw()),
     }
 }

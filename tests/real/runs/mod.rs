@@ -1,5 +1,6 @@
 //! Runs from their opening to what a crash leaves: keeper, kept databases, pollution, sweep.
 
+pub mod interrupts;
 pub mod kept;
 pub mod kills;
 pub mod lives;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::address::Address;
 use crate::pg::connect::{ATTEMPT_TIMEOUT, RetryLimits, connect, lock_session};
 use crate::pg::error::{Context, PgError};
+use crate::pg::own::OwnSession;
 use crate::platform::disk;
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
@@ -33,6 +34,8 @@ pub struct Admin {
     address: Address,
     /// Whether the session has prepared the query of [`Self::seen`].
     pub(super) has_prepared_seen: bool,
+    /// Set if a signal must end the session.
+    pub(super) own: Option<OwnSession>,
 }
 
 impl Admin {
@@ -53,6 +56,7 @@ impl Admin {
             connection,
             address: address.clone(),
             has_prepared_seen: false,
+            own: None,
         })
     }
 

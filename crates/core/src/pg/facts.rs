@@ -7,6 +7,7 @@ use sqlx::{Error as Sqlx, Row};
 
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
+use crate::pg::own::OwnSession;
 use crate::pg::sql::{NO_IDLE_TIMEOUT, literal};
 
 /// Version, settings and limits of a server, and the privileges of our role.
@@ -140,7 +141,7 @@ impl ServerFacts {
 }
 
 impl Admin {
-    /// Reads the facts in one round trip.
+    /// Reads the facts in one round trip. From now on a signal ends this session.
     ///
     /// # Errors
     /// The statement failed.
@@ -149,7 +150,7 @@ impl Admin {
             "{NO_IDLE_TIMEOUT} \
              SELECT current_setting('server_version_num')::int4 AS version_num, current_user::text AS role, \
              (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
-             current_setting('fsync')::bool AS fsync, \
+             current_setting('fsync')::bool AS fsync, pg_backend_pid() AS backend, \
              {SETTINGS} AS settings, {SESSIONS} AS sessions, \
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
@@ -163,6 +164,10 @@ impl Admin {
         let context = || "read the server's settings".to_owned();
         let rows = self.rows(sql, "read the server's settings").await?;
         let row = rows.last().ok_or(Sqlx::RowNotFound).context(context)?;
+        let backend = row.try_get("backend").context(context)?;
+        if self.own.is_none() {
+            self.own = Some(OwnSession::new(self.address(), backend));
+        }
         let read = || {
             let (settings, sessions): (String, String) =
                 (row.try_get("settings")?, row.try_get("sessions")?);

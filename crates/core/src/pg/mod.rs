@@ -9,6 +9,7 @@ pub mod error;
 pub mod facts;
 pub mod lock;
 pub mod obstacles;
+pub mod own;
 pub mod probe;
 pub mod script;
 pub mod seen;

@@ -7,6 +7,7 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
+use crate::pg::own::OwnSession;
 use crate::protocol::{DbName, Kind, Profile, RunId, unix_now};
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
@@ -231,11 +232,16 @@ impl Builder<'_> {
         })
     }
 
-    async fn connect(&self, building: &DbName) -> Result<PgConnection, TemplateError> {
+    async fn connect(
+        &self,
+        building: &DbName,
+    ) -> Result<(PgConnection, OwnSession), TemplateError> {
         let address = self.target.address;
         let options = connect::quiet(address.options(&building.to_string()))
             .application_name("kapsel-testdb build");
-        Ok(connect::connect(address, &options, RetryLimits::RUNNING).await?)
+        let mut connection = connect::connect(address, &options, RetryLimits::RUNNING).await?;
+        let own = OwnSession::of(&mut connection, address).await?;
+        Ok((connection, own))
     }
 
     async fn migrate(
@@ -243,7 +249,7 @@ impl Builder<'_> {
         building: &DbName,
         done: usize,
     ) -> Result<Option<Profile>, TemplateError> {
-        let mut connection = self.connect(building).await?;
+        let (mut connection, _own) = self.connect(building).await?;
         create_extensions(&mut connection, &self.target.template_base.extensions).await?;
         let table = self.plan.source.migrations_table.as_ref();
         if let Some(table) = table {
@@ -295,7 +301,7 @@ impl Builder<'_> {
     }
 
     async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {
-        let mut connection = self.connect(building).await?;
+        let (mut connection, _own) = self.connect(building).await?;
         for seed in &self.plan.source.seeds {
             self.observer.event(&BuildEvent::Step { file: &seed.file });
             run_seed(&mut connection, seed).await?;

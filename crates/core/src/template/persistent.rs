@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::error::Context;
+use crate::pg::own::OwnSession;
 use crate::protocol::Strategy;
 use crate::server::Server;
 use crate::sqlx_compat::{MigrationsTable, internal};
@@ -36,6 +37,7 @@ pub async fn migrate_persistent(
     let address = &server.admin_address;
     let mut connection =
         connect::connect(address, &address.options(name), RetryLimits::RUNNING).await?;
+    let _own = OwnSession::of(&mut connection, address).await?;
     create_extensions(&mut connection, &config.template.extensions).await?;
     let table = source.migrations_table.clone().unwrap_or_default();
     let before = count_applied(&mut connection, &table).await;
