@@ -7,6 +7,7 @@
 //! 5. If the run's template is gone, repeat steps 2 to 4 in a standalone run, once.
 //! 6. If the failure is transient (the server is shutting down or starting), repeat all steps for up to 30 s.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use kapsel_testdb_core::pg::connect::{Retry, RetryLimits};
@@ -93,28 +94,57 @@ async fn obtain_in<V: Version>(
         LeaseRequest::Clone(None) | LeaseRequest::Shared(_) | LeaseRequest::Sandbox => None,
     };
     let permit = session.permit(connections).await?;
-    let mut target = Target::select(&session, request, template.as_ref()).await?;
+    let target = Target::select(&session, request, template.as_ref()).await?;
+    let mut target = Unused::new(&session, target);
     let mut opened = target.open::<V>(&session, request, &permit).await;
     if let Err(error) = &opened
         && (error.is_missing_database() || session.is_gone(target.name(), error).await)
     {
-        target = target.replace(&session, template.as_ref()).await?;
+        let replaced = target.take().replace(&session, template.as_ref()).await?;
+        target = Unused::new(&session, replaced);
         opened = target.open::<V>(&session, request, &permit).await;
     }
-    match opened {
-        Ok((pool, opened)) => {
-            let (name, lease) = target.into_lease(opened);
-            Ok(Leased {
-                session,
-                permit,
-                name,
-                lease,
-                pool,
-            })
-        }
-        Err(error) => {
-            target.release_unused(&session);
-            Err(error)
+    let (pool, opened) = opened?;
+    let (name, lease) = target.take().into_lease(opened);
+    drop(target);
+    Ok(Leased {
+        session,
+        permit,
+        name,
+        lease,
+        pool,
+    })
+}
+
+/// The database of a future lease, which is released if the future that obtains the lease fails or is dropped.
+struct Unused<'a> {
+    session: &'a Session,
+    /// `None` once it is taken.
+    target: Option<Target>,
+}
+
+impl<'a> Unused<'a> {
+    fn new(session: &'a Session, target: Target) -> Self {
+        let target = Some(target);
+        Self { session, target }
+    }
+
+    fn take(&mut self) -> Target {
+        self.target.take().expect("it is taken once")
+    }
+}
+
+impl Deref for Unused<'_> {
+    type Target = Target;
+    fn deref(&self) -> &Target {
+        self.target.as_ref().expect("it is not taken")
+    }
+}
+
+impl Drop for Unused<'_> {
+    fn drop(&mut self) {
+        if let Some(Target::Clone(claim)) = self.target.take() {
+            self.session.release_unused(claim);
         }
     }
 }
@@ -206,15 +236,6 @@ impl Target {
             (Self::Shared(name), Opened::Sandbox(sandbox, shared_use)) => {
                 (name, Lease::Sandbox(sandbox, shared_use))
             }
-        }
-    }
-
-    /// Releases a database that the test has not used.
-    fn release_unused(self, session: &Session) {
-        if let Self::Clone(claim) = self
-            && let Err(error) = session.release(claim.without_claimant())
-        {
-            report::left_to_sweep(&error);
         }
     }
 }

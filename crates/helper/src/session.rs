@@ -2,6 +2,7 @@
 //! path) and which ends with its last lease.
 
 mod administration;
+mod creation;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -265,7 +266,7 @@ impl Session {
         self.dir().claim()
     }
 
-    /// Creates a clone in this process, without waiting for the keeper.
+    /// Creates a clone in this process, without waiting for the keeper. If the future is dropped, the clone is released when it exists.
     pub async fn create_clone(
         &self,
         custom_template: Option<&Arc<CustomTemplate>>,
@@ -276,29 +277,34 @@ impl Session {
             Some(template) => template.new_clone_name(&self.file),
         };
         let claim = self.dir().create_leased(&name)?.with_claimant(claimant);
+        let (creator, waiter) = creation::share(claim, self);
         let custom_template = custom_template.cloned();
-        let created = self
-            .with_admin(move |admin, file, dir| {
-                Box::pin(async move {
-                    let file = match custom_template {
-                        None => Cow::Borrowed(file),
-                        Some(template) => Cow::Owned(template.ensure(admin, file, dir).await?),
-                    };
-                    // The spares and the baselines of a run are of its own template.
-                    if matches!(file, Cow::Owned(_)) {
-                        clone::create(admin, &file, &name).await?;
-                        return Ok(None);
+        self.with_admin(move |admin, run_file, dir| {
+            Box::pin(async move {
+                let file = match custom_template {
+                    None => Cow::Borrowed(run_file),
+                    Some(template) => Cow::Owned(template.ensure(admin, run_file, dir).await?),
+                };
+                // The spares and the baselines of a run are of its own template.
+                let baseline = if matches!(file, Cow::Owned(_)) {
+                    clone::create(admin, &file, &name).await?;
+                    None
+                } else {
+                    clone::obtain(admin, dir, &file, &name).await?
+                };
+                if let Some(unused) = creator.created(baseline.as_ref()) {
+                    let released = dir.end_lease(unused, EntryState::Released);
+                    if released && !dir.has_keeper() {
+                        renew::settle(admin, dir, run_file, &name, Means::ALL).await?;
                     }
-                    Ok(clone::obtain(admin, dir, &file, &name).await?)
-                })
+                }
+                Ok(())
             })
-            .await;
-        match &created {
-            Ok(Some(baseline)) => claim.note_baseline(baseline),
-            Ok(None) => {}
-            Err(_) => self.dir().remove_entry(EntryState::Leased, &claim.name),
-        }
-        created.map(|_| claim)
+        })
+        .await?;
+        waiter.take().ok_or_else(|| {
+            TestDbError::Background("a new clone has no claim".to_owned())
+        })
     }
 
     /// Whether a connect through a pooler failed because the database does not exist: a pooler may report that with another SQLSTATE.
@@ -349,6 +355,13 @@ impl Session {
                     .map(drop)?)
             })
         })
+    }
+
+    /// Releases a clone that no test has used.
+    pub fn release_unused(&self, claim: Claim) {
+        if let Err(error) = self.release(claim.without_claimant()) {
+            report::left_to_sweep(&error);
+        }
     }
 
     /// Keeps a failed test's clone, and returns its new name. If there is a keeper, the keeper renames it a little later.

@@ -52,6 +52,7 @@ fn child() {
             "touch" => touch().await,
             "paused" => paused().await,
             "hold" => hold().await,
+            "dropped" => dropped().await,
             "many" => many().await,
             "crowd" => crowd().await,
             "together" => together().await,
@@ -204,6 +205,38 @@ async fn hold() {
         .await
         .expect("the database is still there");
     db.release().await;
+}
+
+/// Drops the future of a lease while its `CREATE DATABASE` waits for a lock, then takes another lease.
+async fn dropped() {
+    let first = TestDb::lease().await.expect("a lease");
+    tell(first.name());
+    let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_database'::regclass AND mode = 'ShareLock'";
+    some(&first, locked).await;
+    let creates = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%' AND wait_event_type = 'Lock'";
+    tokio::select! {
+        _ = TestDb::lease() => panic!("a lease in spite of the lock"),
+        () = some(&first, creates) => {}
+    }
+    let inserted = sqlx::query("INSERT INTO users VALUES (77)").execute(first.pool());
+    inserted.await.expect("a row");
+    let next = TestDb::lease().await.expect("another lease");
+    next.release().await;
+    first.release().await;
+}
+
+/// Waits until a query counts something.
+async fn some(db: &TestDb, count: &'static str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let counted = sqlx::query_scalar(count).fetch_one(db.pool()).await;
+        let counted: i64 = counted.expect("an answer");
+        if counted > 0 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "timed out: {count}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 async fn standard_input_ends() {

@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod connections;
+pub mod dropping;
 pub mod failing;
 pub mod leaking;
 pub mod leaks;
