@@ -17,8 +17,8 @@ use kapsel_testdb_core::platform;
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
 
-/// How long ending the sessions on the server may take.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long ending the sessions on the server may take. It takes milliseconds, unless the machine or the server is overloaded.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the preparation of a run until it is done or a signal arrives.
 pub async fn interruptible<T>(

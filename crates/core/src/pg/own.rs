@@ -56,17 +56,24 @@ impl Drop for OwnSession {
 /// A connection or a statement failed.
 pub async fn end_own_sessions(maintenance_database: &str) -> Result<(), PgError> {
     let open = sessions().clone();
-    for (address, backend) in open {
-        let limits = RetryLimits::ONCE;
-        let mut admin = Admin::connect(&address, maintenance_database, "interrupt", limits).await?;
-        // Only a session that is still ours: the number may be that of a later one.
-        let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {backend} AND usename = current_user"
-        );
-        admin
-            .run(sql, || "end an interrupted session".to_owned())
-            .await?;
-        admin.close().await;
-    }
+    // A process prepares its run on one server.
+    let Some((address, _)) = open.first() else {
+        return Ok(());
+    };
+    let backends: Vec<String> = open
+        .iter()
+        .map(|(_, backend)| backend.to_string())
+        .collect();
+    let limits = RetryLimits::ONCE;
+    let mut admin = Admin::connect(address, maintenance_database, "interrupt", limits).await?;
+    // Only sessions that are still ours: a number may be that of a later one.
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ({}) AND usename = current_user",
+        backends.join(",")
+    );
+    admin
+        .run(sql, || "end the interrupted sessions".to_owned())
+        .await?;
+    admin.close().await;
     Ok(())
 }
