@@ -9,6 +9,7 @@ pub mod disk_budget;
 pub mod locks;
 pub mod plan;
 pub mod spawn;
+mod supply;
 pub mod teardown;
 mod workers;
 
@@ -36,6 +37,7 @@ use self::disk_budget::Budget;
 use self::locks::{Locks, VERIFY_INTERVAL};
 use self::plan::{Demand, Job, View, concurrent_tests, plan};
 use self::spawn::KeeperOrder;
+use self::supply::Supply;
 use self::teardown::{TERMINATE_TIMEOUT, Teardown, TeardownOutcome};
 use self::workers::{Done, FinishedJob};
 use crate::sweep;
@@ -77,6 +79,7 @@ struct Keeper {
     failures: u32,
     /// Whether to create databases. False after the server refused one for a permanent reason, until a database was dropped.
     may_create: bool,
+    supply: Supply,
     budget: Budget,
     /// The session that warms clones, inspects shared clones, or sweeps.
     extra: Arc<Semaphore>,
@@ -128,6 +131,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
         unfit: HashSet::new(),
         failures: 0,
         may_create: true,
+        supply: Supply::default(),
         budget,
         extra: Arc::new(Semaphore::new(1)),
         warned_of_space: false,
@@ -182,6 +186,8 @@ impl Keeper {
             } else {
                 VERIFY_INTERVAL
             };
+            let rest = self.supply.rest_of_pause(Instant::now());
+            let pause = rest.map_or(pause, |rest| rest.min(pause));
             tokio::select! {
                 () = wait_for_end(process.as_ref()) => return Stop::WatchedProcessEnded,
                 _ = terminate.recv() => return Stop::Terminated,
@@ -260,7 +266,10 @@ impl Keeper {
         let unfit = self.unfit.iter().filter(|name| !assigned(name)).cloned();
         View {
             ready,
-            room: if self.may_create { room } else { 0 },
+            room: match self.may_create {
+                true => self.supply.limit(room, Instant::now()),
+                false => 0,
+            },
             coming: coming.sum(),
             released,
             waiting,
@@ -337,10 +346,22 @@ impl Keeper {
                 match (result, job) {
                     (Done::Adopted(adopted), Job::Adopt(wanted)) => {
                         self.spares = adopted == wanted;
+                        self.supply.succeeded();
                     }
+                    (_, Job::Create) => self.supply.succeeded(),
                     (Done::Unfit, Job::Settle(name)) => drop(self.unfit.insert(name)),
-                    (_, Job::Drop(name)) => drop(self.unfit.remove(&name)),
+                    (_, Job::Drop(name) | Job::Settle(name)) => {
+                        self.unfit.remove(&name);
+                        self.forget(EntryState::Released, name);
+                    }
+                    (_, Job::Preserve(name)) => self.forget(EntryState::Failed, name),
                     _ => {}
+                }
+            }
+            (Err(RunError::RunDir(error)), Job::Create | Job::Adopt(_)) => {
+                tracing::info!("dropped a database that got no entry: {error}");
+                if self.supply.failed(Instant::now()) {
+                    tracing::warn!("{}", supply::warning(self.dir.path(), &error));
                 }
             }
             (Err(error), Job::Settle(name) | Job::Preserve(name) | Job::Drop(name))
@@ -360,6 +381,14 @@ impl Keeper {
                 tracing::warn!("{error}");
                 self.failures += 1;
             }
+        }
+    }
+
+    /// Leaves a database alone that was handled, if its entry cannot be removed.
+    fn forget(&mut self, state: EntryState, name: DbName) {
+        if self.dir.entries().has(state, &name) {
+            tracing::warn!("failed to remove the entry of `{name}`; left it to the end of the run");
+            self.stuck.insert(name);
         }
     }
 

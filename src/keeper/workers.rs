@@ -152,15 +152,27 @@ async fn create_and_warm(
     extra: &Semaphore,
 ) -> Result<Done, RunError> {
     let name = clone::create_new(admin, file, Kind::Clone).await?;
+    let offered = warm_and_offer(admin, dir, file, extra, &name).await;
+    clone::drop_unless_recorded(admin, &name, offered).await?;
     dir.note_reuse(ReuseEvent::Created);
+    Ok(Done::Other)
+}
+
+async fn warm_and_offer(
+    admin: &mut Admin,
+    dir: &RunDir,
+    file: &RunFile,
+    extra: &Semaphore,
+    name: &DbName,
+) -> Result<(), RunError> {
     if let Ok(_session) = extra.try_acquire()
-        && let Err(error) = clone::warm(file, &name).await
+        && let Err(error) = clone::warm(file, name).await
     {
         tracing::info!("failed to warm `{name}`: {error}");
     }
-    let baseline = clone::baseline(admin, file, &name).await?;
-    dir.offer(&name, baseline.as_ref())?;
-    Ok(Done::Other)
+    let baseline = clone::baseline(admin, file, name).await?;
+    dir.offer(name, baseline.as_ref())?;
+    Ok(())
 }
 
 /// Whether the server rejected the statement for a permanent reason, so that a retry would fail too.

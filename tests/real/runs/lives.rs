@@ -166,6 +166,55 @@ fn a_keeper_whose_template_is_gone_tries_no_more() {
 }
 
 #[test]
+fn a_keeper_that_cannot_write_entries_leaves_no_databases_and_stops_creating() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    poll_until("a clone is ready", PATIENCE, || ready(&nextest.dir));
+    // Impossible to write to, also for root.
+    let entries = nextest.dir.join("ready");
+    std::fs::rename(&entries, nextest.dir.join("ready.old")).expect("renamed");
+    std::fs::write(&entries, "").expect("a file");
+    let warnings = || {
+        nextest
+            .keeper_log()
+            .matches("cannot write to the run")
+            .count()
+    };
+    poll_until("the keeper has warned", PATIENCE, || match warnings() {
+        0 => Err(nextest.keeper_log()),
+        _ => Ok(()),
+    });
+    let log = nextest.keeper_log();
+    for part in [&*nextest.dir.to_string_lossy(), "KAPSEL_TESTDB_RUNTIME_DIR"] {
+        assert!(log.contains(part), "{log}");
+    }
+    assert_eq!(warnings(), 1, "{log}");
+    assert_eq!(
+        server.databases_of("clone").len(),
+        1,
+        "only the first one is left: {log}"
+    );
+    nextest.end();
+    assert!(server.databases_of("clone").is_empty());
+}
+
+#[test]
+fn a_shared_clone_that_cannot_be_recorded_is_dropped() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    poll_until("a clone is ready", PATIENCE, || ready(&nextest.dir));
+    // A file cannot replace a directory.
+    std::fs::create_dir(nextest.dir.join("shared")).expect("a directory");
+    child::run(&project, &nextest.exported, "shared")
+        .code(101)
+        .says(&["shared`"]);
+    assert!(server.databases_of("shared").is_empty());
+    nextest.end();
+}
+
+#[test]
 fn a_test_may_stop_tokios_clock() {
     let server = Server::start();
     let project = Project::on(&server);

@@ -92,6 +92,21 @@ pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<
     admin.apply_settings(name, &file.settings).await
 }
 
+/// Drops a database of the run if it could not be recorded in the run directory: no process would find it before the end of the run, and the next
+/// attempt would create another one.
+pub async fn drop_unless_recorded<T, E>(
+    admin: &mut Admin,
+    name: &DbName,
+    recorded: Result<T, E>,
+) -> Result<T, E> {
+    if recorded.is_err()
+        && let Err(error) = admin.drop_database(name, false, true).await
+    {
+        tracing::info!("left `{name}` to the end of the run: {error}");
+    }
+    recorded
+}
+
 /// Creates a clone with a new name.
 ///
 /// # Errors
@@ -233,7 +248,8 @@ pub async fn ensure_shared(
         Some((name, baseline)) => (name, Some(baseline)),
         None => obtain_new(admin, dir, file, Kind::Shared).await?,
     };
-    dir.set_shared(Some((&name, baseline.as_ref())))?;
+    let recorded = dir.set_shared(Some((&name, baseline.as_ref())));
+    drop_unless_recorded(admin, &name, recorded).await?;
     drop(lock);
     Ok(name)
 }

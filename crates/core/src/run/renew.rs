@@ -75,10 +75,18 @@ pub async fn settle(
         Outcome::Gone => {}
         Outcome::Ready(new, baseline) => {
             // Only then is the old entry removed: a crash leaves no clone without a trace.
-            if dir.offer(&new, Some(&baseline)).is_err() {
-                return Ok(Settled::Done);
-            }
-            dir.note_reuse(ReuseEvent::Recycled);
+            let offered = dir.offer(&new, Some(&baseline));
+            dir.note_reuse(
+                match clone::drop_unless_recorded(admin, &new, offered).await {
+                    Ok(()) => ReuseEvent::Recycled,
+                    Err(error) => {
+                        tracing::warn!("dropped a recycled database: {error}");
+                        ReuseEvent::Dropped {
+                            reason: Some(Reason::Failed),
+                        }
+                    }
+                },
+            );
         }
         Outcome::Unfit(present, reason) if present == *name => {
             if means.drop {

@@ -146,7 +146,8 @@ async fn make_ready(
         let Some((name, baseline)) = adopt_one(admin, &mut spares, new_name).await? else {
             return Ok(adopted);
         };
-        dir.offer(&name, Some(&baseline))?;
+        let offered = dir.offer(&name, Some(&baseline));
+        clone::drop_unless_recorded(admin, &name, offered).await?;
         dir.note_reuse(ReuseEvent::Adopted);
     }
     Ok(count)
@@ -164,7 +165,8 @@ async fn adopt_shared(
     };
     let new_name = || clone::new_name(file, Kind::Shared);
     if let Some((name, baseline)) = adopt_one(admin, spares, new_name).await? {
-        dir.set_shared(Some((&name, Some(&baseline))))?;
+        let recorded = dir.set_shared(Some((&name, Some(&baseline))));
+        clone::drop_unless_recorded(admin, &name, recorded).await?;
         dir.note_reuse(ReuseEvent::Adopted);
     }
     Ok(())

@@ -221,6 +221,11 @@ impl<'a> Entries<'a> {
         abandoned
     }
 
+    /// Whether a database is in this state.
+    pub fn has(&self, state: EntryState, name: &DbName) -> bool {
+        fs::symlink_metadata(self.path(state, &name.to_string())).is_ok()
+    }
+
     /// Removes the entry of a database that is gone.
     pub fn remove_entry(&self, state: EntryState, name: &DbName) {
         let _ = fs::remove_file(self.path(state, &name.to_string()));
@@ -336,8 +341,13 @@ impl RunDir {
             // Complete before it is visible.
             Some(baseline) => {
                 let hidden = self.path().join(format!("{name}.new"));
-                fs::write(&hidden, baseline_line(baseline)).at("write", &hidden)?;
-                fs::rename(&hidden, &path).at("rename", &hidden)
+                let written = fs::write(&hidden, baseline_line(baseline))
+                    .at("write", &hidden)
+                    .and_then(|()| fs::rename(&hidden, &path).at("rename", &hidden));
+                if written.is_err() {
+                    let _ = fs::remove_file(&hidden);
+                }
+                written
             }
         }
     }

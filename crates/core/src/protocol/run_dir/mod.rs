@@ -41,7 +41,7 @@ use crate::protocol::random_word;
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// A file system operation failed.
-    #[error("failed to {context} `{}`: {source}", path.display())]
+    #[error("failed to {context} `{}`: {source}{}", path.display(), remedy(source))]
     Io {
         /// The operation, a verb after "failed to".
         context: &'static str,
@@ -98,6 +98,22 @@ pub enum RunDirError {
         /// The reason.
         message: String,
     },
+}
+
+/// What to do about an error that all files of the runtime directory share.
+fn remedy(error: &io::Error) -> String {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => format!(
+            "; free space on its file system, or set {} to a directory on another one",
+            env::RUNTIME_DIR
+        ),
+        ReadOnlyFilesystem => format!(
+            "; make its file system writable, or set {} to a directory on another one",
+            env::RUNTIME_DIR
+        ),
+        _ => String::new(),
+    }
 }
 
 trait IoContext<T> {
@@ -238,6 +254,12 @@ pub fn write_atomically(path: &Path, text: &str) -> Result<(), RunDirError> {
         .mode(0o600)
         .open(&temporary)
         .at("write", &temporary)?;
-    file.write_all(text.as_bytes()).at("write", &temporary)?;
-    fs::rename(&temporary, path).at("write", path)
+    let written = file
+        .write_all(text.as_bytes())
+        .at("write", &temporary)
+        .and_then(|()| fs::rename(&temporary, path).at("write", path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
