@@ -186,8 +186,6 @@ impl Keeper {
             } else {
                 VERIFY_INTERVAL
             };
-            let rest = self.supply.rest_of_pause(Instant::now());
-            let pause = rest.map_or(pause, |rest| rest.min(pause));
             tokio::select! {
                 () = wait_for_end(process.as_ref()) => return Stop::WatchedProcessEnded,
                 _ = terminate.recv() => return Stop::Terminated,

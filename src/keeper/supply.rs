@@ -40,13 +40,6 @@ impl Supply {
         self.failures == FIRST_PAUSES.len() + 1
     }
 
-    /// How long the pause still lasts.
-    pub fn rest_of_pause(&self, now: Instant) -> Option<Duration> {
-        self.resume
-            .map(|resume| resume.saturating_duration_since(now))
-            .filter(|rest| !rest.is_zero())
-    }
-
     /// A database got its entry.
     pub fn succeeded(&mut self) {
         *self = Self::default();
@@ -79,9 +72,7 @@ mod tests {
             assert!(!supply.failed(now), "a job that ran at the same time");
             let pause = Duration::from_millis(pause);
             assert_eq!(supply.limit(8, now + pause - Duration::from_millis(1)), 0);
-            assert_eq!(supply.rest_of_pause(now), Some(pause));
             now += pause;
-            assert_eq!(supply.rest_of_pause(now), None);
             assert_eq!(supply.limit(8, now), 1, "one attempt");
         }
         assert_eq!(reports, [false, false, true, false]);
