@@ -2,11 +2,13 @@
 //!
 //! A crash leaves a database with the run's id in its name, perhaps without an entry. The teardown and the sweep find it by its name on the server.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{Retry, RetryLimits, connect_once};
+use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::pg::seen::SeenDatabase;
 use crate::protocol::{
@@ -16,8 +18,9 @@ use crate::run::spares::TakeOver;
 use crate::run::{RunError, renew, spares};
 use crate::sqlstate;
 
-/// How long to wait for another process that creates the shared clone.
-const SHARED_CLONE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for another process that creates the shared clone. Its lock is free when it ends, so only a process that is suspended reaches this
+/// limit, or one that copies a template of hundreds of gigabytes.
+const SHARED_CLONE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Pauses between checks whether closed sessions have ended.
 const SESSION_END_PAUSES: [Duration; 7] = [
@@ -231,19 +234,10 @@ pub async fn ensure_shared(
     file: &RunFile,
     lost: Option<&DbName>,
 ) -> Result<DbName, RunError> {
-    let started = Instant::now();
-    let lock = loop {
-        match dir.try_lock_shared_clone()? {
-            Some(lock) => break lock,
-            None if started.elapsed() > SHARED_CLONE_TIMEOUT => {
-                return Err(RunError::SharedClone(SHARED_CLONE_TIMEOUT));
-            }
-            None => tokio::time::sleep(Duration::from_millis(2)).await,
-        }
+    let lock = match find_or_lock_shared(dir, lost, SHARED_CLONE_TIMEOUT).await? {
+        SharedAccess::Exists(name) => return Ok(name),
+        SharedAccess::Missing(lock) => lock,
     };
-    if let Some(name) = dir.shared().filter(|name| Some(name) != lost) {
-        return Ok(name);
-    }
     let (name, baseline) = match promote_ready(admin, dir, file).await? {
         Some((name, baseline)) => (name, Some(baseline)),
         None => obtain_new(admin, dir, file, Kind::Shared).await?,
@@ -252,6 +246,41 @@ pub async fn ensure_shared(
     drop_unless_recorded(admin, &name, recorded).await?;
     drop(lock);
     Ok(name)
+}
+
+/// The run's shared clone, or the right to create it.
+enum SharedAccess {
+    Exists(DbName),
+    Missing(File),
+}
+
+/// Waits until there is a shared clone other than `lost`, or until no other process creates one.
+async fn find_or_lock_shared(
+    dir: &RunDir,
+    lost: Option<&DbName>,
+    limit: Duration,
+) -> Result<SharedAccess, RunError> {
+    let file = dir.shared_clone_lock()?;
+    let existing = || dir.shared().filter(|name| Some(name) != lost);
+    let started = Instant::now();
+    let mut attempt = 0;
+    loop {
+        // Without the lock, so that the processes that waited do not have to take it one after the other.
+        if let Some(name) = existing() {
+            return Ok(SharedAccess::Exists(name));
+        }
+        if dir.try_lock_shared_clone(&file)? {
+            return Ok(match existing() {
+                Some(name) => SharedAccess::Exists(name),
+                None => SharedAccess::Missing(file),
+            });
+        }
+        if started.elapsed() > limit {
+            return Err(RunError::SharedClone(limit));
+        }
+        tokio::time::sleep(backoff(attempt)).await;
+        attempt += 1;
+    }
 }
 
 /// Makes a ready clone the shared one: after a round of tests, the last round's shared clone is among them. A crash leaves a shared clone that no file
@@ -306,4 +335,43 @@ pub fn release_earlier_attempts(entries: Entries<'_>, passed: &Claimant) -> Vec<
         names
     });
     released.concat()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::fs::inotify;
+
+    use super::*;
+    use crate::protocol::{RunId, RunKey, Runtime};
+
+    /// How often the file was opened since the watch began.
+    fn opened(watch: &std::os::fd::OwnedFd) -> usize {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(watch, &mut buffer);
+        std::iter::from_fn(|| reader.next().ok().map(drop)).count()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_waits_for_the_shared_clone_opens_the_lock_once() {
+        let base = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("private");
+        let id = RunId::new(std::time::UNIX_EPOCH, &RunKey::new(&["run"]));
+        let gate = runtime.gate().expect("the gate");
+        let dir = runtime.create(&gate, &id).expect("a run");
+        let creator = dir.shared_clone_lock().expect("the lock's file");
+        assert!(dir.try_lock_shared_clone(&creator).expect("an answer"));
+        let flags = inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags).expect("inotify");
+        let path = dir.path().join("shared.lock");
+        // Two kinds of event, because the kernel merges equal ones that follow each other.
+        let events = inotify::WatchFlags::OPEN | inotify::WatchFlags::CLOSE;
+        inotify::add_watch(&watch, &path, events).expect("a watch");
+        let limit = Duration::from_millis(50);
+        let waited = find_or_lock_shared(&dir, None, limit).await;
+        assert!(matches!(waited, Err(RunError::SharedClone(after)) if after == limit));
+        assert_eq!(opened(&watch), 2, "opened and closed");
+        drop(creator);
+        let found = find_or_lock_shared(&dir, None, limit).await;
+        assert!(matches!(found, Ok(SharedAccess::Missing(_))));
+    }
 }

@@ -160,9 +160,10 @@ async fn adopt_shared(
     spares: &mut impl Iterator<Item = Spare>,
 ) -> Result<(), RunError> {
     // If another process already makes one, this process does not wait for it.
-    let Some(_lock) = dir.try_lock_shared_clone()? else {
+    let lock = dir.shared_clone_lock()?;
+    if !dir.try_lock_shared_clone(&lock)? {
         return Ok(());
-    };
+    }
     let new_name = || clone::new_name(file, Kind::Shared);
     if let Some((name, baseline)) = adopt_one(admin, spares, new_name).await? {
         let recorded = dir.set_shared(Some((&name, Some(&baseline))));

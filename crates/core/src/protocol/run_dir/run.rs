@@ -294,9 +294,14 @@ impl RunDir {
         }
     }
 
-    /// Tries to take the lock for creating the shared clone; `None` while another process holds it.
-    pub fn try_lock_shared_clone(&self) -> Result<Option<File>, RunDirError> {
-        self.try_lock_file(SHARED_LOCK)
+    /// The file whose lock is the right to create the shared clone.
+    pub fn shared_clone_lock(&self) -> Result<File, RunDirError> {
+        open_lock(&self.path.join(SHARED_LOCK))
+    }
+
+    /// Tries to take that lock; `false` while another process holds it.
+    pub fn try_lock_shared_clone(&self, file: &File) -> Result<bool, RunDirError> {
+        try_lock(file, &self.path.join(SHARED_LOCK))
     }
 
     /// Takes the lock of the run's keeper; `None` if the run has a keeper. Waits for processes that only check whether there is one.
@@ -327,11 +332,7 @@ impl RunDir {
     fn try_lock_file(&self, name: &str) -> Result<Option<File>, RunDirError> {
         let path = self.path.join(name);
         let file = open_lock(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(source).at("lock", &path),
-        }
+        Ok(try_lock(&file, &path)?.then_some(file))
     }
 
     /// Whether the run has a keeper. Not called on the fast path.
@@ -392,6 +393,14 @@ impl DeadRunDir {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", &self.path),
             _ => Ok(()),
         }
+    }
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<bool, RunDirError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(source).at("lock", path),
     }
 }
 
