@@ -3,11 +3,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::pg::error::backoff;
-use crate::protocol::{Ledger, Limit, QueueEntry, RunDirError};
+use crate::protocol::{Ledger, Limit, QueueEntry, RunDirError, random};
 
-/// How often a waiting process reaps stale entries.
+/// How often the waiting processes together reap stale entries.
 const REAP_INTERVAL: Duration = Duration::from_millis(250);
+/// The longest pause of the first process in the queue. The next ones pause twice as long, three times as long, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(40);
+/// The longest pause of any process.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a process waits before it reports that it waits.
 const NOTIFY_AFTER: Duration = Duration::from_secs(2);
 /// The longest wait. After it the process continues without slots, and the server may refuse its connections.
@@ -64,16 +67,9 @@ pub async fn wait(
     let entry = ledger.enqueue(wanted)?;
     let slots = entry.holder.slots;
     let started = Instant::now();
-    let (mut reaped, mut notified) = (None::<Instant>, false);
-    for attempt in 0.. {
-        if ledger.is_granted(&entry.holder) {
-            break;
-        }
-        if reaped.is_none_or(|at| at.elapsed() > REAP_INTERVAL) {
-            ledger.reap_stale_entries()?;
-            reaped = Some(Instant::now());
-            continue;
-        }
+    let mut standing = ledger.standing()?;
+    let mut notified = false;
+    while let Some(ahead) = standing.ahead(ledger, &entry.holder) {
         if started.elapsed() > WAIT_LIMIT {
             notify(Notice::GaveUp {
                 slots,
@@ -88,7 +84,19 @@ pub async fn wait(
             });
             notified = true;
         }
-        tokio::time::sleep(backoff(attempt.min(3))).await;
+        ledger.reap_if_due(REAP_INTERVAL)?;
+        tokio::time::sleep(pause(ahead, started.elapsed())).await;
     }
     Ok(entry)
+}
+
+/// The pause of a process with so many others before it. The first pauses are shorter, because many waits are. Shortened at random by up to a half, so
+/// that processes do not check together.
+fn pause(ahead: usize, waited: Duration) -> Duration {
+    let place = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+    let full = FIRST_PAUSE
+        .saturating_mul(place)
+        .min(LONGEST_PAUSE)
+        .min(waited.max(Duration::from_millis(5)));
+    full - full * u32::try_from(random() % 256).unwrap_or(0) / 512
 }

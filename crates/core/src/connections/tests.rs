@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::wait;
 use crate::address::Address;
 use crate::pg::facts::Sessions;
 use crate::protocol::{
@@ -168,4 +169,85 @@ fn a_run_reserves_at_most_half_of_the_free_slots_while_it_lives() {
     assert!(!reserve("c", 40));
     drop(dirs);
     assert!(reserve("c", 40), "the other runs have ended");
+}
+
+/// Counts how often files in the ledger's directory are opened, and the directory itself.
+#[cfg(target_os = "linux")]
+async fn count_opened(watch: std::os::fd::OwnedFd) -> usize {
+    use rustix::fs::inotify::{ReadFlags, Reader};
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+    let mut opened = 0;
+    let end = tokio::time::Instant::now() + Duration::from_secs(1);
+    while tokio::time::Instant::now() < end {
+        let mut reader = Reader::new(&watch, &mut buffer);
+        while let Ok(event) = reader.next() {
+            assert!(
+                !event.events().contains(ReadFlags::QUEUE_OVERFLOW),
+                "too many to count"
+            );
+            opened += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    opened
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn two_hundred_waiting_processes_are_cheap_and_still_served_in_turn() {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let (base, _, ledger) = ledger(10);
+    let first = enter(&ledger, 10);
+    let watch = inotify::init(CreateFlags::NONBLOCK).expect("inotify");
+    let directory = first.path().parent().expect("the ledger's directory");
+    inotify::add_watch(&watch, directory, WatchFlags::OPEN).expect("a watch");
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let ledger = ledger.clone();
+        waiting.spawn(async move { wait(&ledger, |_, _| 10, |_| ()).await.map(drop) });
+    }
+    let opened = count_opened(watch).await;
+    eprintln!("{opened} opened in the first second");
+    // Each process lists the entries as it arrives, and reads the limit.
+    assert!(opened < 8_000, "{opened}");
+    waiting.abort_all();
+    while waiting.join_next().await.is_some() {}
+    drop(first);
+    assert!(ledger.holders().is_empty());
+    drop(base);
+}
+
+#[tokio::test]
+async fn a_waiting_process_is_served_soon_after_its_turn_comes() {
+    let (_base, _, ledger) = ledger(10);
+    let first = enter(&ledger, 10);
+    let waiting = ledger.clone();
+    let next = tokio::spawn(async move { wait(&waiting, |_, _| 10, |_| ()).await });
+    while ledger.holders().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let _ = tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
+    drop(first);
+    let served = tokio::time::timeout(Duration::from_secs(10), next).await;
+    served
+        .expect("in time")
+        .expect("no panic")
+        .expect("an entry");
+}
+
+#[tokio::test]
+async fn a_waiting_process_gets_the_slots_of_one_that_died_before_it() {
+    let (_base, _, ledger) = ledger(10);
+    let dead = enter(&ledger, 10);
+    let path = dead.path().to_path_buf();
+    drop(dead);
+    let served = async {
+        // As `kill -9` leaves it; somebody has just reaped, before the process died.
+        ledger.reap_if_due(Duration::ZERO).expect("reaped");
+        fs::write(&path, "").expect("an entry");
+        wait(&ledger, |_, _| 10, |_| ()).await
+    };
+    let served = tokio::time::timeout(Duration::from_secs(10), served).await;
+    served.expect("in time").expect("an entry");
+    assert!(!path.exists());
 }

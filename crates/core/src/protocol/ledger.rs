@@ -3,10 +3,12 @@
 //!
 //! Entries are numbered in the order of arrival, under the ledger's gate. An entry is granted once its slots and those of all entries before it
 //! fit into the limit. No entry is overtaken, so processes that want few slots do not starve one that wants many. Entries before one's own can
-//! only disappear, so a waiting process checks again without a lock.
+//! only disappear, so a waiting process checks again without a lock. Only one waiting process at a time reaps stale entries: the time of the last
+//! attempt is the modification time of the gate.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,6 +21,10 @@ use crate::protocol::{
 
 /// The number of slots before the server was asked: small enough for any server.
 const UNKNOWN: u32 = 20;
+/// How long the time of a directory may stay the same although entries change: more than a tick of the kernel's clock.
+const TIME_RESOLUTION: Duration = Duration::from_millis(100);
+/// How often a process that waits lists the entries, even if the time of the directory stays the same.
+const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of connection slots that tests share, and the values that it was computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +126,46 @@ impl Holder {
     }
 }
 
+/// What a waiting process knows about the entries before its own. It keeps the ledger's directory open and lists it only if it has changed.
+#[derive(Debug)]
+pub struct Standing {
+    dir: File,
+    listed: Option<(SystemTime, Instant)>,
+    ahead: Option<usize>,
+}
+
+impl Standing {
+    /// The number of waiting entries before this one; `None` once the entry is granted.
+    pub fn ahead(&mut self, ledger: &Ledger, holder: &Holder) -> Option<usize> {
+        let modified = self.dir.metadata().and_then(|dir| dir.modified()).ok();
+        let is_known = self
+            .listed
+            .is_some_and(|(at, when)| Some(at) == modified && when.elapsed() < LIST_INTERVAL);
+        if !is_known {
+            // A change in the same tick as the last one would not show.
+            let is_settled = |at: &SystemTime| at.elapsed().is_ok_and(|age| age > TIME_RESOLUTION);
+            self.listed = modified.filter(is_settled).map(|at| (at, Instant::now()));
+            self.ahead = ahead(&ledger.holders(), ledger.limit().slots, holder);
+        }
+        self.ahead
+    }
+}
+
 impl Ledger {
+    /// How to watch the entries before one's own.
+    pub fn standing(&self) -> Result<Standing, RunDirError> {
+        let opened = File::open(&self.dir);
+        Ok(Standing {
+            dir: opened.map_err(|source| RunDirError::Io {
+                context: "open",
+                path: self.dir.clone(),
+                source,
+            })?,
+            listed: None,
+            ahead: None,
+        })
+    }
+
     /// Opens the ledger of a server. All roles of one server share it.
     pub fn open(runtime: &Runtime, server: &Address) -> Result<Self, RunDirError> {
         let key = hex(&Sha256::digest(server.endpoint())[..8]);
@@ -184,9 +229,7 @@ impl Ledger {
 
     /// Whether the entry is granted. One that wants more slots than the limit is granted when no entry is before it.
     pub fn is_granted(&self, holder: &Holder) -> bool {
-        let holders = self.holders();
-        let before = slots_of(holders.iter().filter(|h| h.number < holder.number));
-        before == 0 || before + holder.slots <= self.limit().slots
+        ahead(&self.holders(), self.limit().slots, holder).is_none()
     }
 
     /// Reserves slots for all processes of a run, if at least as many stay free. Returns whether the run has a reservation.
@@ -215,6 +258,28 @@ impl Ledger {
         Ok(true)
     }
 
+    /// [`Self::reap_stale_entries`], unless a process has done so within `interval`, or holds the gate.
+    pub fn reap_if_due(&self, interval: Duration) -> Result<(), RunDirError> {
+        let path = self.dir.join("gate");
+        let is_due = || {
+            let reaped = fs::metadata(&path).and_then(|gate| gate.modified());
+            // A time in the future is no reason to wait for it.
+            let age = reaped.ok().and_then(|at| at.elapsed().ok());
+            age.is_none_or(|age| age >= interval)
+        };
+        if !is_due() {
+            return Ok(());
+        }
+        let gate = open_lock(&path)?;
+        // Of several processes that saw the old time, one reaps.
+        if gate.try_lock().is_err() || !is_due() {
+            return Ok(());
+        }
+        let _ = gate.set_modified(SystemTime::now());
+        drop(gate);
+        self.reap_stale_entries()
+    }
+
     /// Removes the entries of dead processes and of runs that have ended.
     pub fn reap_stale_entries(&self) -> Result<(), RunDirError> {
         let runs: Vec<Holder> = self
@@ -235,10 +300,7 @@ impl Ledger {
         // A process that has created its entry but not locked it yet holds the gate.
         let _gate = self.gate()?;
         let processes = self.holders().into_iter().filter(|h| h.run.is_none());
-        let dead = |holder: &Holder| {
-            let path = self.dir.join(holder.name());
-            path.exists() && !is_locked(&path)
-        };
+        let dead = |holder: &Holder| !is_locked(&self.dir.join(holder.name()));
         processes
             .filter(dead)
             .for_each(|holder| self.remove(&holder));
@@ -255,6 +317,17 @@ impl Ledger {
         lock_file(&file, &path)?;
         Ok(file)
     }
+}
+
+/// The number of waiting entries before this one; `None` if it is granted. `holders` is in the order of arrival.
+fn ahead(holders: &[Holder], limit: u32, holder: &Holder) -> Option<usize> {
+    let is_granted = |before: u32, slots: u32| before == 0 || before.saturating_add(slots) <= limit;
+    let (mut before, mut waiting) = (0_u32, 0);
+    for other in holders.iter().filter(|h| h.number < holder.number) {
+        waiting += usize::from(!is_granted(before, other.slots));
+        before = before.saturating_add(other.slots);
+    }
+    (!is_granted(before, holder.slots)).then_some(waiting)
 }
 
 fn next_number(holders: &[Holder]) -> u64 {

@@ -10,7 +10,7 @@ mod profile;
 mod reuse;
 mod run_dir;
 
-pub use ledger::{Holder, Ledger, Limit, QueueEntry};
+pub use ledger::{Holder, Ledger, Limit, QueueEntry, Standing};
 pub use names::{
     DbName, Fingerprint, Kind, NAMESPACE_MAX, NameError, Namespace, RunId, RunKey, digest,
     from_hex, hex, random, random_word,
