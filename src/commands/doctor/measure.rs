@@ -10,6 +10,7 @@ use serde::Serialize;
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::connect::{self, RetryLimits};
 use kapsel_testdb_core::pg::{PgError, ServerFacts};
+use kapsel_testdb_core::platform::System;
 use kapsel_testdb_core::protocol::{Kind, Strategy};
 use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone};
 use kapsel_testdb_core::template;
@@ -94,7 +95,7 @@ fn strategies(facts: &ServerFacts) -> Vec<Strategy> {
     if facts.major() >= 15 {
         known.push(Strategy::FileCopy);
     }
-    if facts.major() >= 18 && cfg!(target_os = "linux") {
+    if facts.major() >= 18 && facts.system() == System::Linux {
         known.push(Strategy::FileClone);
     }
     known

@@ -9,6 +9,7 @@ use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
 use crate::pg::own::OwnSession;
 use crate::pg::sql::{NO_IDLE_TIMEOUT, literal};
+use crate::platform::System;
 
 /// Version, settings and limits of a server, and the privileges of our role.
 #[derive(Debug, Clone)]
@@ -65,6 +66,8 @@ pub struct Settings {
     pub shared_buffers: i64,
     /// `client_connection_check_interval` in seconds; none before PostgreSQL 14.
     pub check_interval: Option<f64>,
+    /// Whether the server runs on Linux.
+    pub on_linux: bool,
     /// Whether the server is a standby.
     pub in_recovery: bool,
     /// `default_transaction_read_only`.
@@ -88,6 +91,7 @@ impl Default for Settings {
             jit: false,
             shared_buffers: 128 << 20,
             check_interval: Some(1.0),
+            on_linux: true,
             in_recovery: false,
             read_only: false,
             reads_settings: true,
@@ -106,6 +110,7 @@ const SETTINGS: &str = "json_build_object( \
     'jit', current_setting('jit')::bool, \
     'shared_buffers', pg_size_bytes(current_setting('shared_buffers')), \
     'check_interval', extract(epoch FROM current_setting('client_connection_check_interval', true)::interval)::float8, \
+    'on_linux', version() ~ ' on [^ ,]*linux', \
     'in_recovery', pg_is_in_recovery(), \
     'read_only', current_setting('default_transaction_read_only')::bool, \
     'reads_settings', pg_has_role(current_user, 'pg_read_all_settings', 'USAGE'), \
@@ -127,6 +132,11 @@ impl ServerFacts {
     /// The major version: 15 for 15.4.
     pub fn major(&self) -> i32 {
         self.version_num / 10_000
+    }
+
+    /// The operating system of the server.
+    pub fn system(&self) -> System {
+        System::from_linux(self.settings.on_linux)
     }
 
     /// Whether clones can be recycled: the server counts in shared memory and can be told to flush.

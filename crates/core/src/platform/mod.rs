@@ -1,12 +1,14 @@
 //! Everything that differs between operating systems. Linux has pidfd, inotify and tmpfs; on other systems the code polls, and
 //! data are on disk.
 
+mod ancestors;
 pub mod disk;
 mod listeners;
 mod locales;
 mod login;
 mod process;
 mod space;
+mod system;
 mod users;
 mod watch;
 
@@ -14,6 +16,7 @@ use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+pub use ancestors::nextest_ancestor;
 pub use listeners::listening_sockets;
 pub use locales::locales;
 pub use login::files_end_with_login;
@@ -22,8 +25,9 @@ pub use process::{
     process_exists, processes_in, signal,
 };
 pub use space::{disk_size, free_bytes, tmpfs_free_bytes};
+pub use system::System;
 pub use users::user_ids;
-pub use watch::{DirWatch, ProcessId, ProcessWatch, inherit, nextest_ancestor};
+pub use watch::{DirWatch, ProcessId, ProcessWatch, inherit};
 
 /// Whether both paths name the same directory: equal paths, or the same device and inode.
 pub fn is_same_dir(one: &Path, other: &Path) -> bool {

@@ -103,25 +103,6 @@ impl ProcessId {
     }
 }
 
-/// The nearest ancestor process that is nextest, else the parent.
-pub fn nextest_ancestor() -> Option<ProcessId> {
-    let parent = rustix::process::getppid()?;
-    let parent = parent.as_raw_nonzero().get().unsigned_abs();
-    let mut pid = parent;
-    while pid > 1 {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim_end() == "cargo-nextest" {
-            return ProcessId::of(pid);
-        }
-        // Without `/proc`, ancestors of the parent are unknown.
-        let Some((above, _)) = stat(pid).filter(|(above, _)| *above > 0) else {
-            break;
-        };
-        pid = above;
-    }
-    (parent > 1).then(|| ProcessId::of(parent)).flatten()
-}
-
 /// The parent of a process, if the process is a fork of it without a program of its own, and the parent reads its standard output.
 fn reader_of_subshell(pid: u32) -> Option<u32> {
     /// The kernel's `PF_FORKNOEXEC`.
@@ -159,10 +140,7 @@ fn stat(pid: u32) -> Option<(u32, u64)> {
 
 #[cfg(not(target_os = "linux"))]
 fn stat(pid: u32) -> Option<(u32, u64)> {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
-    rustix::process::test_kill_process(pid)
-        .ok()
-        .map(|()| (0, 0))
+    super::process_exists(pid).then_some((0, 0))
 }
 
 impl ProcessWatch {

@@ -29,6 +29,7 @@ use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
 use crate::pg::{PgError, ServerFacts};
+use crate::platform::System;
 use crate::protocol::{
     DbName, MigrateSettings, Namespace, Profile, ResetMethod, RunId, Strategy, TemplateBase,
     TemplateInputs, unix_now,
@@ -248,10 +249,10 @@ fn usable_template(
 /// The fastest way to create clones on this server. With `fsync=off`, file copy is 1.5 to 5 times faster than the default of
 /// PostgreSQL 15 and later; with `fsync=on`, its two checkpoints make it up to 20 times slower (docs/BENCHMARKS.md). Older servers
 /// have only file copy and no option for it. On 18 and later, the file system may share blocks: that is twice as fast, and not slower
-/// on a file system that cannot, because Linux falls back to copying. On macOS it would be an error there.
+/// on a file system that cannot, because Linux falls back to copying. A server on macOS would report an error there.
 pub fn strategy(facts: &ServerFacts) -> Strategy {
     match facts.major() {
-        18.. if !facts.fsync && cfg!(target_os = "linux") => Strategy::FileClone,
+        18.. if !facts.fsync && facts.system() == System::Linux => Strategy::FileClone,
         15.. if !facts.fsync => Strategy::FileCopy,
         _ => Strategy::Default,
     }

@@ -1,5 +1,6 @@
 //! Server settings for disposable data.
 
+use crate::platform::System;
 use crate::server::local::{Local, PORT};
 
 impl Local {
@@ -12,7 +13,8 @@ impl Local {
         let mut settings: Vec<String> = fixed.collect();
         settings.push(format!("unix_socket_directories={socket_dir}"));
         settings.push(format!("port={PORT}"));
-        if self.major.parse().is_ok_and(|major: u32| major >= 14) {
+        let can_check = |major: u32| System::CURRENT.can_check_clients(major);
+        if self.major.parse().is_ok_and(can_check) {
             // Ends the query of a killed test instead of letting it finish.
             settings.push("client_connection_check_interval=1s".to_owned());
         }

@@ -98,7 +98,8 @@ fn check_behavior(facts: &ServerFacts, found: &mut Vec<Finding>) {
     if settings.jit {
         found.push(Finding::Jit);
     }
-    if settings.check_interval == Some(0.0) {
+    let major = u32::try_from(facts.major()).unwrap_or(0);
+    if settings.check_interval == Some(0.0) && facts.system().can_check_clients(major) {
         found.push(Finding::CheckInterval);
     }
     let parts: Vec<&str> = facts.base_locale.split('/').collect();

@@ -170,3 +170,21 @@ proptest! {
         prop_assert_eq!(short, reported);
     }
 }
+
+#[test]
+fn a_setting_that_the_server_refuses_is_not_suggested() {
+    let facts = |version_num, on_linux| ServerFacts {
+        version_num,
+        settings: Settings {
+            check_interval: Some(0.0),
+            on_linux,
+            ..Settings::default()
+        },
+        ..good()
+    };
+    let suggested = |version, on_linux| {
+        verify(&facts(version, on_linux), wanted()).contains(&Finding::CheckInterval)
+    };
+    assert!(suggested(140_000, true) && suggested(150_000, true) && suggested(150_000, false));
+    assert!(!suggested(140_000, false), "only Linux can do that with 14");
+}
