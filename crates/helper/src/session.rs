@@ -302,9 +302,9 @@ impl Session {
             })
         })
         .await?;
-        waiter.take().ok_or_else(|| {
-            TestDbError::Background("a new clone has no claim".to_owned())
-        })
+        waiter
+            .take()
+            .ok_or_else(|| TestDbError::Background("a new clone has no claim".to_owned()))
     }
 
     /// Whether a connect through a pooler failed because the database does not exist: a pooler may report that with another SQLSTATE.

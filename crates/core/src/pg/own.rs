@@ -38,6 +38,8 @@ impl OwnSession {
         let context = || "identify a session".to_owned();
         let rows = internal::rows(connection, "SELECT pg_backend_pid() AS backend").await;
         let rows = rows.context(context)?;
+        // If the process dies otherwise, the server notices that within a second. Before version 14, and on some systems, it cannot.
+        let _ = internal::execute(connection, "SET client_connection_check_interval = '1s'").await;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound);
         let backend = row.and_then(|row| row.try_get("backend"));
         Ok(Self::new(address, backend.context(context)?))
