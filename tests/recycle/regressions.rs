@@ -84,6 +84,15 @@ fn ordinary_programs_are_undone() {
             ]),
             None,
         ),
+        // The table's counters did not move, those of its TOAST relation did.
+        (
+            "written and truncated in one transaction",
+            warm(&[(
+                0,
+                "BEGIN; INSERT INTO app.toasted SELECT g, 'w', repeat(md5(g::text), 300) FROM generate_series(1, 20) g; TRUNCATE app.toasted; COMMIT",
+            )]),
+            None,
+        ),
         (
             "partition",
             warm(&[(0, "INSERT INTO app.parted (v) VALUES ('x')")]),

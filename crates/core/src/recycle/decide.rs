@@ -121,11 +121,10 @@ pub fn decide(
         check_class(moved, class, profile)?;
         truncated.clone_from(&class.truncated);
     }
+    // The counters of a table do not show rows that the truncating transaction itself had written, those of its TOAST relation do.
     let toast_of = |oid: Oid| {
-        let mut tables = moved
-            .relations
-            .keys()
-            .filter_map(|table| profile.relations.get(table));
+        let tables = moved.relations.keys().chain(&truncated);
+        let mut tables = tables.filter_map(|table| profile.relations.get(table));
         tables.any(|table| table.toast == Some(oid))
     };
     for (oid, growth) in &moved.relations {

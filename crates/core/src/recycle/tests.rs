@@ -361,6 +361,15 @@ fn a_truncated_table_must_have_been_empty_and_the_schema_the_same() {
         decide(Some(&truncated)).expect("a plan").vacuum,
         ["empty", &toast_name(EMPTY)]
     );
+    let with_toast = with(&[(PG_CLASS, [0, 2, 0]), (TOAST, [1, 0, 0])]);
+    let with_toast = super::decide::moved(&baseline(), &with_toast).expect("movement");
+    let plan = super::decide::decide(
+        &with_toast,
+        Some(&truncated),
+        &profile(),
+        ResetMethod::Delete,
+    );
+    assert_eq!(plan.expect("a plan").toast, [TOAST].into());
     assert_eq!(decide(None), Err(Reason::Catalog));
     let other = ClassState {
         hash: "other".to_owned(),
