@@ -17,6 +17,7 @@ const ROW: &[(&str, u32, &str)] = &[
     ("can_create", 16, "t"),
     ("superuser", 16, "f"),
     ("fsync", 16, "f"),
+    ("backend", 23, "4711"),
     ("started_at", 20, "1700000000000000"),
     ("settings", 25, "{}"),
     (
