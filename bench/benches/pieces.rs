@@ -23,6 +23,7 @@ use kapsel_testdb_core::protocol::{DbName, Fingerprint, Kind, Namespace, RunId, 
 use kapsel_testdb_core::protocol::{
     KeepConfig, Ledger, Limit, Pollution, PoolConfig, Strategy, TemplateBase,
 };
+use kapsel_testdb_core::run::kept::KeepLimits;
 use kapsel_testdb_core::template::{Chain, Source};
 
 /// The configuration from a file and an environment, as `prepare` and each slow-path test read it.
@@ -107,11 +108,11 @@ fn sweep(criterion: &mut Criterion) {
         let inputs = Inputs {
             databases: &rows,
             directories: &directories,
-            keep: KeepConfig {
+            keep: KeepLimits::Common(KeepConfig {
                 failed: true,
                 max: 20,
                 max_age_days: 7,
-            },
+            }),
             now: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         };
         group.bench_function(BenchmarkId::from_parameter(databases), |bencher| {
@@ -134,7 +135,7 @@ fn row(run: &RunId) -> DatabaseRow {
         allow_connections: true,
         invalid: false,
         sessions: 0,
-        prepared: 0,
+        obstacles: 0,
         activity: 5,
         comment: None,
     }
