@@ -5,7 +5,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use kapsel_testdb_core::platform::{Signal, process_exists, signal, user_ids};
-use sqlx::postgres::PgConnectOptions;
 
 use crate::support::{FakeBin, PATIENCE, Project, Session, poll_until};
 
@@ -109,10 +108,7 @@ fn a_server_that_runs_goes_on_without_a_file() {
     let template = project.prepared();
     let pid = pid_of_server(&project);
     let dir = project.managed_dir().expect("a managed server");
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(dir.join("s"))
-        .username("postgres")
-        .database("postgres");
+    let options = project.managed_options();
     let mut session = Session::open(&options);
     fs::remove_file(dir.join("data/PG_VERSION")).expect("a file");
     let outcome = project.run("prepare");
@@ -195,11 +191,7 @@ fn a_backend_that_outlives_its_killed_postmaster_is_ended() {
     let project = project();
     let template = project.prepared();
     let pid = pid_of_server(&project);
-    let dir = project.managed_dir().expect("a managed server");
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(dir.join("s"))
-        .username("postgres")
-        .database("postgres");
+    let options = project.managed_options();
     // Sees no interrupt for as long as it counts.
     let busy = std::thread::spawn(move || {
         let mut session = Session::open(&options);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-
 use crate::support::{FakeNextest, PATIENCE, Project, Session, poll_until};
 
 fn project(seconds: &str) -> Project {
@@ -44,11 +42,7 @@ fn after_a_preparation_by_hand_it_stops_and_the_next_one_starts_it() {
 fn after_a_run_it_stops_when_the_last_client_has_gone() {
     let project = project("1");
     let run = FakeNextest::start(&project, "one");
-    let dir = project.managed_dir().expect("a managed server");
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(dir.join("s"))
-        .username("postgres")
-        .database("postgres");
+    let options = project.managed_options();
     let mut session = Session::open(&options);
     run.end();
     // Each look is a session: five of them take longer than the limit.

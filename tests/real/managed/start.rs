@@ -3,7 +3,6 @@
 use std::fs;
 
 use kapsel_testdb_core::platform::{Signal, signal};
-use sqlx::postgres::PgConnectOptions;
 
 use crate::support::{Outcome, PATIENCE, Project, Session, poll_until};
 
@@ -82,10 +81,7 @@ fn one_that_is_just_going_down_is_started_again() {
     let project = project();
     let template = project.prepared();
     let dir = project.managed_dir().expect("a managed server");
-    let options = PgConnectOptions::new_without_pgpass()
-        .socket(dir.join("s"))
-        .username("postgres")
-        .database("postgres");
+    let options = project.managed_options();
     let session = Session::open(&options);
     // A smart shutdown refuses new sessions and waits for ours.
     signal(postmaster(&project), Signal::TERM).expect("a signal");

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kapsel_testdb_core::platform::{self, Signal};
+use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 use super::command::BINARY;
@@ -148,6 +149,15 @@ impl Project {
         let entries = fs::read_dir(self.state_dir()).ok()?.flatten();
         let mut folders = entries.map(|e| e.path()).filter(|p| p.is_dir());
         folders.next()
+    }
+
+    /// How a session on the managed server connects.
+    pub fn managed_options(&self) -> PgConnectOptions {
+        let dir = self.managed_dir().expect("a managed server");
+        PgConnectOptions::new_without_pgpass()
+            .socket(dir.join("s"))
+            .username("postgres")
+            .database("postgres")
     }
 
     fn managed_pid(&self) -> Option<u32> {

@@ -146,15 +146,7 @@ impl Admin {
     /// # Errors
     /// The statement failed.
     pub async fn try_lock_shared(&mut self, key: LockKey) -> Result<bool, PgError> {
-        let acquired = self.try_lock_with("pg_try_advisory_lock_shared", key, true);
-        Ok(match acquired.await? {
-            TryLock::Acquired => true,
-            TryLock::Refused => false,
-            TryLock::HeldElsewhere => {
-                self.unlock_shared(key).await?;
-                false
-            }
-        })
+        self.try_lock_in(Mode::Shared, key).await
     }
 
     /// Tries to take a lock exclusive. `false`: another session holds it.
@@ -162,15 +154,7 @@ impl Admin {
     /// # Errors
     /// The statement failed.
     pub async fn try_lock(&mut self, key: LockKey) -> Result<bool, PgError> {
-        let acquired = self.try_lock_with("pg_try_advisory_lock", key, false);
-        Ok(match acquired.await? {
-            TryLock::Acquired => true,
-            TryLock::Refused => false,
-            TryLock::HeldElsewhere => {
-                self.unlock(key).await?;
-                false
-            }
-        })
+        self.try_lock_in(Mode::Exclusive, key).await
     }
 
     /// Takes a lock exclusive; waits for it.
@@ -211,24 +195,28 @@ impl Admin {
         self.run(sql, || "release a lock".to_owned()).await
     }
 
-    async fn try_lock_with(
-        &mut self,
-        function: &str,
-        key: LockKey,
-        exclusive: bool,
-    ) -> Result<TryLock, PgError> {
+    async fn try_lock_in(&mut self, mode: Mode, key: LockKey) -> Result<bool, PgError> {
+        let function = match mode {
+            Mode::Shared => "pg_try_advisory_lock_shared",
+            Mode::Exclusive => "pg_try_advisory_lock",
+        };
         let sql = format!(
             "SELECT {function}({})::text AS acquired; {}",
             key.as_i64(),
-            held_elsewhere(&[key], exclusive)
+            held_elsewhere(&[key], mode == Mode::Shared)
         );
         let rows = self.rows(sql, "take a lock").await?;
-        let acquired = rows.first().is_some_and(|row| is_true(row, "acquired"));
-        Ok(match (acquired, is_held_elsewhere(&rows)) {
-            (false, _) => TryLock::Refused,
-            (true, false) => TryLock::Acquired,
-            (true, true) => TryLock::HeldElsewhere,
-        })
+        if !rows.first().is_some_and(|row| is_true(row, "acquired")) {
+            return Ok(false);
+        }
+        if !is_held_elsewhere(&rows) {
+            return Ok(true);
+        }
+        match mode {
+            Mode::Shared => self.unlock_shared(key).await?,
+            Mode::Exclusive => self.unlock(key).await?,
+        }
+        Ok(false)
     }
 
     /// The sessions that hold a lock, in any database: application name, process id and client address of each.
@@ -264,13 +252,10 @@ impl Admin {
     }
 }
 
-/// The outcome of an attempt to take a lock.
-enum TryLock {
-    Acquired,
-    /// Another session in this database holds it.
-    Refused,
-    /// Acquired, but a session in another database holds it, too.
-    HeldElsewhere,
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Shared,
+    Exclusive,
 }
 
 #[cfg(test)]
