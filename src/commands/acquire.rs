@@ -114,7 +114,7 @@ pub async fn hold(args: Hold) -> Result<ExitCode> {
     let name: DbName = args.name.parse()?;
     let dir = match RunDir::join(&args.dir) {
         Err(RunDirError::Gone { .. }) => {
-            // The run ends before the holder has begun, so nobody uses the database. A free entry would count as that of a test that died.
+            // The run ended before the holder began, so no process uses the database. An entry without `flock` would count as that of a test that died.
             let entries = Entries::of(&args.dir);
             entries.move_entry(&name, EntryState::Leased, EntryState::Released);
             return Ok(ExitCode::SUCCESS);

@@ -85,7 +85,7 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<SweepRepo
         admin: &mut admin,
         address: &server.admin_address,
         namespace: &config.namespace,
-        // Who asks for a sweep wants these limits to hold.
+        // A user who runs a sweep wants the limits of this configuration.
         keep: KeepLimits::Common(config.keep),
         max_spares: config.spares,
         options,

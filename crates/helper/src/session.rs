@@ -249,7 +249,7 @@ impl Session {
         }
     }
 
-    /// Claims a ready clone. If there is none but the keeper recycles some, waits a moment, because that takes it less than this process.
+    /// Claims a ready clone. If there is none but the keeper recycles some, waits a moment, because recycling costs the keeper less than this process.
     async fn claim_ready(&self) -> Option<Claim> {
         for pause in RECYCLING_PAUSES {
             let claim = self.dir().claim();

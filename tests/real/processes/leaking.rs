@@ -126,7 +126,7 @@ async fn asserts(db: TestDb) {
     db.assert_no_connections().await;
 }
 
-/// No leak, so nobody waits for its end.
+/// This is no leak, so the check does not wait for its end.
 async fn replication(db: TestDb) {
     let config = db.config();
     let folder = config.socket_folder().expect("a socket");

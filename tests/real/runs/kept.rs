@@ -144,7 +144,7 @@ fn attempts_that_fail_are_told_apart() {
     // It gives one database back before it fails with the next one: it has not passed.
     let late = Holder::of(&project, first.next().command(&project, "late"));
     for others in 1..=2 {
-        // The keeper, which would have handled that one first, goes on with others'.
+        // The keeper would have handled that database first. It continues with those of other tests.
         Holder::start(&project, &nextest.exported).end();
         reuse::settled(&nextest, others);
     }

@@ -42,7 +42,7 @@ pub enum AddressError {
          the URL"
     )]
     Service(String),
-    /// The URL has a parameter that nobody understands.
+    /// The URL has a parameter that neither this project nor sqlx knows.
     #[error(
         "the database URL has the parameter `{0}`, which kapsel-testdb and sqlx do not know; remove it (a setting of the server is \
          `options[name]=value`)"

@@ -54,8 +54,8 @@ impl KeptNote {
 }
 
 /// Preserves the clone of a failed test under the name that the test printed, with a note about the test, and removes its failed entry. Ends the
-/// sessions that the test left, rolls back its prepared transactions, and stops its replication. `None`: the database does not exist, for example because its claimant died
-/// before it was created.
+/// sessions that the test left, rolls back its prepared transactions, and stops its replication. `None`: the database does not exist, for example
+/// because its claimant died before it was created.
 ///
 /// # Errors
 /// A statement failed; the entry stays.

@@ -1,5 +1,5 @@
 //! A clone that this process creates. The future that waits for it may be dropped at any moment, for example by a time-out, but the server finishes the
-//! `CREATE DATABASE` all the same. So the task that creates the clone shares the claim with the future, and releases a clone that nobody waits for.
+//! `CREATE DATABASE` all the same. So the task that creates the clone shares the claim with the future, and releases the clone if the future is gone.
 //! A crash leaves a leased entry whose `flock` is free.
 
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::session::{Session, lock};
 #[derive(Debug)]
 enum Progress {
     Running(Claim),
-    /// Nobody waits for the clone.
+    /// The future that waited for the clone was dropped.
     Abandoned(Claim),
     Created(Claim),
     /// The claim is taken, or the creation failed.
@@ -45,7 +45,7 @@ pub(super) fn share(claim: Claim, session: &Session) -> (Creator, Waiter<'_>) {
 }
 
 impl Creator {
-    /// Passes the clone to the future that waits for it. If nobody waits, returns the claim.
+    /// Passes the clone to the future that waits for it. If that future was dropped, returns the claim.
     pub(super) fn created(self, baseline: Option<&Baseline>) -> Option<Claim> {
         let mut progress = lock(&self.progress);
         match std::mem::replace(&mut *progress, Progress::Ended) {

@@ -178,8 +178,8 @@ fn check(
     })
 }
 
-/// Checks that nobody but this user and root can replace a directory: whoever may write to one of the directories above it can rename the one
-/// below, unless it is sticky like `/tmp`. The directories are those of the path, and those of the place that symbolic links in it lead to.
+/// Checks that only this user and root can replace a directory. A user who may write to a directory above it can rename the directory below, unless
+/// the one above is sticky, like `/tmp`. The directories are those of the path, and those of the place that symbolic links in it lead to.
 pub fn check_ancestors(path: &Path) -> Result<(), RunDirError> {
     let parent = path.parent().unwrap_or(path);
     let resolved = fs::canonicalize(parent).at("check the directories above", path)?;
