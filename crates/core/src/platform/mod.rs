@@ -3,6 +3,7 @@
 
 mod ancestors;
 pub mod disk;
+mod flock;
 mod listeners;
 mod locales;
 mod login;
@@ -17,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use ancestors::nextest_ancestor;
+pub use flock::{LockMode, SHORT_LOCK_LIMIT, lock};
 pub use listeners::listening_sockets;
 pub use locales::locales;
 pub use login::files_end_with_login;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IoContext, is_locked, open_to_append};
+use super::{IoContext, is_locked, lock_file, open_to_append};
 use crate::protocol::{Baseline, Claimant, Cleaning, DbName, RunDir, RunDirError, open_lock};
 
 /// The state of a database of the run.
@@ -284,7 +284,7 @@ impl RunDir {
         let hidden = self.path().join(format!("{text}.new"));
         drop(open_lock(&hidden)?);
         let file = open_to_append(&hidden).at("open", &hidden)?;
-        file.lock().at("lock", &hidden)?;
+        lock_file(&file, &hidden)?;
         fs::rename(&hidden, self.entry(EntryState::Leased, &text)).at("rename", &hidden)?;
         Ok(Claim::new(name.clone(), 0, file))
     }

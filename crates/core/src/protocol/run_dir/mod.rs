@@ -35,6 +35,7 @@ pub use settings::{
 pub use shared_use::{SharedUse, UseEvent, UseMode};
 
 use crate::env;
+use crate::platform::{self, LockMode, SHORT_LOCK_LIMIT};
 use crate::protocol::random_word;
 
 /// Why a run directory cannot be used.
@@ -218,9 +219,9 @@ fn replaceable(directory: &Path) -> Option<(&Path, &'static str)> {
 const UNMAPPED: u32 = 65_534;
 const STICKY: u32 = 0o1000;
 
-/// Waits for an exclusive `flock`.
+/// Waits for an exclusive `flock`, at most [`SHORT_LOCK_LIMIT`].
 pub fn lock_file(file: &File, path: &Path) -> Result<(), RunDirError> {
-    file.lock().at("lock", path)
+    platform::lock(file, LockMode::Exclusive, SHORT_LOCK_LIMIT).at("lock", path)
 }
 
 /// Opens a file for its `flock`; creates it with mode 0600 if it is missing.

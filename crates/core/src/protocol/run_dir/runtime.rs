@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::entries::{TEMPLATES, list_templates};
 use super::run::{KEEPER_PID, LOCK};
 use super::runtime_files::LOGS;
-use super::{IoContext, uid};
+use super::{IoContext, lock_file, uid};
 use crate::env;
+use crate::platform::{self, LockMode, SHORT_LOCK_LIMIT};
 use crate::protocol::{
     DbName, EntryState, RunDir, RunDirError, RunFile, RunId, RunKey, check_ancestors,
     check_private, open_lock, private_dir,
@@ -66,7 +67,7 @@ impl Runtime {
     pub fn gate(&self) -> Result<Gate, RunDirError> {
         let path = self.base.join(GATE);
         let file = open_lock(&path)?;
-        file.lock().at("lock", &path)?;
+        lock_file(&file, &path)?;
         Ok(Gate(file))
     }
 
@@ -102,7 +103,7 @@ impl Runtime {
         }
         private_dir(&path.join(TEMPLATES))?;
         let lock = open_lock(&path.join(LOCK))?;
-        lock.lock_shared().at("lock", &path)?;
+        platform::lock(&lock, LockMode::Shared, SHORT_LOCK_LIMIT).at("lock", &path)?;
         Ok(RunDir::new(path, lock))
     }
 

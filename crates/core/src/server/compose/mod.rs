@@ -14,12 +14,14 @@ mod service;
 mod tool;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use self::cache::{CachedService, ServiceCache};
 use self::service::{Service, postmaster};
 use self::tool::Tool;
 use crate::address::Address;
 use crate::config::Config;
+use crate::platform::{self, LockMode};
 use crate::protocol::RunDirError;
 
 pub use self::error::ComposeError;
@@ -31,6 +33,8 @@ const FILES: &[&str] = &[
     "docker-compose.yml",
     "docker-compose.yaml",
 ];
+/// How long to wait for a process that starts the service, and may have to pull its image.
+const LOCK_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The service to use if there are several and none is configured.
 const DEFAULT_SERVICE: &str = "postgres";
 
@@ -203,7 +207,8 @@ impl<'a> Compose<'a> {
         }
         tracing::info!("waiting for another process that is starting the service");
         let path = path.to_path_buf();
-        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        let lock = move || platform::lock(&file, LockMode::Exclusive, LOCK_LIMIT).map(|()| file);
+        let locked = tokio::task::spawn_blocking(lock).await;
         let locked = locked.map_err(std::io::Error::other).flatten();
         locked.map_err(|source| {
             let context = "lock";

@@ -35,13 +35,14 @@ use self::log::last_lines;
 use self::places::{Owner, default_state, major_version};
 use crate::address::Address;
 use crate::config::ServerConfig;
-use crate::platform;
-use crate::platform::disk;
+use crate::platform::{self, LockMode, disk};
 use crate::protocol::{check_ancestors, check_private, check_unwritable};
 use crate::server::binaries::Binaries;
 
 pub use self::error::LocalError;
 
+/// How long to wait for processes that start or stop the server.
+const START_LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
 const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
 /// `sun_path` has 108 bytes on Linux and 104 on macOS, including the final NUL.
@@ -246,7 +247,7 @@ impl Local {
     /// The lock file cannot be opened or locked.
     pub fn lock(&self) -> Result<StartLock, LocalError> {
         let (lock, path) = self.open_lock()?;
-        lock.lock().at("lock", &path)?;
+        platform::lock(&lock, LockMode::Exclusive, START_LOCK_LIMIT).at("lock", &path)?;
         Ok(StartLock(lock))
     }
 
@@ -256,7 +257,7 @@ impl Local {
     /// The lock file cannot be opened or locked.
     pub fn lock_shared(&self) -> Result<StartLock, LocalError> {
         let (lock, path) = self.open_lock()?;
-        lock.lock_shared().at("lock", &path)?;
+        platform::lock(&lock, LockMode::Shared, START_LOCK_LIMIT).at("lock", &path)?;
         Ok(StartLock(lock))
     }
 
