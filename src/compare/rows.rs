@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 
 use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::error::Context;
+use kapsel_testdb_core::pg::session::{DATABASE_LIMIT, within};
 
 use crate::compare::difference::{ChangedValue, RowDifference, TableDifference, Value, truncate};
 use crate::compare::session::{ComparisonSession, Digest, both};
@@ -30,15 +31,15 @@ pub(super) async fn compare(
     if sums_agree(template, database, rows).await? {
         return Ok(None);
     }
-    let sql = rows.digests();
+    let (sql, server) = (rows.digests(), database.server());
+    let context = || format!("compare the rows of {}", rows.label);
     let merged = merge(
         template.digests(&sql),
         database.digests(&sql),
         !rows.key.is_empty(),
     );
-    let merged = merged
-        .await
-        .context(|| format!("compare the rows of {}", rows.label))?;
+    let merged = async { merged.await.context(context) };
+    let merged = within(DATABASE_LIMIT, &server, context, merged).await?;
     let Merged {
         added,
         removed,

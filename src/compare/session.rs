@@ -6,12 +6,13 @@ use futures_util::TryStreamExt;
 use futures_util::future::join;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Executor, PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row};
 
 use kapsel_testdb_core::address::Address;
 use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::connect::{RetryLimits, connect, quiet};
 use kapsel_testdb_core::pg::error::Context;
+use kapsel_testdb_core::pg::session::{DATABASE_LIMIT, close, within};
 use kapsel_testdb_core::protocol::DbName;
 use kapsel_testdb_core::sqlx_compat::internal;
 
@@ -19,6 +20,7 @@ use kapsel_testdb_core::sqlx_compat::internal;
 #[derive(Debug)]
 pub struct ComparisonSession {
     connection: PgConnection,
+    server: String,
     database: String,
 }
 
@@ -51,13 +53,17 @@ impl ComparisonSession {
         let connection = connect(address, &options, RetryLimits::RUNNING).await?;
         Ok(Self {
             connection,
+            server: address.to_string(),
             database,
         })
     }
 
     /// Ends the session.
     pub async fn close(self) {
-        let _ = self.connection.close().await;
+        let _ = close(self.connection, &self.server, || {
+            "close a session".to_owned()
+        })
+        .await;
     }
 
     /// Reads the remaining results of a failed comparison.
@@ -73,8 +79,9 @@ impl ComparisonSession {
         read: impl Fn(&PgRow) -> sqlx::Result<T>,
     ) -> Result<Vec<T>, PgError> {
         let context = || format!("read {what} of `{}`", self.database);
-        let rows = raw(&mut self.connection, sql).try_collect::<Vec<_>>().await;
-        let rows = rows.context(context)?;
+        let rows = raw(&mut self.connection, sql).try_collect::<Vec<_>>();
+        let rows = async { rows.await.context(context) };
+        let rows = within(DATABASE_LIMIT, &self.server, context, rows).await?;
         rows.iter()
             .map(read)
             .collect::<sqlx::Result<_>>()
@@ -84,6 +91,11 @@ impl ComparisonSession {
     /// Runs statements without a result.
     pub(super) async fn execute(&mut self, sql: &str, what: &dyn Display) -> Result<(), PgError> {
         self.rows(sql, what, |_| Ok(())).await.map(drop)
+    }
+
+    /// The server, for messages.
+    pub(super) fn server(&self) -> String {
+        self.server.clone()
     }
 
     /// Runs a query for pairs of numbers and streams the result.

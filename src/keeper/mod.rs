@@ -406,14 +406,23 @@ impl Keeper {
         }
     }
 
-    /// Waits for the running jobs, then ends the run.
+    /// Waits for the running jobs, then ends the run. A server that vanished meanwhile is noticed before the jobs reach their limits.
     async fn end(
         mut self,
         timeout: Duration,
         terminate: Signal,
     ) -> Result<TeardownOutcome, RunError> {
-        while let Some(done) = self.busy.next().await {
-            self.finish_job(done);
+        while !self.busy.is_empty() {
+            tokio::select! {
+                Some(done) = self.busy.next() => self.finish_job(done),
+                () = tokio::time::sleep(VERIFY_INTERVAL) => {
+                    if !self.locks.verify().await
+                        && !self.locks.reacquire(&self.dir, &self.file).await
+                    {
+                        return Ok(TeardownOutcome::FencedOff);
+                    }
+                }
+            }
         }
         self.close_idle().await;
         let legacy = Legacy {

@@ -8,6 +8,8 @@ pub const DUPLICATE_DATABASE: &str = "42P04";
 pub const OBJECT_IN_USE: &str = "55006";
 /// Another transaction changed the same row of a catalog.
 pub const INTERNAL_ERROR: &str = "XX000";
+/// A lock was not available within `lock_timeout`.
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The role lacks a privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// The disk or the shared memory of the machine is full.

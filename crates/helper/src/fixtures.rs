@@ -3,9 +3,12 @@
 use std::any::Any;
 use std::path::Path;
 
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 
+use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::pg::connect::{RetryLimits, connect};
 use kapsel_testdb_core::pg::script;
+use kapsel_testdb_core::pg::session::{SCRIPT_LIMIT, STATEMENT_LIMIT, close, within};
 use kapsel_testdb_core::sqlx_compat::internal;
 
 use crate::sqlx_compat::Version;
@@ -24,31 +27,39 @@ pub async fn apply<V: Version>(
         database: db.name().to_owned(),
         source,
     };
+    let server = &db.session.file.server;
     // The pool has an open connection, but only the helper's own version of sqlx can run scripts.
     match (db.pool() as &dyn Any).downcast_ref::<PgPool>() {
         Some(pool) => {
             let mut connection = pool.acquire().await.map_err(failed)?;
-            run(&mut connection, package, scripts).await?;
+            run(&mut connection, server, package, scripts).await?;
             // A script's session settings must not affect the test: pg_dump empties `search_path`.
-            let reset = internal::execute(&mut connection, "DISCARD ALL").await;
-            reset.map_err(failed)
+            let reset = internal::execute(&mut connection, "DISCARD ALL");
+            let reset = async { reset.await.map_err(failed) };
+            let what = || "reset the session".to_owned();
+            within(STATEMENT_LIMIT, server, what, reset).await
         }
         None => {
-            let connected = PgConnection::connect_with(&db.internal_options()).await;
-            let mut connection = connected.map_err(failed)?;
-            run(&mut connection, package, scripts).await?;
-            connection.close().await.map_err(failed)
+            let limits = RetryLimits::RUNNING;
+            let mut connection = connect(server, &db.internal_options(), limits).await?;
+            run(&mut connection, server, package, scripts).await?;
+            let what = || "close the connection of the fixtures".to_owned();
+            Ok(close(connection, server, what).await?)
         }
     }
 }
 
 async fn run(
     connection: &mut PgConnection,
+    server: &Address,
     package: &Path,
     scripts: &[&str],
 ) -> Result<(), TestDbError> {
     for script in scripts {
-        script::run_file(connection, &package.join(script), script).await?;
+        let path = package.join(script);
+        let ran = async { Ok(script::run_file(connection, &path, script).await?) };
+        let what = || format!("run `{script}`");
+        within::<_, TestDbError>(SCRIPT_LIMIT, server, what, ran).await?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use sqlx::{PgConnection, PgPool, PgTransaction};
 
+use kapsel_testdb_core::pg::session::{STATEMENT_LIMIT, within};
+
 use crate::TestDbError;
 use crate::lease::{Lease, Leased};
 use crate::session::Session;
@@ -43,11 +45,14 @@ impl TestTransaction {
             lease,
             pool,
         } = leased;
-        let begun = pool.begin().await;
-        let transaction = begun.map_err(|source| TestDbError::Connect {
-            database: name.to_string(),
-            source,
-        })?;
+        let begin = async {
+            pool.begin().await.map_err(|source| TestDbError::Connect {
+                database: name.to_string(),
+                source,
+            })
+        };
+        let what = || "begin a transaction".to_owned();
+        let transaction = within(STATEMENT_LIMIT, &session.file.server, what, begin).await?;
         Ok(Self {
             transaction,
             _pool: pool,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use kapsel_testdb_core::config::Config;
-use kapsel_testdb_core::pg::connect::{self, RetryLimits};
-use kapsel_testdb_core::pg::{PgError, ServerFacts};
+use kapsel_testdb_core::pg::connect::RetryLimits;
+use kapsel_testdb_core::pg::{PgError, ServerFacts, session};
 use kapsel_testdb_core::platform::System;
 use kapsel_testdb_core::protocol::{Kind, Strategy};
 use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone};
@@ -114,7 +114,7 @@ async fn time(run: &OpenRun, strategy: Strategy) -> Result<Timing, PgError> {
         samples[0].push(since(from));
         for sample in &mut samples[1..3] {
             let from = Instant::now();
-            connect::connect_once(&run.server.admin_address, &text).await?;
+            session::connect_once(&run.server.admin_address, &text).await?;
             sample.push(since(from));
         }
         let from = Instant::now();

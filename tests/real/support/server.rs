@@ -201,6 +201,24 @@ impl Server {
         });
     }
 
+    /// Stops all its processes until the value is dropped: it neither answers nor closes a connection.
+    pub fn freeze(&self) -> FrozenServer {
+        let postmaster = self.child.as_ref().expect("a server that runs").id();
+        platform::signal(postmaster, Signal::STOP).expect("a server to freeze");
+        let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let children = fs::read_to_string(children).expect("the server's processes");
+        let children = children.split_whitespace().map(|pid| pid.parse());
+        let mut frozen = FrozenServer(vec![postmaster]);
+        for pid in children {
+            let pid = pid.expect("a process id");
+            // A session may end meanwhile.
+            if platform::signal(pid, Signal::STOP).is_ok() {
+                frozen.0.push(pid);
+            }
+        }
+        frozen
+    }
+
     /// Stops it as an administrator would; the data stays.
     pub fn stop(&mut self) {
         self.end(Signal::INT);
@@ -365,6 +383,17 @@ const SETTINGS: &[&str] = &[
     // A client that connects and says nothing holds up the restart after a crash for so long.
     "authentication_timeout=5s",
 ];
+
+/// The processes of a frozen server.
+pub struct FrozenServer(Vec<u32>);
+
+impl Drop for FrozenServer {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = platform::signal(*pid, Signal::CONT);
+        }
+    }
+}
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {

@@ -1,22 +1,21 @@
 //! An administrative session: a direct connection to the maintenance database, and the statements on it.
 //!
-//! All statements use the simple protocol: one round trip per call, with several statements in it if that saves round trips. A
+//! All statements use the simple protocol: one round trip per call, with several statements in it if that saves round trips. Each has a time limit. A
 //! crash ends the session, which frees its locks; the server completes or rolls back the statement that was running.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Decode, Error as Sqlx, PgConnection, Postgres, Row, Type};
-use tokio::time::timeout;
+use sqlx::{Decode, Error as Sqlx, Postgres, Row, Type};
 
 use crate::address::Address;
-use crate::pg::connect::{ATTEMPT_TIMEOUT, RetryLimits, connect, lock_session};
+use crate::pg::connect::{ATTEMPT_TIMEOUT, RetryLimits, lock_session};
 use crate::pg::error::{Context, PgError};
 use crate::pg::own::OwnSession;
+use crate::pg::session::{DATABASE_LIMIT, STATEMENT_LIMIT, Session};
 use crate::platform::disk;
 use crate::sqlstate;
-use crate::sqlx_compat::internal;
 
 /// Identity of the server process that answers at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub struct Postmaster {
 /// A session in the maintenance database.
 #[derive(Debug)]
 pub struct Admin {
-    connection: PgConnection,
+    session: Session,
     address: Address,
     /// Whether the session has prepared the query of [`Self::seen`].
     pub(super) has_prepared_seen: bool,
@@ -51,9 +50,9 @@ impl Admin {
     ) -> Result<Self, PgError> {
         let options = lock_session(address.options(database))
             .application_name(&format!("kapsel-testdb {purpose}"));
-        let connection = connect(address, &options, limits).await?;
+        let session = Session::connect(address, &options, limits).await?;
         Ok(Self {
-            connection,
+            session,
             address: address.clone(),
             has_prepared_seen: false,
             own: None,
@@ -62,18 +61,34 @@ impl Admin {
 
     /// Closes the session; the server frees its locks.
     pub async fn close(self) {
-        let _ = self.connection.close().await;
+        let _ = self.session.close(|| "close a session".to_owned()).await;
     }
 
+    /// Runs statements that read, or change what no other session holds for long.
     pub(super) async fn run(
         &mut self,
         sql: String,
         context: impl FnOnce() -> String,
     ) -> Result<(), PgError> {
-        let result = internal::execute(&mut self.connection, &sql)
-            .await
-            .context(context);
-        match result {
+        self.run_within(STATEMENT_LIMIT, &sql, context).await
+    }
+
+    /// Runs statements that create, change or drop a database.
+    pub(super) async fn change_database(
+        &mut self,
+        sql: &str,
+        context: impl FnOnce() -> String,
+    ) -> Result<(), PgError> {
+        self.run_within(DATABASE_LIMIT, sql, context).await
+    }
+
+    async fn run_within(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+        context: impl FnOnce() -> String,
+    ) -> Result<(), PgError> {
+        match self.session.execute(sql, limit, context).await {
             Err(error) if error.is(sqlstate::DISK_FULL) => Err(PgError::WithRemedy {
                 remedy: self.no_space_message(&error.to_string()).await,
                 cause: Box::new(error),
@@ -92,9 +107,16 @@ impl Admin {
     }
 
     pub(super) async fn rows(&mut self, sql: String, context: &str) -> Result<Vec<PgRow>, PgError> {
-        internal::rows(&mut self.connection, &sql)
-            .await
-            .context(|| context.to_owned())
+        self.rows_within(STATEMENT_LIMIT, &sql, context).await
+    }
+
+    pub(super) async fn rows_within(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+        context: &str,
+    ) -> Result<Vec<PgRow>, PgError> {
+        self.session.rows(sql, limit, || context.to_owned()).await
     }
 
     /// The first column of the first row of a query.
@@ -134,10 +156,7 @@ impl Admin {
     /// The session is lost, or the server did not answer in time.
     pub async fn verify(&mut self) -> Result<(), PgError> {
         let context = || "reach the server on the run's administrative session".to_owned();
-        match timeout(ATTEMPT_TIMEOUT, self.run("SELECT 1".to_owned(), context)).await {
-            Ok(result) => result,
-            Err(_) => Err(Sqlx::Io(std::io::ErrorKind::TimedOut.into())).context(context),
-        }
+        self.run_within(ATTEMPT_TIMEOUT, "SELECT 1", context).await
     }
 
     /// The server's data directory. Only superusers and members of `pg_read_all_settings` may read it.

@@ -1,10 +1,10 @@
 //! Finds the sessions that hold a lock that another session waits for.
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 
 use crate::pg::error::{Context, PgError};
+use crate::pg::session::{STATEMENT_LIMIT, Session};
 use crate::pg::sql::literal;
-use crate::sqlx_compat::internal;
 
 /// A session that holds a lock, or waits for it ahead of the blocked session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +32,7 @@ impl Blocker {
 ///
 /// # Errors
 /// The statement failed.
-pub async fn blockers(
-    session: &mut PgConnection,
-    application: &str,
-) -> Result<Vec<Blocker>, PgError> {
+pub async fn blockers(session: &mut Session, application: &str) -> Result<Vec<Blocker>, PgError> {
     let sql = format!(
         "SELECT by, holder.application_name, left(waiting.query, 200) FROM pg_stat_activity waiting \
          CROSS JOIN unnest(pg_blocking_pids(waiting.pid)) AS blocking(by) LEFT JOIN pg_stat_activity holder ON holder.pid = by \
@@ -43,7 +40,7 @@ pub async fn blockers(
         literal(application)
     );
     let context = || format!("list the sessions that block `{application}`");
-    let rows = internal::rows(session, &sql).await;
+    let rows = session.rows(&sql, STATEMENT_LIMIT, context).await?;
     let blocker = |row: &sqlx::postgres::PgRow| {
         Ok(Blocker {
             pid: row.try_get(0)?,
@@ -51,6 +48,6 @@ pub async fn blockers(
             statement: row.try_get(2)?,
         })
     };
-    let rows: Result<_, sqlx::Error> = rows.and_then(|rows| rows.iter().map(blocker).collect());
-    rows.context(context)
+    let blockers: Result<_, sqlx::Error> = rows.iter().map(blocker).collect();
+    blockers.context(context)
 }

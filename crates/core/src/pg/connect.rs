@@ -4,13 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, Either, Error as Sqlx, Executor, PgConnection};
+use sqlx::{ConnectOptions, Either, Error as Sqlx, Executor, PgConnection};
 use tokio::time::timeout;
 
 use crate::address::{Address, tls};
-use crate::pg::error::{
-    ConnectFailure, Context, PgError, backoff, backoff_starting, classify, code_of,
-};
+use crate::pg::error::{ConnectFailure, PgError, backoff, backoff_starting, classify, code_of};
 use crate::sqlstate;
 use crate::sqlx_compat::internal::trusted;
 
@@ -139,19 +137,6 @@ pub async fn connect(
         tokio::time::sleep(pause.min(limit - waited)).await;
     }
     unreachable!("the loop ends by returning")
-}
-
-/// Opens a session on a database and closes it.
-///
-/// # Errors
-/// See [`connect`].
-pub async fn connect_once(address: &Address, database: &str) -> Result<(), PgError> {
-    let options = quiet(address.options(database)).application_name("kapsel-testdb keeper");
-    let connection = connect(address, &options, RetryLimits::RUNNING).await?;
-    connection
-        .close()
-        .await
-        .context(|| format!("close a session on `{database}`"))
 }
 
 fn is_unreachable(error: &std::io::Error) -> bool {

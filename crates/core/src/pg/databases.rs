@@ -8,7 +8,7 @@ use sqlx::{Error as Sqlx, Row};
 
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
-use crate::pg::lock::{LockKey, held_elsewhere, is_held_elsewhere};
+use crate::pg::lock::{LockKey, held_elsewhere, is_held_elsewhere, take_shared};
 use crate::pg::obstacles::{self, Purpose};
 use crate::pg::sql::{identifier, is_client, literal};
 use crate::protocol::{DbName, Kind, Namespace, Strategy};
@@ -75,18 +75,15 @@ impl Admin {
         locks: &[LockKey],
         names: &[DbName],
     ) -> Result<Vec<DatabaseRow>, PgError> {
-        let mut sql: String = locks
-            .iter()
-            .map(|k| format!("SELECT pg_advisory_lock_shared({})::text;", k.as_i64()))
-            .collect();
         let names: Vec<String> = names.iter().map(|n| literal(&n.to_string())).collect();
         let find = database_query(&format!("d.datname IN ({})", names.join(",")), false);
-        if !locks.is_empty() {
-            sql.push_str(&held_elsewhere(locks, true));
-            sql.push(';');
-        }
-        sql.push_str(&find);
-        let mut rows = self.rows(sql, "find the template").await?;
+        let sql = if locks.is_empty() {
+            find.clone()
+        } else {
+            let (take, elsewhere) = (take_shared(locks), held_elsewhere(locks, true));
+            format!("{take}{elsewhere};{find}")
+        };
+        let mut rows = self.take_and_read(locks, &sql, "find the template").await?;
         if is_held_elsewhere(&rows) {
             // A collector may have dropped it meanwhile.
             self.wait_for_removal(locks).await?;
@@ -143,7 +140,7 @@ impl Admin {
             identifier(&name.to_string()),
             identifier(source)
         );
-        self.run(sql, || format!("create `{name}` from `{source}`"))
+        self.change_database(&sql, || format!("create `{name}` from `{source}`"))
             .await
     }
 
@@ -189,14 +186,15 @@ impl Admin {
     ) -> Result<(), PgError> {
         if is_template {
             let sql = format!("ALTER DATABASE {} IS_TEMPLATE false", name.quoted());
-            self.run(sql, || format!("unseal `{name}`")).await?;
+            self.change_database(&sql, || format!("unseal `{name}`"))
+                .await?;
         }
         self.wait_for_sessions(name, force).await?;
         let option = if force { " WITH (FORCE)" } else { "" };
         let sql = format!("DROP DATABASE IF EXISTS {}{option}", name.quoted());
         for _ in 0..DROP_ATTEMPTS {
-            let dropped = self.run(sql.clone(), || format!("drop `{name}`")).await;
-            match dropped {
+            let dropped = self.change_database(&sql, || format!("drop `{name}`"));
+            match dropped.await {
                 Err(error) if error.is(sqlstate::OBJECT_IN_USE) => {
                     if !self.clear_obstacles(name, Purpose::Drop).await? {
                         return Err(error);
@@ -205,7 +203,8 @@ impl Admin {
                 result => return result,
             }
         }
-        self.run(sql, || format!("drop `{name}`")).await
+        self.change_database(&sql, || format!("drop `{name}`"))
+            .await
     }
 
     /// Waits up to 15 ms for the sessions on a database, which are probably ending; with `force`, ends those that are still there after the first
@@ -232,7 +231,8 @@ impl Admin {
     /// The statement failed: 42P04 if the new name is taken, 55006 if the database has sessions.
     pub async fn rename_database(&mut self, from: &DbName, to: &DbName) -> Result<(), PgError> {
         let sql = format!("ALTER DATABASE {} RENAME TO {}", from.quoted(), to.quoted());
-        self.run(sql, || format!("rename `{from}` to `{to}`")).await
+        self.change_database(&sql, || format!("rename `{from}` to `{to}`"))
+            .await
     }
 
     /// Renames a database and sets its comment, in one transaction.
@@ -251,7 +251,8 @@ impl Admin {
             "COMMENT ON DATABASE {quoted} IS {comment}; ALTER DATABASE {quoted} RENAME TO {}",
             to.quoted()
         );
-        self.run(sql, || format!("rename `{from}` to `{to}`")).await
+        self.change_database(&sql, || format!("rename `{from}` to `{to}`"))
+            .await
     }
 
     /// Seals a database: it no longer accepts connections, and it can be cloned.
@@ -263,7 +264,8 @@ impl Admin {
             "ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false",
             name.quoted()
         );
-        self.run(sql, || format!("seal `{name}`")).await
+        self.change_database(&sql, || format!("seal `{name}`"))
+            .await
     }
 
     /// Sets a database's comment.
@@ -272,7 +274,8 @@ impl Admin {
     /// The statement failed.
     pub async fn comment(&mut self, name: &DbName, text: &str) -> Result<(), PgError> {
         let sql = format!("COMMENT ON DATABASE {} IS {}", name.quoted(), literal(text));
-        self.run(sql, || format!("comment on `{name}`")).await
+        self.change_database(&sql, || format!("comment on `{name}`"))
+            .await
     }
 
     /// Ends the sessions on a database that we may end, also replication connections: those of our role and of roles that it is a member

@@ -1,5 +1,6 @@
 //! Errors of PostgreSQL: which are transient, and the remedies of the others.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use sqlx::error::Error as Sqlx;
@@ -65,15 +66,30 @@ pub enum PgError {
         /// The error of sqlx.
         source: Sqlx,
     },
-    /// A process with another maintenance database holds a lock of a run or template exclusive.
+    /// A statement took too long. The session is not used again.
     #[error(
-        "waited {} s for {holders}, which removes the databases of a run or a template; if its process hangs, end it \
-         (`pg_terminate_backend`)",
+        "failed to {context}: PostgreSQL at `{server}` did not answer within {} s; if it runs, `pg_stat_activity` shows what the statement \
+         waits for",
+        limit.as_secs()
+    )]
+    NoAnswer {
+        /// Completes "failed to …".
+        context: String,
+        /// The server's address.
+        server: String,
+        /// The time limit of the statement.
+        limit: Duration,
+    },
+    /// Another process holds a lock for long.
+    #[error(
+        "waited {} s for {holders}, which {purpose}; if its process hangs, end it (`pg_terminate_backend`)",
         waited.as_secs()
     )]
     Locked {
         /// The sessions that hold the lock.
         holders: String,
+        /// What they hold it for.
+        purpose: &'static str,
         /// How long the wait took.
         waited: Duration,
     },
@@ -97,9 +113,22 @@ impl PgError {
         }
     }
 
+    /// The error of a statement that took longer than `limit`.
+    pub(super) fn no_answer(server: &dyn Display, limit: Duration, context: String) -> Self {
+        Self::NoAnswer {
+            context,
+            server: server.to_string(),
+            limit,
+        }
+    }
+
     /// Whether a statement failed because its session was lost, or the server is starting or shutting down: a retry may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Statement { source, .. } if classify(source) == ConnectFailure::Transient)
+        match self {
+            Self::Statement { source, .. } => classify(source) == ConnectFailure::Transient,
+            Self::NoAnswer { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether a pooler rejected the startup options of an administrative session: PgBouncer supports only a few.

@@ -13,11 +13,20 @@ use sqlx::postgres::PgRow;
 
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError, backoff};
+use crate::pg::session::STATEMENT_LIMIT;
 use crate::pg::sql::NO_IDLE_TIMEOUT;
 use crate::protocol::{DbName, Namespace, RunId};
+use crate::sqlstate;
 
-/// How long to wait for a process with another maintenance database that removes a run or drops a template.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long to wait for a process that removes a run or drops a template.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
+const REMOVES: &str = "removes the databases of a run or a template";
+
+/// How long to wait for processes that build or collect templates.
+const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+const BUILDS: &str = "builds or collects templates";
+/// How long one statement of that wait takes.
+const BUILD_WAIT: Duration = Duration::from_secs(10);
 
 /// The key of an advisory lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +80,23 @@ fn held(keys: &[LockKey]) -> String {
     )
 }
 
+/// The statements that take locks shared and wait for each at most [`REMOVAL_LIMIT`].
+pub(super) fn take_shared(keys: &[LockKey]) -> String {
+    let take = |key: &LockKey| format!("SELECT pg_advisory_lock_shared({})::text;", key.0);
+    let takes: String = keys.iter().map(take).collect();
+    format!("{}{takes}", wait_at_most(REMOVAL_LIMIT))
+}
+
+/// How long [`take_shared`] may take.
+fn limit_of_taking(keys: &[LockKey]) -> Duration {
+    let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    STATEMENT_LIMIT.saturating_add(REMOVAL_LIMIT.saturating_mul(count))
+}
+
+fn wait_at_most(limit: Duration) -> String {
+    format!("SET LOCAL lock_timeout = {};", limit.as_millis())
+}
+
 /// The query whether a session in another database has one of these locks; with `exclusive`, only one that has it exclusive counts.
 pub(super) fn held_elsewhere(keys: &[LockKey], exclusive: bool) -> String {
     let mode = if exclusive {
@@ -99,19 +125,53 @@ impl Admin {
     /// Takes locks shared; waits for each.
     ///
     /// # Errors
-    /// The statement failed, or a process with another maintenance database holds one exclusive for long.
+    /// The statement failed, or a process holds one exclusive for long.
     pub async fn lock_shared(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
-        let locks: String = keys
-            .iter()
-            .map(|k| format!("SELECT pg_advisory_lock_shared({});", k.as_i64()))
-            .collect();
-        let elsewhere = held_elsewhere(keys, true);
-        let sql = format!("{NO_IDLE_TIMEOUT}{locks}{elsewhere}");
-        let rows = self.rows(sql, "take the run lock").await?;
+        let (take, elsewhere) = (take_shared(keys), held_elsewhere(keys, true));
+        let sql = format!("{NO_IDLE_TIMEOUT}{take}{elsewhere}");
+        let rows = self.take_and_read(keys, &sql, "take the run lock").await?;
         if is_held_elsewhere(&rows) {
             self.wait_for_removal(keys).await?;
         }
         Ok(())
+    }
+
+    /// Runs the statements of [`take_shared`], and a query.
+    ///
+    /// # Errors
+    /// A statement failed, or a process holds a lock exclusive for long.
+    pub(super) async fn take_and_read(
+        &mut self,
+        keys: &[LockKey],
+        sql: &str,
+        context: &str,
+    ) -> Result<Vec<PgRow>, PgError> {
+        let started = Instant::now();
+        let taken = self.rows_within(limit_of_taking(keys), sql, context).await;
+        match taken {
+            Err(error) if error.is(sqlstate::LOCK_NOT_AVAILABLE) => {
+                Err(self.locked(keys, REMOVES, started).await)
+            }
+            taken => taken,
+        }
+    }
+
+    /// The error of a wait that took too long.
+    async fn locked(&mut self, keys: &[LockKey], purpose: &'static str, since: Instant) -> PgError {
+        let mut holders = Vec::new();
+        for key in keys {
+            match self.lock_holders(*key).await {
+                Ok(found) => holders.extend(found),
+                Err(error) => return error,
+            }
+        }
+        holders.sort();
+        holders.dedup();
+        PgError::Locked {
+            holders: holders.join(", "),
+            purpose,
+            waited: since.elapsed(),
+        }
     }
 
     /// Waits until no session in another database holds one of these locks exclusive. This session holds them shared.
@@ -126,15 +186,8 @@ impl Admin {
             if !is_held_elsewhere(&self.rows(sql, context).await?) {
                 break;
             }
-            if started.elapsed() > REMOVAL_TIMEOUT {
-                let mut holders = Vec::new();
-                for key in keys {
-                    holders.extend(self.lock_holders(*key).await?);
-                }
-                return Err(PgError::Locked {
-                    holders: holders.join(", "),
-                    waited: started.elapsed(),
-                });
+            if started.elapsed() > REMOVAL_LIMIT {
+                return Err(self.locked(keys, REMOVES, started).await);
             }
             tokio::time::sleep(backoff(attempt)).await;
         }
@@ -157,22 +210,32 @@ impl Admin {
         self.try_lock_in(Mode::Exclusive, key).await
     }
 
-    /// Takes a lock exclusive; waits for it.
+    /// Takes the build lock; waits for it at most an hour.
     ///
     /// # Errors
-    /// The statement failed.
-    pub async fn lock(&mut self, key: LockKey) -> Result<(), PgError> {
+    /// The statement failed, or the wait took too long.
+    pub async fn lock_builds(&mut self) -> Result<(), PgError> {
+        let key = LockKey::build();
+        let sql = format!(
+            "{}SELECT pg_advisory_lock({}); {}",
+            wait_at_most(BUILD_WAIT),
+            key.as_i64(),
+            held_elsewhere(&[key], false)
+        );
+        let started = Instant::now();
         for attempt in 0.. {
-            let sql = format!(
-                "SELECT pg_advisory_lock({}); {}",
-                key.as_i64(),
-                held_elsewhere(&[key], false)
-            );
-            if !is_held_elsewhere(&self.rows(sql, "wait for a lock").await?) {
-                break;
+            match self.rows(sql.clone(), "wait for the build lock").await {
+                Ok(rows) if !is_held_elsewhere(&rows) => break,
+                Ok(_) => {
+                    self.unlock(key).await?;
+                    tokio::time::sleep(backoff(attempt)).await;
+                }
+                Err(error) if error.is(sqlstate::LOCK_NOT_AVAILABLE) => {}
+                Err(error) => return Err(error),
             }
-            self.unlock(key).await?;
-            tokio::time::sleep(backoff(attempt)).await;
+            if started.elapsed() > BUILD_LIMIT {
+                return Err(self.locked(&[key], BUILDS, started).await);
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub mod own;
 pub mod probe;
 pub mod script;
 pub mod seen;
+pub mod session;
 mod settings;
 pub mod sql;
 

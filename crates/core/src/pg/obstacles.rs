@@ -7,15 +7,15 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Row;
 
 use crate::pg::admin::Admin;
-use crate::pg::connect::{RetryLimits, connect, lock_session};
+use crate::pg::connect::{RetryLimits, lock_session};
 use crate::pg::error::{Context, PgError, backoff};
+use crate::pg::session::{STATEMENT_LIMIT, Session};
 use crate::pg::sql::{identifier, literal};
 use crate::protocol::DbName;
 use crate::sqlstate;
-use crate::sqlx_compat::internal;
 
 /// How long workers and WAL senders may take to end.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,7 +82,8 @@ impl Admin {
         if read("inside")? {
             if purpose == Purpose::Drop && !read("datallowconn")? {
                 let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", name.quoted());
-                self.run(sql, || format!("unseal `{name}`")).await?;
+                self.change_database(&sql, || format!("unseal `{name}`"))
+                    .await?;
             }
             self.clear_inside(name, purpose)
                 .await
@@ -100,11 +101,12 @@ impl Admin {
         let options = lock_session(self.address().options(&name.to_string()))
             .options([("statement_timeout", STATEMENT_TIMEOUT)])
             .application_name("kapsel-testdb drop");
-        let mut session = connect(self.address(), &options, RetryLimits::RUNNING).await?;
+        let mut session = Session::connect(self.address(), &options, RetryLimits::RUNNING).await?;
         roll_back_prepared(&mut session, name).await?;
         clear_subscriptions(&mut session, name, purpose).await?;
-        let context = || format!("close a session on `{name}`");
-        session.close().await.context(context)
+        session
+            .close(|| format!("close a session on `{name}`"))
+            .await
     }
 
     /// Ends the background workers and WAL senders on a database, and waits until they have ended; at most 10 s.
@@ -142,27 +144,27 @@ impl Admin {
     }
 }
 
-async fn roll_back_prepared(session: &mut PgConnection, name: &DbName) -> Result<(), PgError> {
+async fn roll_back_prepared(session: &mut Session, name: &DbName) -> Result<(), PgError> {
     let context = || format!("roll back the prepared transactions in `{name}`");
     let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-    let rows = internal::rows(session, sql).await.context(context)?;
+    let rows = session.rows(sql, STATEMENT_LIMIT, context).await?;
     for row in rows {
         let gid: String = row.try_get("gid").context(context)?;
         let sql = format!("ROLLBACK PREPARED {}", literal(&gid));
-        internal::execute(session, &sql).await.context(context)?;
+        session.execute(&sql, STATEMENT_LIMIT, context).await?;
     }
     Ok(())
 }
 
 async fn clear_subscriptions(
-    session: &mut PgConnection,
+    session: &mut Session,
     name: &DbName,
     purpose: Purpose,
 ) -> Result<(), PgError> {
     let context = || format!("list the subscriptions of `{name}`");
     let sql = "SELECT subname::text FROM pg_subscription WHERE subdbid = \
                (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let rows = internal::rows(session, sql).await.context(context)?;
+    let rows = session.rows(sql, STATEMENT_LIMIT, context).await?;
     for row in rows {
         let plain: String = row.try_get("subname").context(context)?;
         let subscription = identifier(&plain);
@@ -174,8 +176,8 @@ async fn clear_subscriptions(
             steps.push(format!("DROP SUBSCRIPTION {subscription}"));
         }
         for step in steps {
-            let result = internal::execute(session, &step).await;
-            result.context(|| format!("end the subscription `{plain}` of `{name}`"))?;
+            let context = || format!("end the subscription `{plain}` of `{name}`");
+            session.execute(&step, STATEMENT_LIMIT, context).await?;
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::pg::admin::Admin;
 use crate::pg::connect::RetryLimits;
 use crate::pg::error::{Context, PgError};
+use crate::pg::session::{STATEMENT_LIMIT, within};
 use crate::sqlx_compat::internal;
 
 static SESSIONS: Mutex<Vec<(Address, i32)>> = Mutex::new(Vec::new());
@@ -36,10 +37,15 @@ impl OwnSession {
     /// The statement failed.
     pub async fn of(connection: &mut PgConnection, address: &Address) -> Result<Self, PgError> {
         let context = || "identify a session".to_owned();
-        let rows = internal::rows(connection, "SELECT pg_backend_pid() AS backend").await;
-        let rows = rows.context(context)?;
-        // If the process dies otherwise, the server notices that within a second. Before version 14, and on some systems, it cannot.
-        let _ = internal::execute(connection, "SET client_connection_check_interval = '1s'").await;
+        let identify = async {
+            let rows = internal::rows(connection, "SELECT pg_backend_pid() AS backend").await?;
+            // If the process dies otherwise, the server notices that within a second. Before version 14, and on some systems, it cannot.
+            let _ =
+                internal::execute(connection, "SET client_connection_check_interval = '1s'").await;
+            Ok(rows)
+        };
+        let identified = async { identify.await.context(context) };
+        let rows = within(STATEMENT_LIMIT, address, context, identified).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound);
         let backend = row.and_then(|row| row.try_get("backend"));
         Ok(Self::new(address, backend.context(context)?))

@@ -1,10 +1,11 @@
 //! Connects as tests do: two connections at once, each with a prepared statement.
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
 use crate::address::Address;
 use crate::pg::connect::{RetryLimits, connect};
 use crate::pg::error::{Context, PgError};
+use crate::pg::session::{STATEMENT_LIMIT, close, within};
 
 /// Result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +27,23 @@ pub async fn probe(address: &Address, database: &str) -> Result<ProbeResult, PgE
     let context = || format!("query PostgreSQL at `{address}` as a test does");
     let mut one = connect(address, &options, RetryLimits::RUNNING).await?;
     let mut other = connect(address, &options, RetryLimits::RUNNING).await?;
-    let row = sqlx::raw_sql(PROBE_SQL)
-        .fetch_one(&mut one)
-        .await
-        .context(context)?;
-    let started_at = row.try_get(0).context(context)?;
-    // The first statement may collide with one that another program left in the pooler.
-    let prepared = prepare(&mut one).await && prepare(&mut other).await;
-    // A pooler keeps prepared statements for its next clients.
-    let _ = sqlx::raw_sql("DEALLOCATE ALL").execute(&mut one).await;
+    let query = async {
+        let row = sqlx::raw_sql(PROBE_SQL).fetch_one(&mut one).await;
+        let started_at = row.and_then(|row| row.try_get(0)).context(context)?;
+        // The first statement may collide with one that another program left in the pooler.
+        let prepared = prepare(&mut one).await && prepare(&mut other).await;
+        // A pooler keeps prepared statements for its next clients.
+        let _ = sqlx::raw_sql("DEALLOCATE ALL").execute(&mut one).await;
+        Ok::<_, PgError>(ProbeResult {
+            started_at,
+            prepared,
+        })
+    };
+    let result = within(STATEMENT_LIMIT, address, context, query).await?;
     for connection in [one, other] {
-        let _ = connection.close().await;
+        let _ = close(connection, address, context).await;
     }
-    Ok(ProbeResult {
-        started_at,
-        prepared,
-    })
+    Ok(result)
 }
 
 const PROBE_SQL: &str = "SELECT pg_postmaster_start_time()::text";

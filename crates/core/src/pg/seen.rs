@@ -1,11 +1,14 @@
 //! What the server reports about a database to a session on another one: it proves that no session has visited a clone since the clone was known to
 //! equal its template.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
 use sqlx::{Error as Sqlx, Row};
 
 use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
+use crate::pg::session::{DATABASE_LIMIT, STATEMENT_LIMIT};
 use crate::pg::sql::literal;
 use crate::protocol::{Baseline, DbName, Kind, Oid, Seen};
 
@@ -71,9 +74,11 @@ impl Admin {
     /// The statement failed.
     pub async fn seen(&mut self, name: &DbName) -> Result<Option<SeenDatabase>, PgError> {
         self.prepare_seen().await?;
-        let sql = call(name);
         let context = "read what the server reports about a database";
-        Ok(self.read_seen(sql, context).await?.pop())
+        Ok(self
+            .read_seen(STATEMENT_LIMIT, &call(name), context)
+            .await?
+            .pop())
     }
 
     /// Renames a database, replaces its comment, and reports what the server knows about it then, in one transaction. No session can connect during the
@@ -96,7 +101,7 @@ impl Admin {
         );
         self.prepare_seen().await?;
         let context = format!("rename `{from}` to `{to}`");
-        let row = self.read_seen(sql, &context).await?.pop();
+        let row = self.read_seen(DATABASE_LIMIT, &sql, &context).await?.pop();
         row.ok_or(Sqlx::RowNotFound).context(|| context)
     }
 
@@ -112,7 +117,8 @@ impl Admin {
             "{query} d.datname LIKE {} AND d.datconnlimit <> -2 AND d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user)",
             literal(&pattern)
         );
-        self.read_seen(sql, "list the spares").await
+        self.read_seen(STATEMENT_LIMIT, &sql, "list the spares")
+            .await
     }
 
     /// How many backends of any kind are on a database, and whether it has a comment or a replication slot; `None` if it does not exist. Cheaper than
@@ -150,10 +156,11 @@ impl Admin {
 
     async fn read_seen(
         &mut self,
-        sql: String,
+        limit: Duration,
+        sql: &str,
         context: &str,
     ) -> Result<Vec<SeenDatabase>, PgError> {
-        let rows = self.rows(sql, context).await?;
+        let rows = self.rows_within(limit, sql, context).await?;
         let rows = rows.iter().filter_map(|row| read(row).transpose());
         rows.collect::<Result<_, _>>()
             .context(|| context.to_owned())

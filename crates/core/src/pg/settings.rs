@@ -59,7 +59,7 @@ impl Admin {
             .iter()
             .map(|s| s.replacen("{}", &name.quoted(), 1))
             .collect();
-        self.run(sql.join(";"), || {
+        self.change_database(&sql.join(";"), || {
             format!("apply the template's database-level settings to `{name}`")
         })
         .await

@@ -25,17 +25,23 @@ pub use evidence::{ClassState, Evidence, Sizes};
 pub use session::{TextRow, TextSession};
 pub use verify::verify;
 
+use std::time::Duration;
+
 use sqlx::Error as Sqlx;
+use tokio::time::timeout;
 
 use crate::protocol::{Baseline, Cleaning, Profile, Reason, ResetMethod};
 
 /// How often a clone is used at most. Resets leave no trace that grows without limit but dead rows in `pg_class`, so this is a precaution.
 pub const MAX_USES: u32 = 500;
 
+/// How long a cleaning may take. Each of its statements has a limit of its own on the server, which does not help if the server vanishes.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Cleans the clone that the session is connected to. `profile` reads the profile of its template.
 ///
 /// # Errors
-/// A statement failed; the clone must be dropped.
+/// A statement failed, or the server did not answer in time; the clone must be dropped, and the session must not be used again.
 pub async fn clean(
     session: &mut dyn TextSession,
     baseline: &Baseline,
@@ -45,10 +51,11 @@ pub async fn clean(
     if baseline.uses + 1 >= MAX_USES {
         return Ok(Cleaning::Dirty(Reason::Uses));
     }
-    match try_clean(session, baseline, profile, method).await {
-        Ok(after) => Ok(Cleaning::Cleaned(after.baseline(baseline))),
-        Err(Stop::Dirty(reason)) => Ok(Cleaning::Dirty(reason)),
-        Err(Stop::Failed(error)) => Err(error),
+    match timeout(LIMIT, try_clean(session, baseline, profile, method)).await {
+        Ok(Ok(after)) => Ok(Cleaning::Cleaned(after.baseline(baseline))),
+        Ok(Err(Stop::Dirty(reason))) => Ok(Cleaning::Dirty(reason)),
+        Ok(Err(Stop::Failed(error))) => Err(error),
+        Err(_) => Err(Sqlx::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
-use crate::pg::connect::{Retry, RetryLimits, connect_once};
+use crate::pg::connect::{Retry, RetryLimits};
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::pg::seen::SeenDatabase;
+use crate::pg::session::connect_once;
 use crate::protocol::{
     Baseline, Claimant, DbName, Entries, EntryState, Kind, ReuseEvent, RunDir, RunFile,
 };

@@ -10,14 +10,12 @@
 //!
 //! Both go with the run: databases by their names, entries with the directory. The next process that handles the released entry finds no database.
 
-use sqlx::Connection;
-
 use super::clone::{self, Use};
 use super::kept;
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{RetryLimits, connect, quiet};
-use crate::pg::error::Context;
+use crate::pg::session::close;
 use crate::protocol::{
     Baseline, Cleaning, DbName, EntryState, Kind, Profile, Reason, ReuseEvent, RunDir, RunFile,
 };
@@ -179,10 +177,11 @@ pub(super) async fn clean(
         quiet(address.options(&name.to_string())).application_name("kapsel-testdb recycle");
     let mut connection = connect(address, &options, RetryLimits::RUNNING).await?;
     let cleaning = recycle::clean(&mut connection, baseline, profile, method).await;
-    let closed = connection.close().await;
+    let context = || format!("close a session on `{name}`");
+    let closed = close(connection, address, context).await;
     Ok(match cleaning {
         Ok(cleaning) => {
-            closed.context(|| format!("close a session on `{name}`"))?;
+            closed?;
             cleaning
         }
         Err(error) => {

@@ -13,8 +13,8 @@ use crate::sqlstate;
 use crate::sqlx_compat::internal;
 use crate::template::fingerprint::Link;
 use crate::template::steps::{
-    create_extensions, create_migrations_table, failing_statement, is_syntax_error, run_seed,
-    sql_error, vacuum_and_close,
+    create_extensions, create_migrations_table, failing_statement, is_syntax_error, limited,
+    run_seed, sql_error, vacuum_and_close,
 };
 use crate::template::{
     BuildEvent, BuildObserver, BuildTarget, Input, Template, TemplateError, TemplateInfo,
@@ -249,23 +249,45 @@ impl Builder<'_> {
         building: &DbName,
         done: usize,
     ) -> Result<Option<Profile>, TemplateError> {
+        let address = self.target.address;
         let (mut connection, _own) = self.connect(building).await?;
-        create_extensions(&mut connection, &self.target.template_base.extensions).await?;
+        let extensions = &self.target.template_base.extensions;
+        let what = || "create the extensions".to_owned();
+        limited(
+            address,
+            what,
+            create_extensions(&mut connection, extensions),
+        )
+        .await??;
         let table = self.plan.source.migrations_table.as_ref();
         if let Some(table) = table {
-            let created = create_migrations_table(&mut connection, table).await;
+            let what = || "create the migrations table".to_owned();
+            let created = create_migrations_table(&mut connection, table);
+            let created = limited(address, what, created).await?;
             created.map_err(|error| self.migration_failed(None, &error))?;
         }
         let table = table.map_or("", |table| &table.table);
         for migration in &self.plan.source.migrations[done..] {
             let file = self.plan.source.file_of(migration);
             self.observer.event(&BuildEvent::Step { file: &file });
-            if let Err(error) = internal::apply_migration(&mut connection, table, migration).await {
-                let statement = failing_statement(&mut connection, migration).await;
+            let what = || format!("run `{file}`");
+            let applied = internal::apply_migration(&mut connection, table, migration);
+            if let Err(error) = limited(address, what, applied).await? {
+                let statement = failing_statement(&mut connection, migration);
+                let statement = limited(address, what, statement).await?;
                 return Err(self.migration_failed(Some((migration, statement)), &error));
             }
         }
-        vacuum_and_close(connection, self.target.facts).await
+        self.vacuum_and_close(connection).await
+    }
+
+    async fn vacuum_and_close(
+        &self,
+        connection: PgConnection,
+    ) -> Result<Option<Profile>, TemplateError> {
+        let (address, facts) = (self.target.address, self.target.facts);
+        let what = || "vacuum the template".to_owned();
+        limited(address, what, vacuum_and_close(connection, address, facts)).await?
     }
 
     fn migration_failed(
@@ -304,9 +326,10 @@ impl Builder<'_> {
         let (mut connection, _own) = self.connect(building).await?;
         for seed in &self.plan.source.seeds {
             self.observer.event(&BuildEvent::Step { file: &seed.file });
-            run_seed(&mut connection, seed).await?;
+            let what = || format!("run `{}`", seed.file);
+            limited(self.target.address, what, run_seed(&mut connection, seed)).await??;
         }
-        vacuum_and_close(connection, self.target.facts).await
+        self.vacuum_and_close(connection).await
     }
 }
 

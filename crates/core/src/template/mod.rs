@@ -215,7 +215,7 @@ async fn wait_for_build_lock(
     if !admin.try_lock(LockKey::build()).await? {
         let holders = admin.lock_holders(LockKey::build()).await?;
         observer.event(&BuildEvent::Waiting { holders: &holders });
-        admin.lock(LockKey::build()).await?;
+        admin.lock_builds().await?;
     }
     Ok(())
 }

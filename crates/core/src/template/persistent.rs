@@ -1,20 +1,19 @@
 //! The persistent database: a database with a fixed, configured name that `prepare` migrates outside nextest. It belongs to the
 //! user, so this code never drops it. A crash leaves it at the last committed migration.
 
-use sqlx::Connection;
 use sqlx::migrate::MigrateError;
 
 use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
-use crate::pg::error::Context;
 use crate::pg::own::OwnSession;
+use crate::pg::session::close;
 use crate::protocol::Strategy;
 use crate::server::Server;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::TemplateError;
 use crate::template::source::Source;
-use crate::template::steps::create_extensions;
+use crate::template::steps::{create_extensions, limited};
 
 /// Creates the database if it is missing, from the same base as templates; creates missing extensions; and runs pending
 /// migrations. Returns their number.
@@ -38,16 +37,21 @@ pub async fn migrate_persistent(
     let mut connection =
         connect::connect(address, &address.options(name), RetryLimits::RUNNING).await?;
     let _own = OwnSession::of(&mut connection, address).await?;
-    create_extensions(&mut connection, &config.template.extensions).await?;
     let table = source.migrations_table.clone().unwrap_or_default();
-    let before = count_applied(&mut connection, &table).await;
-    let migrator = internal::migrator(source.migrations.clone(), &table);
-    let migrated = internal::run_migrations(&migrator, &mut connection).await;
-    migrated.map_err(|error| migration_error(&source, name, &error))?;
-    let after = count_applied(&mut connection, &table).await;
-    let context = || format!("close the connection to `{name}`");
-    connection.close().await.context(context)?;
-    Ok(after.saturating_sub(before))
+    let migrate = async {
+        create_extensions(&mut connection, &config.template.extensions).await?;
+        let before = count_applied(&mut connection, &table).await;
+        let migrator = internal::migrator(source.migrations.clone(), &table);
+        let migrated = internal::run_migrations(&migrator, &mut connection).await;
+        migrated.map_err(|error| migration_error(&source, name, &error))?;
+        let after = count_applied(&mut connection, &table).await;
+        Ok::<_, TemplateError>(after.saturating_sub(before))
+    };
+    let what = || format!("migrate `{name}`");
+    let migrated = limited(address, what, migrate).await??;
+    let what = || format!("close the connection to `{name}`");
+    close(connection, address, what).await?;
+    Ok(migrated)
 }
 
 /// The number of applied migrations; 0 if the table does not exist yet.

@@ -3,7 +3,9 @@
 use sqlx::migrate::{MigrateError, Migration};
 use sqlx::{Connection, PgConnection};
 
+use crate::address::Address;
 use crate::pg::error::{Context, ErrorDetails, code_of};
+use crate::pg::session::{SCRIPT_LIMIT, close, within};
 use crate::pg::{ServerFacts, connect, script, sql};
 use crate::protocol::Profile;
 use crate::recycle::profile;
@@ -11,6 +13,15 @@ use crate::sqlstate;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::TemplateError;
 use crate::template::source::Seed;
+
+/// Waits at most an hour for a step. `what` completes "failed to …".
+pub(super) async fn limited<T>(
+    address: &Address,
+    what: impl FnOnce() -> String,
+    step: impl Future<Output = T>,
+) -> Result<T, TemplateError> {
+    within(SCRIPT_LIMIT, address, what, async { Ok(step.await) }).await
+}
 
 /// Creates the table in which sqlx records applied migrations, and the schemas that the migrator requires.
 pub(super) async fn create_migrations_table(
@@ -41,6 +52,7 @@ pub(super) async fn run_seed(
 /// Vacuums, so that clones start with frozen and analyzed rows, and closes the session.
 pub(super) async fn vacuum_and_close(
     mut connection: PgConnection,
+    address: &Address,
     facts: &ServerFacts,
 ) -> Result<Option<Profile>, TemplateError> {
     let context = || "vacuum the template".to_owned();
@@ -51,7 +63,7 @@ pub(super) async fn vacuum_and_close(
     } else {
         None
     };
-    connection.close().await.context(context)?;
+    close(connection, address, context).await?;
     Ok(profile)
 }
 

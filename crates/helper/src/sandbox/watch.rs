@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, PgConnection};
 use tokio::task::JoinHandle;
 
 use kapsel_testdb_core::address::Address;
 use kapsel_testdb_core::pg::blockers::blockers;
-use kapsel_testdb_core::pg::connect::quiet;
+use kapsel_testdb_core::pg::connect::{RetryLimits, quiet};
+use kapsel_testdb_core::pg::session::Session;
 use kapsel_testdb_core::protocol::RunFile;
 
 use crate::sandbox::Sandbox;
@@ -50,18 +50,20 @@ async fn watch(sandbox: Weak<Sandbox>, address: Address, application: String) {
 
 /// Reports new blockers once. If the server has no free connection, or does not answer, the next check tries again.
 async fn check(
-    session: Option<PgConnection>,
+    session: Option<Session>,
     address: &Address,
     sandbox: &Sandbox,
     application: &str,
     reported: &mut BTreeSet<i32>,
-) -> Option<PgConnection> {
+) -> Option<Session> {
     let mut session = match session {
         Some(session) => session,
         None => {
             let options = quiet(address.options(&sandbox.database.to_string()));
             let options = options.application_name("kapsel-testdb watch");
-            options.connect().await.ok()?
+            Session::connect(address, &options, RetryLimits::ONCE)
+                .await
+                .ok()?
         }
     };
     let blockers = blockers(&mut session, application).await.ok()?;

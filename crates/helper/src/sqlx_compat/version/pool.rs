@@ -2,7 +2,11 @@
 
 use futures_util::future::BoxFuture;
 
+use tokio::time::timeout;
+
 use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::pg::connect::ATTEMPT_TIMEOUT;
+use kapsel_testdb_core::pg::session::{CLOSE_LIMIT, STATEMENT_LIMIT};
 use kapsel_testdb_core::recycle::TextRow;
 
 use super::sqlx::pool::PoolConnection;
@@ -10,6 +14,11 @@ use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use super::sqlx::{ConnectOptions, Error as Sqlx, Executor, PgPool, Postgres};
 use super::{This, options, sandbox, texts, to_internal_error, trusted_text};
 use crate::sqlx_compat::{PoolSettings, PooledConnection, SandboxSettings, SharedPool, Version};
+
+/// The error of a server that did not answer in time.
+pub fn no_answer() -> Sqlx {
+    Sqlx::Io(std::io::ErrorKind::TimedOut.into())
+}
 
 impl Version for This {
     type Pool = PgPool;
@@ -46,8 +55,11 @@ impl Version for This {
             match pool.connect_with(connect.clone()).await {
                 // The pool does not pass the cause on; a plain connect reports it.
                 Err(Sqlx::PoolTimedOut) => {
-                    let reason = connect.connect().await.err();
-                    Err(to_internal_error(reason.unwrap_or(Sqlx::PoolTimedOut)))
+                    let reason = match timeout(ATTEMPT_TIMEOUT, connect.connect()).await {
+                        Ok(connected) => connected.err().unwrap_or(Sqlx::PoolTimedOut),
+                        Err(_) => no_answer(),
+                    };
+                    Err(to_internal_error(reason))
                 }
                 result => result.map_err(to_internal_error),
             }
@@ -78,7 +90,7 @@ impl SharedPool for PgPool {
     fn close_idle(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             while let Some(connection) = self.try_acquire() {
-                let _ = connection.close().await;
+                let _ = timeout(CLOSE_LIMIT, connection.close()).await;
             }
         })
     }
@@ -105,7 +117,9 @@ impl PooledConnection for PoolConnection<Postgres> {
         // Without a prepared statement: that would cost a second round trip, and fail behind some poolers.
         let found = (&mut **self).fetch_all(super::sqlx::raw_sql(trusted_text(sql)));
         Box::pin(async {
-            let rows = found.await.map_err(to_internal_error)?;
+            let found = timeout(STATEMENT_LIMIT, found).await;
+            let rows = found.unwrap_or_else(|_| Err(no_answer()));
+            let rows = rows.map_err(to_internal_error)?;
             let rows: Result<Vec<TextRow>, Sqlx> = rows.iter().map(texts).collect();
             rows.map_err(to_internal_error)
         })
@@ -113,7 +127,7 @@ impl PooledConnection for PoolConnection<Postgres> {
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async {
-            let _ = PoolConnection::close(*self).await;
+            let _ = timeout(CLOSE_LIMIT, PoolConnection::close(*self)).await;
         })
     }
 }

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, join};
+use tokio::time::timeout;
 
+use kapsel_testdb_core::pg::session::STATEMENT_LIMIT;
 use kapsel_testdb_core::sqlstate;
 
+use super::pool::no_answer;
 use super::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use super::sqlx::{Connection, Error as Sqlx, Executor, PgConnection, PgPool, Row, raw_sql};
 use super::{This, to_internal_error, trusted};
@@ -123,7 +126,8 @@ impl Hooks {
     /// Called when the connection returns. The result: whether it can be used again.
     async fn returned(&self, connection: &mut PgConnection) -> bool {
         self.settings.sandbox.returning();
-        let settled = self.settle(connection).await;
+        let settled = timeout(STATEMENT_LIMIT, self.settle(connection)).await;
+        let settled = settled.unwrap_or_else(|_| Err(Loss::Broken(no_answer().to_string())));
         if let Err(loss) = &settled {
             self.settings.sandbox.lost(loss.clone());
         }
