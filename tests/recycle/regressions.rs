@@ -94,6 +94,15 @@ fn ordinary_programs_are_undone() {
             None,
         ),
         (
+            "written, truncated and written again, and only that rolled back",
+            warm(&[(
+                0,
+                "BEGIN; INSERT INTO app.plain (v) VALUES ('x'); SAVEPOINT s; TRUNCATE app.toasted CASCADE; \
+                 INSERT INTO app.toasted SELECT g, 'w', repeat(md5(g::text), 300) FROM generate_series(1, 20) g; ROLLBACK TO s; COMMIT",
+            )]),
+            None,
+        ),
+        (
             "partition",
             warm(&[(0, "INSERT INTO app.parted (v) VALUES ('x')")]),
             None,

@@ -121,14 +121,16 @@ pub fn decide(
         check_class(moved, class, profile)?;
         truncated.clone_from(&class.truncated);
     }
-    // The counters of a table do not show rows that the truncating transaction itself had written, those of its TOAST relation do.
-    let toast_of = |oid: Oid| {
-        let tables = moved.relations.keys().chain(&truncated);
-        let mut tables = tables.filter_map(|table| profile.relations.get(table));
-        tables.any(|table| table.toast == Some(oid))
-    };
     for (oid, growth) in &moved.relations {
-        if toast_of(*oid) {
+        if let Some(table) = table_of_toast(profile, *oid) {
+            if !moved.relations.contains_key(&table) {
+                // A TRUNCATE makes the counters of the table forget rows of its own transaction: those written before it, or, if it is rolled back,
+                // those written after it. The counters of the TOAST relation keep them.
+                if !moved.class {
+                    return Err(Reason::Catalog);
+                }
+                truncated.insert(table);
+            }
             plan.toast.insert(*oid);
         } else {
             plan.tables
@@ -143,6 +145,13 @@ pub fn decide(
         plan.sequences.push((*oid, *state));
     }
     Ok(plan)
+}
+
+/// The table of a TOAST relation.
+fn table_of_toast(profile: &Profile, toast: Oid) -> Option<Oid> {
+    let mut relations = profile.relations.iter();
+    let found = relations.find(|(_, relation)| relation.toast == Some(toast));
+    found.map(|(oid, _)| *oid)
 }
 
 fn relation(profile: &Profile, oid: Oid) -> Result<&Relation, Reason> {

@@ -370,6 +370,11 @@ fn a_truncated_table_must_have_been_empty_and_the_schema_the_same() {
         ResetMethod::Delete,
     );
     assert_eq!(plan.expect("a plan").toast, [TOAST].into());
+    // It was rolled back: `reltuples` shows nothing.
+    let plan = super::decide::decide(&with_toast, Some(&class()), &profile(), ResetMethod::Delete);
+    let plan = plan.expect("a plan");
+    assert_eq!(plan.toast, [TOAST].into());
+    assert_eq!(plan.vacuum, ["empty", &toast_name(EMPTY)]);
     assert_eq!(decide(None), Err(Reason::Catalog));
     let other = ClassState {
         hash: "other".to_owned(),
