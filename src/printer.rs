@@ -156,13 +156,15 @@ impl BuildObserver for Printer {
                 self.start_bar(*steps);
             }
             BuildEvent::Step { file } => {
-                self.detail(&format!("  running {file}"));
                 if let Ok(bar) = self.bar.lock()
                     && let Some(bar) = bar.as_ref()
                 {
                     bar.inc(1);
                     bar.set_message((*file).to_owned());
                 }
+            }
+            BuildEvent::Ran { file, took } => {
+                self.detail(&format!("  ran {file} in {} ms", took.as_millis()));
             }
             BuildEvent::Built => self.finish_bar(),
         }

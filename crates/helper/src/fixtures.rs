@@ -6,6 +6,7 @@ use std::path::Path;
 use sqlx::{PgConnection, PgPool};
 
 use kapsel_testdb_core::address::Address;
+use kapsel_testdb_core::config;
 use kapsel_testdb_core::pg::connect::{RetryLimits, connect};
 use kapsel_testdb_core::pg::script;
 use kapsel_testdb_core::pg::session::{SCRIPT_LIMIT, STATEMENT_LIMIT, close, within};
@@ -57,8 +58,9 @@ async fn run(
 ) -> Result<(), TestDbError> {
     for script in scripts {
         let path = package.join(script);
-        let ran = async { Ok(script::run_file(connection, &path, script).await?) };
-        let what = || format!("run `{script}`");
+        let name = config::shown_path(&config::find_root(package), &path);
+        let ran = async { Ok(script::run_file(connection, &path, &name).await?) };
+        let what = || format!("run `{name}`");
         within::<_, TestDbError>(SCRIPT_LIMIT, server, what, ran).await?;
     }
     Ok(())

@@ -281,8 +281,9 @@ fn a_fixture_that_fails_is_named_and_the_database_kept() {
     project.write("fixtures/bad.sql", text);
     let outcome = command(&project, &run.exported, ".", "fixture fixtures/bad.sql").run();
     outcome.code(101).says(&[
-        "the fixture `fixtures/bad.sql` failed at line 3",
-        "statement 2",
+        "the fixture `fixtures/bad.sql` failed: invalid input syntax for type integer: \"x\" (SQLSTATE 22P02)\n",
+        " --> fixtures/bad.sql:3:11\n",
+        "3 |   VALUES ('x');\n  |           ^^^\n",
         "open it with: psql",
     ]);
     let outcome = command(&project, &run.exported, ".", "fixture fixtures/gone.sql").run();
@@ -311,7 +312,7 @@ fn a_migration_of_another_template_that_fails_is_named() {
     let outcome = command(&project, &run.exported, "with", "inferred").run();
     outcome
         .code(101)
-        .says(&["`0001_here.sql` failed at line 2", "nowhere"]);
+        .says(&["0001_here.sql` failed: ", "0001_here.sql:2:", "nowhere"]);
     run.end();
     assert!(server.databases_of("building").is_empty());
     assert!(server.databases_of("clone").is_empty());

@@ -344,7 +344,7 @@ fn a_dump_may_be_a_seed_and_another_seed_may_follow_it() {
     );
     project.write("seeds/dump.sql", &dump.replace("2\n", "2\nzwei\n"));
     project.run("prepare").code(5).says(&[
-        "`seeds/dump.sql` failed at line 7 in statement 3: invalid input syntax for type integer: \"zwei\" (SQLSTATE 22P02)",
+        "`seeds/dump.sql` failed: invalid input syntax for type integer: \"zwei\" (SQLSTATE 22P02)\n --> seeds/dump.sql:7:1\n",
         "context: COPY users, line 3, column id: \"zwei\"",
     ]);
 }

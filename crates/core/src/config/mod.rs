@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use keys::{KEYS, Key, commented_file};
 pub use layers::{Layer, Origin, file_path};
 pub use resolve::{load, load_with};
-pub use root::find_root;
+pub use root::{find_root, shown_path};
 pub use sqlx_toml::SQLX_TOML;
 
 use crate::address::{Address, AddressError};

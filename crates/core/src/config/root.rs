@@ -24,6 +24,12 @@ fn search(start: &Path) -> PathBuf {
         .to_path_buf()
 }
 
+/// A path for messages: relative to the workspace root, if it is below it.
+pub fn shown_path(root: &Path, path: &Path) -> String {
+    let path = path.strip_prefix(root).unwrap_or(path);
+    path.to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

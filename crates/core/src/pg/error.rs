@@ -175,8 +175,10 @@ pub fn code_of(error: &Sqlx) -> Option<String> {
 /// Details of an error, parsed from the server's response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ErrorDetails {
-    /// The server's message with SQLSTATE, detail, hint and context, in one line; or sqlx's message.
+    /// The server's message with SQLSTATE; or sqlx's message.
     pub message: String,
+    /// The server's detail, hint and context, each in one line, with their labels.
+    pub notes: Vec<(&'static str, String)>,
     /// The SQLSTATE.
     pub code: Option<String>,
     /// Position in the text that was sent, in characters from 1.
@@ -194,26 +196,24 @@ impl ErrorDetails {
         let Some(database) = database else {
             return Self {
                 message: error.to_string(),
+                notes: Vec::new(),
                 code: None,
                 position: None,
                 copy_line: None,
             };
         };
-        let mut message = format!("{} (SQLSTATE {})", database.message(), database.code());
         let context = database.r#where();
-        let more = [
+        let notes = [
             ("detail", database.detail()),
             ("hint", database.hint()),
             ("context", context),
         ];
-        for (label, text) in more {
-            if let Some(text) = text {
-                let text = text.replace('\n', ", ");
-                message.push_str(&format!("; {label}: {text}"));
-            }
-        }
+        let notes = notes
+            .into_iter()
+            .filter_map(|(label, text)| Some((label, text?.replace('\n', ", "))));
         Self {
-            message,
+            message: format!("{} (SQLSTATE {})", database.message(), database.code()),
+            notes: notes.collect(),
             code: Some(database.code().to_owned()),
             position: match database.position() {
                 Some(PgErrorPosition::Original(position)) => Some(position),

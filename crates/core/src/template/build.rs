@@ -1,20 +1,22 @@
 //! Builds a template. The caller holds the build lock. The building database carries the id of a live run.
 
+use std::time::Instant;
+
 use sqlx::PgConnection;
-use sqlx::migrate::{MigrateError, Migration};
+use sqlx::migrate::MigrateError;
 
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
 use crate::pg::own::OwnSession;
+use crate::pg::script::{ScriptError, ScriptPosition};
 use crate::protocol::{DbName, Kind, Profile, RunId, unix_now};
 use crate::sqlstate;
 use crate::sqlx_compat::internal;
 use crate::template::fingerprint::Link;
 use crate::template::steps::{
-    create_extensions, create_migrations_table, failing_statement, is_syntax_error, limited,
-    run_seed, sql_error, vacuum_and_close,
+    create_extensions, create_migrations_table, limited, migration_error, run_seed, vacuum_and_close,
 };
 use crate::template::{
     BuildEvent, BuildObserver, BuildTarget, Input, Template, TemplateError, TemplateInfo,
@@ -181,17 +183,13 @@ impl Builder<'_> {
     /// Adds the free space and the remedies to an error about a full disk.
     async fn with_remedy(&mut self, error: TemplateError) -> TemplateError {
         match error {
-            TemplateError::Failed {
-                file,
-                position,
-                message,
-                code,
-            } if code.as_deref() == Some(sqlstate::DISK_FULL) => TemplateError::Failed {
-                file,
-                position,
-                message: format!("{message}; {}", self.admin.no_space_message(&message).await),
-                code,
-            },
+            TemplateError::Failed(mut error)
+                if error.code.as_deref() == Some(sqlstate::DISK_FULL) =>
+            {
+                let remedy = self.admin.no_space_message(&error.message).await;
+                error.message = format!("{}; {remedy}", error.message);
+                error.into()
+            }
             TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::WithRemedy {
                 remedy: self.admin.no_space_message(&error.to_string()).await,
                 cause: Box::new(error),
@@ -264,19 +262,25 @@ impl Builder<'_> {
             let what = || "create the migrations table".to_owned();
             let created = create_migrations_table(&mut connection, table);
             let created = limited(address, what, created).await?;
-            created.map_err(|error| self.migration_failed(None, &error))?;
+            created.map_err(|error| unlocated("the migrations table", &error))?;
         }
         let table = table.map_or("", |table| &table.table);
         for migration in &self.plan.source.migrations[done..] {
             let file = self.plan.source.file_of(migration);
             self.observer.event(&BuildEvent::Step { file: &file });
+            let begun = Instant::now();
             let what = || format!("run `{file}`");
             let applied = internal::apply_migration(&mut connection, table, migration);
-            if let Err(error) = limited(address, what, applied).await? {
-                let statement = failing_statement(&mut connection, migration);
-                let statement = limited(address, what, statement).await?;
-                return Err(self.migration_failed(Some((migration, statement)), &error));
+            match limited(address, what, applied).await? {
+                Ok(()) => {}
+                Err(MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error)) => {
+                    let failed = migration_error(&mut connection, migration, &file, &error);
+                    return Err(limited(address, what, failed).await?.into());
+                }
+                Err(error) => return Err(unlocated(&file, &error).into()),
             }
+            let took = begun.elapsed();
+            self.observer.event(&BuildEvent::Ran { file: &file, took });
         }
         self.vacuum_and_close(connection).await
     }
@@ -290,46 +294,28 @@ impl Builder<'_> {
         limited(address, what, vacuum_and_close(connection, address, facts)).await?
     }
 
-    fn migration_failed(
-        &self,
-        at: Option<(&Migration, Option<usize>)>,
-        error: &MigrateError,
-    ) -> TemplateError {
-        let (file, sql, statement) = match at {
-            Some((migration, statement)) => (
-                self.plan.source.file_of(migration),
-                internal::migration_sql(migration),
-                statement,
-            ),
-            None => ("the migrations table".to_owned(), "", None),
-        };
-        let statement = statement.map_or(String::new(), |n| format!(" in statement {n}"));
-        match error {
-            MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
-                let statement = if is_syntax_error(error) {
-                    ""
-                } else {
-                    &statement
-                };
-                sql_error(&file, statement, sql, error)
-            }
-            error => TemplateError::Failed {
-                file,
-                position: statement,
-                message: error.to_string(),
-                code: None,
-            },
-        }
-    }
-
     async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {
         let (mut connection, _own) = self.connect(building).await?;
         for seed in &self.plan.source.seeds {
-            self.observer.event(&BuildEvent::Step { file: &seed.file });
-            let what = || format!("run `{}`", seed.file);
+            let file = seed.file.as_str();
+            self.observer.event(&BuildEvent::Step { file });
+            let begun = Instant::now();
+            let what = || format!("run `{file}`");
             limited(self.target.address, what, run_seed(&mut connection, seed)).await??;
+            let took = begun.elapsed();
+            self.observer.event(&BuildEvent::Ran { file, took });
         }
         self.vacuum_and_close(connection).await
+    }
+}
+
+/// An error of a migration outside its text.
+fn unlocated(file: &str, error: &MigrateError) -> ScriptError {
+    match error {
+        MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
+            ScriptError::from_server(file, ScriptPosition::Whole, error)
+        }
+        error => ScriptError::new(file, error.to_string()),
     }
 }
 

@@ -34,17 +34,8 @@ pub enum TemplateError {
         message: String,
     },
     /// A migration or seed file failed.
-    #[error("`{file}` failed{position}: {message}")]
-    Failed {
-        /// The file.
-        file: String,
-        /// Position of the error, if the server reports it.
-        position: String,
-        /// The server's message.
-        message: String,
-        /// The SQLSTATE, if the server reported the error.
-        code: Option<String>,
-    },
+    #[error(transparent)]
+    Failed(#[from] ScriptError),
     /// The template that a database was created from no longer exists.
     #[error(
         "the template `{0}` no longer exists; to rebuild it, run `kapsel-testdb prepare` on the revision that the database belongs to \
@@ -66,15 +57,4 @@ pub enum TemplateError {
         /// Our role.
         role: String,
     },
-}
-
-impl From<ScriptError> for TemplateError {
-    fn from(error: ScriptError) -> Self {
-        Self::Failed {
-            position: error.position.to_string(),
-            file: error.name,
-            message: error.message,
-            code: error.code,
-        }
-    }
 }

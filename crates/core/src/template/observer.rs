@@ -1,5 +1,7 @@
 //! Progress of a build.
 
+use std::time::Duration;
+
 /// An event of a build.
 #[derive(Debug)]
 pub enum BuildEvent<'a> {
@@ -21,6 +23,13 @@ pub enum BuildEvent<'a> {
     Step {
         /// The file.
         file: &'a str,
+    },
+    /// It has run.
+    Ran {
+        /// The file.
+        file: &'a str,
+        /// How long that took.
+        took: Duration,
     },
     /// The template is complete.
     Built,

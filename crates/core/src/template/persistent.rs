@@ -2,18 +2,20 @@
 //! user, so this code never drops it. A crash leaves it at the last committed migration.
 
 use sqlx::migrate::MigrateError;
+use sqlx::{Connection, PgConnection};
 
 use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::own::OwnSession;
+use crate::pg::script::ScriptError;
 use crate::pg::session::close;
 use crate::protocol::Strategy;
 use crate::server::Server;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::TemplateError;
 use crate::template::source::Source;
-use crate::template::steps::{create_extensions, limited};
+use crate::template::steps::{create_extensions, limited, migration_error};
 
 /// Creates the database if it is missing, from the same base as templates; creates missing extensions; and runs pending
 /// migrations. Returns their number.
@@ -43,7 +45,9 @@ pub async fn migrate_persistent(
         let before = count_applied(&mut connection, &table).await;
         let migrator = internal::migrator(source.migrations.clone(), &table);
         let migrated = internal::run_migrations(&migrator, &mut connection).await;
-        migrated.map_err(|error| migration_error(&source, name, &error))?;
+        if let Err(error) = migrated {
+            return Err(failure(&mut connection, &source, name, &error).await.into());
+        }
         let after = count_applied(&mut connection, &table).await;
         Ok::<_, TemplateError>(after.saturating_sub(before))
     };
@@ -55,36 +59,40 @@ pub async fn migrate_persistent(
 }
 
 /// The number of applied migrations; 0 if the table does not exist yet.
-async fn count_applied(connection: &mut sqlx::PgConnection, table: &MigrationsTable) -> usize {
+async fn count_applied(connection: &mut PgConnection, table: &MigrationsTable) -> usize {
     let count = internal::count_applied(connection, &table.table).await;
     count.unwrap_or(0)
 }
 
-fn migration_error(source: &Source, database: &str, error: &MigrateError) -> TemplateError {
-    let file = |version: i64| {
-        let migration = source.migrations.iter().find(|m| m.version == version);
-        migration.map_or_else(|| version.to_string(), |m| source.file_of(m))
-    };
-    let (file, message) = match error {
-        MigrateError::VersionMismatch(version) => (
-            file(*version),
+async fn failure(
+    connection: &mut PgConnection,
+    source: &Source,
+    database: &str,
+    error: &MigrateError,
+) -> ScriptError {
+    let find = |version: i64| source.migrations.iter().find(|m| m.version == version);
+    let file =
+        |version: i64| find(version).map_or_else(|| version.to_string(), |m| source.file_of(m));
+    match error {
+        MigrateError::VersionMismatch(version) => ScriptError::new(
+            &file(*version),
             format!(
                 "it was edited after it was applied to the database `{database}`; undo the edit, or drop the database and run `kapsel-testdb prepare` again"
             ),
         ),
-        MigrateError::VersionMissing(version) => (
-            file(*version),
+        MigrateError::VersionMissing(version) => ScriptError::new(
+            &file(*version),
             format!(
                 "it was applied to the database `{database}`, but its file is missing; restore the file, or drop the database and run `kapsel-testdb prepare` again"
             ),
         ),
-        MigrateError::ExecuteMigration(error, version) => (file(*version), error.to_string()),
-        error => (format!("the migrations of `{database}`"), error.to_string()),
-    };
-    TemplateError::Failed {
-        file,
-        position: String::new(),
-        message,
-        code: None,
+        MigrateError::ExecuteMigration(error, version) => match find(*version) {
+            Some(migration) => migration_error(connection, migration, &file(*version), error).await,
+            None => ScriptError::new(&file(*version), error.to_string()),
+        },
+        error => ScriptError::new(
+            &format!("the migrations of `{database}`"),
+            error.to_string(),
+        ),
     }
 }

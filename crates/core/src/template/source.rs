@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha384};
 use sqlx::migrate::Migration;
 
-use crate::config::Config;
+use crate::config::{Config, find_root, shown_path};
 use crate::protocol::{MigrateSettings, hex};
 use crate::sqlx_compat::{EmbeddedMigrator, MigrationsTable, internal};
 use crate::template::TemplateError;
@@ -29,9 +29,8 @@ impl Seed {
             io::copy(&mut text, &mut io::sink())?;
             Ok(text.checksum())
         });
-        let file = path.strip_prefix(root).unwrap_or(path);
         Ok(Self {
-            file: file.to_string_lossy().into_owned(),
+            file: shown_path(root, path),
             path: path.to_path_buf(),
             checksum: checksum.map_err(|error| unreadable_seed(path, &error))?,
         })
@@ -82,6 +81,8 @@ impl Read for HashingReader {
 /// Everything that a build runs, in order.
 #[derive(Debug, Clone)]
 pub struct Source {
+    /// The workspace root, for messages.
+    root: PathBuf,
     /// The directory of the migrations, unless they are compiled into a test.
     pub directory: Option<PathBuf>,
     /// Up-migrations by version.
@@ -119,7 +120,8 @@ impl Source {
         if source.migrations.is_empty() {
             return Err(TemplateError::EmptyMigrations(directory));
         }
-        Ok(source)
+        let root = config.root.clone();
+        Ok(Self { root, ..source })
     }
 
     /// The migrations of a directory, without seeds. It may be empty.
@@ -131,6 +133,7 @@ impl Source {
         migrate: &MigrateSettings,
     ) -> Result<Self, TemplateError> {
         Ok(Self {
+            root: find_root(&directory),
             migrations: read_migrations(&directory, migrate).await?,
             migrations_table: Some(MigrationsTable::configured(migrate)),
             directory: Some(directory),
@@ -141,6 +144,7 @@ impl Source {
     /// The migrations of a migrator that is compiled into a test.
     pub fn from_migrator(migrator: &dyn EmbeddedMigrator) -> Self {
         Self {
+            root: PathBuf::new(),
             directory: None,
             migrations: migrator.up().iter().map(internal::migration).collect(),
             migrations_table: Some(MigrationsTable::of(migrator)),
@@ -151,6 +155,7 @@ impl Source {
     /// No migrations and no seeds.
     pub fn empty() -> Self {
         Self {
+            root: PathBuf::new(),
             directory: None,
             migrations: Vec::new(),
             migrations_table: None,
@@ -158,7 +163,7 @@ impl Source {
         }
     }
 
-    /// The file name of a migration, for messages.
+    /// The file of a migration, for messages: relative to the workspace root, if it is below it.
     pub fn file_of(&self, migration: &Migration) -> String {
         let found = self.directory.iter().find_map(|directory| {
             std::fs::read_dir(directory)
@@ -167,7 +172,8 @@ impl Source {
                 .find_map(|entry| {
                     let name = entry.file_name().into_string().ok()?;
                     let version: i64 = name.split_once('_')?.0.parse().ok()?;
-                    (version == migration.version && !name.ends_with(".down.sql")).then_some(name)
+                    let found = version == migration.version && !name.ends_with(".down.sql");
+                    found.then(|| shown_path(&self.root, &entry.path()))
                 })
         });
         found.unwrap_or_else(|| format!("{}_{}", migration.version, migration.description))

@@ -4,12 +4,12 @@ use sqlx::migrate::{MigrateError, Migration};
 use sqlx::{Connection, PgConnection};
 
 use crate::address::Address;
-use crate::pg::error::{Context, ErrorDetails, code_of};
+use crate::pg::error::{Context, ErrorDetails};
+use crate::pg::script::{ScriptError, ScriptPosition};
 use crate::pg::session::{SCRIPT_LIMIT, close, within};
 use crate::pg::{ServerFacts, connect, script, sql};
 use crate::protocol::Profile;
 use crate::recycle::profile;
-use crate::sqlstate;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::TemplateError;
 use crate::template::source::Seed;
@@ -40,7 +40,9 @@ pub(super) async fn run_seed(
     seed: &Seed,
 ) -> Result<(), TemplateError> {
     let mut text = seed.open()?;
-    script::run(connection, &seed.file, &mut text).await?;
+    if let Err(error) = script::run(connection, &seed.file, &mut text).await {
+        return Err(error.with_source(seed.open()?).into());
+    }
     if text.checksum() != seed.checksum {
         return Err(TemplateError::Changed(seed.path.clone()));
     }
@@ -67,25 +69,54 @@ pub(super) async fn vacuum_and_close(
     Ok(profile)
 }
 
-/// The number of the statement in which a migration failed. The migration was rolled back, so this runs it again statement by
-/// statement in a transaction, and rolls that back. A migration without transaction may have had effects, so it is not repeated.
-pub(super) async fn failing_statement(
+/// The error of a migration that failed on this connection, with its place in the file.
+pub(super) async fn migration_error(
     connection: &mut PgConnection,
     migration: &Migration,
-) -> Option<usize> {
-    if migration.no_tx {
+    file: &str,
+    error: &sqlx::Error,
+) -> ScriptError {
+    let sql = internal::migration_sql(migration);
+    let details = ErrorDetails::of(error);
+    let mut note = None;
+    let position = match details.position {
+        Some(position) => script::locate(sql, position),
+        None => match failing_statement(connection, migration, &details).await {
+            Some(position) => position,
+            None => {
+                let (first, statements) = script::first_statement(sql);
+                note = (statements > 1).then(|| {
+                    format!("the server reports no place; the error is in one of {statements} statements")
+                });
+                first
+            }
+        },
+    };
+    let mut error = ScriptError::from_server(file, position, error).with_source(sql.as_bytes());
+    error.notes.extend(note.map(|note| ("note", note)));
+    error
+}
+
+/// The place of the error of a migration if the server reports none. The migration was rolled back, so this runs it again statement by
+/// statement in a transaction, and rolls that back. A migration without transaction may have had effects, so it is not repeated.
+async fn failing_statement(
+    connection: &mut PgConnection,
+    migration: &Migration,
+    details: &ErrorDetails,
+) -> Option<ScriptPosition> {
+    let sql = internal::migration_sql(migration);
+    if migration.no_tx || !script::is_one_transaction(sql) {
         return None;
     }
     let mut transaction = connection.begin().await.ok()?;
-    let result = connect::run_script(&mut transaction, internal::migration_sql(migration)).await;
+    let result = script::run_text(&mut transaction, "", sql).await;
     let _ = transaction.rollback().await;
-    result.err().map(|(succeeded, _)| succeeded + 1)
-}
-
-/// Whether this is a syntax error. The server parses a script as a whole, so it reports a syntax error before it runs the first
-/// statement.
-pub(super) fn is_syntax_error(error: &sqlx::Error) -> bool {
-    code_of(error).as_deref() == Some(sqlstate::SYNTAX_ERROR)
+    match result {
+        Err(error) if error.code == details.code => Some(error.position),
+        Err(_) => None,
+        // What is left is checked at the end of the transaction.
+        Ok(()) => Some(ScriptPosition::Commit),
+    }
 }
 
 /// Creates the extensions that are missing.
@@ -99,52 +130,9 @@ pub(super) async fn create_extensions(
             sql::identifier(extension)
         );
         let result = connect::run_script(connection, &sql).await;
-        result.map_err(|(_, error)| sql_error("template.extensions", "", &sql, &error))?;
+        result.map_err(|(_, error)| {
+            ScriptError::from_server("template.extensions", ScriptPosition::Whole, &error)
+        })?;
     }
     Ok(())
-}
-
-/// The error of a file, with line and column in `sql` if the server reports a position.
-pub(super) fn sql_error(
-    file: &str,
-    statement: &str,
-    sql: &str,
-    error: &sqlx::Error,
-) -> TemplateError {
-    let details = ErrorDetails::of(error);
-    let position = match details.position {
-        Some(position) => {
-            let (line, column) = line_and_column(sql, position);
-            format!(" at line {line}, column {column}{statement}")
-        }
-        None => statement.to_owned(),
-    };
-    TemplateError::Failed {
-        file: file.to_owned(),
-        position,
-        message: details.message,
-        code: details.code,
-    }
-}
-
-/// The line and column of a position from the server, in characters from 1.
-fn line_and_column(sql: &str, position: usize) -> (usize, usize) {
-    let before: Vec<char> = sql.chars().take(position.saturating_sub(1)).collect();
-    let line = before.iter().filter(|c| **c == '\n').count() + 1;
-    let column = before.iter().rev().take_while(|c| **c != '\n').count() + 1;
-    (line, column)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::line_and_column;
-
-    #[test]
-    fn positions_count_characters_not_bytes() {
-        let sql = "-- ä\nSELECT ü x";
-        assert_eq!(line_and_column(sql, 1), (1, 1));
-        assert_eq!(line_and_column(sql, 6), (2, 1));
-        assert_eq!(line_and_column(sql, 13), (2, 8));
-        assert_eq!(line_and_column(sql, 15), (2, 10));
-    }
 }

@@ -6,19 +6,72 @@ use std::io;
 use sqlx::error::Error as Sqlx;
 
 use crate::pg::error::ErrorDetails;
+use crate::pg::script::excerpt::excerpt;
 
-/// A failed script. The message is one line with name, position and cause.
+/// A failed script. The message has the script's name, the cause, and the place: as an excerpt of the script if its text is known, else in words.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` failed{position}: {message}")]
 pub struct ScriptError {
     /// The script's name, from the caller.
     pub name: String,
     /// Position of the error.
     pub position: ScriptPosition,
-    /// The server's message with SQLSTATE, detail, hint and context; or the problem with the file, and the remedy.
+    /// The server's message with SQLSTATE; or the problem with the file, and the remedy.
     pub message: String,
+    /// The server's detail, hint and context, with their labels.
+    pub notes: Vec<(&'static str, String)>,
     /// The SQLSTATE, if the server reported the error.
     pub code: Option<String>,
+    /// The place in the script.
+    excerpt: Option<String>,
+}
+
+impl ScriptError {
+    /// An error that no script is shown for.
+    pub fn new(name: &str, message: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            position: ScriptPosition::Whole,
+            message,
+            notes: Vec::new(),
+            code: None,
+            excerpt: None,
+        }
+    }
+
+    /// The server's error at a position of a script.
+    pub fn from_server(name: &str, position: ScriptPosition, error: &Sqlx) -> Self {
+        LocatedError::from_server(position, error).in_script(name)
+    }
+
+    /// Shows the place in the script, whose text this is.
+    #[must_use]
+    pub fn with_source(mut self, source: impl io::Read) -> Self {
+        self.excerpt = match self.position {
+            ScriptPosition::Whole => None,
+            position => excerpt(&self.name, source, position.line(), position.column()),
+        };
+        self
+    }
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let position = match (&self.excerpt, self.position) {
+            (Some(_), ScriptPosition::Commit) | (None, _) => self.position.to_string(),
+            (Some(_), _) => String::new(),
+        };
+        write!(f, "`{}` failed{position}: {}", self.name, self.message)?;
+        let separator = match &self.excerpt {
+            Some(excerpt) => {
+                f.write_str(excerpt)?;
+                "\n  = "
+            }
+            None => "; ",
+        };
+        self.notes
+            .iter()
+            .try_for_each(|(label, text)| write!(f, "{separator}{label}: {text}"))
+    }
 }
 
 /// A position in a script. Lines and columns (in characters) start at 1. The text completes "failed…".
@@ -125,6 +178,7 @@ pub(super) enum ScriptProblem {
 pub(super) struct LocatedError {
     position: ScriptPosition,
     message: String,
+    notes: Vec<(&'static str, String)>,
     code: Option<String>,
 }
 
@@ -133,6 +187,7 @@ impl LocatedError {
         Self {
             position,
             message: problem.to_string(),
+            notes: Vec::new(),
             code: None,
         }
     }
@@ -146,6 +201,7 @@ impl LocatedError {
         Self {
             position,
             message: details.message,
+            notes: details.notes,
             code: details.code,
         }
     }
@@ -155,7 +211,9 @@ impl LocatedError {
             name: name.to_owned(),
             position: self.position,
             message: self.message,
+            notes: self.notes,
             code: self.code,
+            excerpt: None,
         }
     }
 }

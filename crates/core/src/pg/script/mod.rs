@@ -16,6 +16,7 @@
 mod batch;
 mod chunks;
 mod error;
+mod excerpt;
 mod lexer;
 mod runner;
 mod splitter;
@@ -34,6 +35,8 @@ use sqlx::PgConnection;
 
 use error::{LocatedError, ScriptProblem};
 pub use error::{ScriptError, ScriptPosition};
+use splitter::{Position, Splitter, Statement};
+use words::StatementKind;
 
 /// Runs the script in a file, with blocking reads. `name`: the script's name in errors.
 ///
@@ -48,7 +51,12 @@ pub async fn run_file(
     let file = File::open(path).map_err(|error| {
         LocatedError::new(ScriptPosition::Whole, ScriptProblem::Read(error)).in_script(name)
     })?;
-    run(connection, name, file).await
+    let ran = run(connection, name, file).await;
+    // Without its text, the error has the place in words.
+    ran.map_err(|error| match File::open(path) {
+        Ok(source) => error.with_source(source),
+        Err(_) => error,
+    })
 }
 
 /// Runs a script in memory. `name`: its name in errors.
@@ -74,4 +82,44 @@ pub async fn run(
 ) -> Result<(), ScriptError> {
     let result = runner::Runner::new(connection, source).run().await;
     result.map_err(|error| error.in_script(name))
+}
+
+/// The server's position, in characters from 1, in the text of a script.
+pub fn locate(text: &str, position: usize) -> ScriptPosition {
+    let mut at = Position::START;
+    for c in text.chars().take(position.saturating_sub(1)) {
+        at.advance(if c == '\n' { b'\n' } else { b' ' });
+    }
+    let is_before = |start: &Position| (start.line, start.column) <= (at.line, at.column);
+    ScriptPosition::Within {
+        number: starts(text).take_while(is_before).count().max(1),
+        line: at.line,
+        column: Some(at.column),
+    }
+}
+
+/// The first statement of a script, and how many statements it has.
+pub fn first_statement(text: &str) -> (ScriptPosition, usize) {
+    let line = starts(text).next().map_or(1, |start| start.line);
+    (
+        ScriptPosition::Statement { number: 1, line },
+        starts(text).count(),
+    )
+}
+
+/// Whether a script begins or ends no transaction by itself.
+pub fn is_one_transaction(text: &str) -> bool {
+    let ends = |kind| matches!(kind, StatementKind::Begin | StatementKind::End);
+    !statements(text).any(|statement| ends(statement.kind))
+}
+
+/// Where the statements of a script begin.
+fn starts(text: &str) -> impl Iterator<Item = Position> {
+    statements(text).map(|statement| statement.at)
+}
+
+/// The statements of a script, up to the first that is no SQL.
+fn statements(text: &str) -> impl Iterator<Item = Statement> {
+    let mut splitter = Splitter::new(text.as_bytes());
+    std::iter::from_fn(move || splitter.next().ok()?)
 }
