@@ -39,6 +39,7 @@ mod fixtures;
 mod identity;
 mod leaks;
 mod lease;
+mod left_rows;
 mod measure;
 mod plan;
 mod report;

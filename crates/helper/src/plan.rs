@@ -133,7 +133,9 @@ impl TestPlan {
     ) -> Result<(Vec<TestDb<A::Version>>, A), TestDbError> {
         let mut databases = Vec::with_capacity(A::DATABASES);
         for _ in 0..A::DATABASES {
-            databases.push(self.lease().await?);
+            let mut db = self.lease().await?;
+            db.one_of_several = A::DATABASES > 1;
+            databases.push(db);
         }
         let package = template::package_directory(self.package);
         for index in 0..databases.len() {

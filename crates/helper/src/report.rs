@@ -8,18 +8,33 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use kapsel_testdb_core::address::Address;
 use kapsel_testdb_core::connections::Notice;
-use kapsel_testdb_core::protocol::{Claimant, DbName};
+use kapsel_testdb_core::protocol::{Claimant, DbName, UseMode};
 
-/// A failed test's database was kept.
-pub fn kept(name: &DbName, server: &Address, claimant: Option<&Claimant>) {
-    let url = server.url(&name.to_string());
-    let argument =
-        claimant.map_or_else(|| name.to_string(), |claimant| shell_quoted(&claimant.test));
+/// A failed test's database was kept. `rows`: what the test left in it. `one_of_several`: the test has more databases, so its name does not name
+/// one.
+pub fn kept(name: &DbName, rows: &str, claimant: Option<&Claimant>, one_of_several: bool) {
+    let argument = match claimant {
+        Some(claimant) if !one_of_several => shell_quoted(&claimant.test),
+        _ => name.to_string(),
+    };
     eprintln!(
-        "kapsel-testdb: kept the test's database; open it with: psql '{url}'\n\
-         kapsel-testdb: or, in the workspace: kapsel-testdb kept psql {argument}"
+        "kapsel-testdb: kept the test's database{rows}\n\
+         to compare it with its template, or to open it:\n  \
+         kapsel-testdb kept diff {argument}\n  \
+         kapsel-testdb kept psql {argument}"
+    );
+}
+
+/// A failed test used the run's shared clone, which cannot be kept for it.
+pub fn nothing_kept(mode: UseMode) {
+    let why = match mode {
+        UseMode::Begin => "the test's transaction was rolled back",
+        UseMode::Shared => "other tests use the shared clone too",
+    };
+    eprintln!(
+        "kapsel-testdb: nothing is kept: {why}\n\
+         to keep a database, use `isolation = \"database\"` or `TestDb::lease()`"
     );
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use sqlx::{PgConnection, PgPool, PgTransaction};
 
 use kapsel_testdb_core::pg::session::{STATEMENT_LIMIT, within};
+use kapsel_testdb_core::protocol::UseMode;
 
-use crate::TestDbError;
 use crate::lease::{Lease, Leased};
 use crate::session::Session;
 use crate::slots::Permit;
 use crate::sqlx_compat::InternalSqlx;
+use crate::{TestDbError, report};
 
 /// An open transaction on the run's shared clone, from [`TestDb::begin`](crate::TestDb::begin). Dropping it rolls back.
 ///
@@ -32,7 +33,7 @@ pub struct TestTransaction {
     _pool: PgPool,
     /// Dropped after the connection: from then on this test cannot commit anything.
     _lease: Lease,
-    _session: Arc<Session>,
+    session: Arc<Session>,
     _permit: Permit,
 }
 
@@ -57,9 +58,17 @@ impl TestTransaction {
             transaction,
             _pool: pool,
             _lease: lease,
-            _session: session,
+            session,
             _permit: permit,
         })
+    }
+}
+
+impl Drop for TestTransaction {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.session.file.keep.failed {
+            report::nothing_kept(UseMode::Begin);
+        }
     }
 }
 

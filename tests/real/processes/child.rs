@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use futures_util::future::try_join_all;
-use kapsel_testdb::testing::TestPlan;
+use kapsel_testdb::testing::{Isolation, TestPlan};
 use kapsel_testdb::{TestDb, TestDbOptions};
 use sqlx::AssertSqlSafe;
 
@@ -28,6 +28,9 @@ fn child() {
     let Ok(task) = std::env::var(DO) else { return };
     if task == "err" {
         return fail_without_panic();
+    }
+    if let Some(isolation) = task.strip_prefix("fails ") {
+        return fail_after_sql(isolation);
     }
     if task == "attribute" {
         // It has a runtime of its own.
@@ -149,6 +152,44 @@ fn fail_without_panic() {
                 .map(drop)
         });
     assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
+}
+
+/// Runs the SQL and fails, as a test of the attribute or with a `TestDb` of its own.
+fn fail_after_sql(isolation: &str) {
+    let plan = TestPlan::new("/nowhere");
+    let plan = match isolation {
+        "own" => plan,
+        "shared" => plan.isolation(Isolation::Shared),
+        "sandbox" => plan.isolation(Isolation::Transaction),
+        _ => return fail_without_attribute(isolation),
+    };
+    kapsel_testdb::testing::run(plan, |pool: sqlx::PgPool| async move {
+        let ran = sqlx::raw_sql(sql()).execute(&pool).await;
+        ran.expect("what the test wants");
+        panic!("as a failing test does");
+    });
+}
+
+fn fail_without_attribute(task: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        if task == "begin" {
+            let mut tx = TestDb::begin().await.expect("a transaction");
+            let ran = sqlx::raw_sql(sql()).execute(&mut *tx).await;
+            ran.expect("what the test wants");
+            panic!("as a failing test does");
+        }
+        let db = match task {
+            "lease" => TestDb::lease().await,
+            _ => TestDb::shared().await,
+        };
+        let db = db.expect("a database");
+        let ran = sqlx::raw_sql(sql()).execute(db.pool()).await;
+        ran.expect("what the test wants");
+        panic!("as a failing test does");
+    });
 }
 
 /// Fails with its second database, when it has given the first one back.

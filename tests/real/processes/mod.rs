@@ -4,6 +4,7 @@
 pub mod child;
 pub mod connections;
 pub mod dropping;
+pub mod failed_output;
 pub mod failing;
 pub mod leaking;
 pub mod leaks;

@@ -206,7 +206,7 @@ fn a_failed_tests_database_is_kept_whatever_its_template() {
     packages(&project);
     let run = FakeNextest::start(&project, "kept");
     let failed = command(&project, &run.exported, "with", "inferred").env(FAILS, "1");
-    failed.run().code(101).says(&["open it with: psql"]);
+    failed.run().code(101).says(&["kapsel-testdb kept psql"]);
     run.end();
     let kept = server.databases_of("kept");
     assert_eq!(kept.len(), 1);
@@ -284,7 +284,7 @@ fn a_fixture_that_fails_is_named_and_the_database_kept() {
         "the fixture `fixtures/bad.sql` failed: invalid input syntax for type integer: \"x\" (SQLSTATE 22P02)\n",
         " --> fixtures/bad.sql:3:11\n",
         "3 |   VALUES ('x');\n  |           ^^^\n",
-        "open it with: psql",
+        "kapsel-testdb kept psql",
     ]);
     let outcome = command(&project, &run.exported, ".", "fixture fixtures/gone.sql").run();
     outcome.code(101).says(&["`fixtures/gone.sql`"]);

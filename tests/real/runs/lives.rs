@@ -76,24 +76,21 @@ fn a_failed_tests_database_is_kept_and_its_output_says_how_to_look_at_it() {
     project.config("");
     let nextest = FakeNextest::start(&project, "r");
     for exported in ["", nextest.exported.as_str()] {
+        let before = server.databases_of("kept");
         let failed = child::run(&project, exported, "panic");
         failed
             .code(101)
-            .says(&["kept the test's database", "psql 'postgres://"]);
-        let name = failed
-            .stderr
-            .split(['/', '\''])
-            .find(|word| word.starts_with("app_kept_"))
-            .expect("the name is printed");
-        poll_until("the database has its kept name", PATIENCE, || match server
-            .databases()
-            .iter()
-            .any(|d| d == name)
-        {
-            true => Ok(()),
-            false => Err(format!("{:?}", server.databases())),
+            .says(&["kept the test's database", "kapsel-testdb kept psql "]);
+        let name = poll_until("the database has its kept name", PATIENCE, || {
+            let mut kept = server.databases_of("kept");
+            kept.retain(|name| !before.contains(name));
+            kept.pop()
+                .ok_or_else(|| format!("{:?}", server.databases()))
         });
-        assert_eq!(server.column_in(name, "SELECT id::text FROM users"), ["42"]);
+        assert_eq!(
+            server.column_in(&name, "SELECT id::text FROM users"),
+            ["42"]
+        );
     }
     nextest.end();
     project.run("sweep --no-wait").code(0);

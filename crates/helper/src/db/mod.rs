@@ -19,7 +19,7 @@ use crate::sandbox::SandboxLost;
 use crate::session::Session;
 use crate::slots::Permit;
 use crate::sqlx_compat::{InternalSqlx, PooledConnection, SharedPool, Version, WarmSession};
-use crate::{TestDbError, TestTransaction, report};
+use crate::{TestDbError, TestTransaction, left_rows, report};
 
 /// How long the end of a lease waits for connections that the test still uses.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -49,6 +49,8 @@ pub struct TestDb<V: Version = InternalSqlx> {
     pub(super) permit: Permit,
     /// Overrides `pool.leaks`.
     leaks: Option<Leaks>,
+    /// Whether the attribute gives the test several databases.
+    pub(super) one_of_several: bool,
 }
 
 impl TestDb {
@@ -137,6 +139,7 @@ impl<V: Version> TestDb<V> {
             session: leased.session,
             permit: leased.permit,
             leaks,
+            one_of_several: false,
         }
     }
 
@@ -251,14 +254,21 @@ impl<V: Version> TestDb<V> {
         let mut ended = EndReport::default();
         let policy = self.leaks.unwrap_or(self.session.file.pool.leaks);
         let mut lease = std::mem::replace(&mut self.lease, Lease::Ended);
-        if let Lease::Sandbox(sandbox, shared_use) = lease {
+        if let Lease::Sandbox(sandbox, _) = &lease {
             ended.sandbox_lost = sandbox.end(&self.pool, outcome.failure()).await.err();
-            lease = Lease::Shared(shared_use);
         }
         if let Outcome::Failed(_) = outcome {
             // Leaks are not checked: they may be a consequence of the failure.
+            if let Lease::Clone(_) = &lease {
+                // The connection that reads the rows needs a slot.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
+            }
             self.release_or_keep(lease, true);
             return ended;
+        }
+        if let Lease::Sandbox(sandbox, shared_use) = lease {
+            drop(sandbox);
+            lease = Lease::Shared(shared_use);
         }
         let check = match policy {
             Leaks::Off => LeakCheck {
@@ -322,15 +332,27 @@ impl<V: Version> TestDb<V> {
 
     /// Releases a clone, or keeps it if the test failed.
     fn release_or_keep(&self, lease: Lease, failed: bool) {
-        let Lease::Clone(claim) = lease else { return };
-        if failed && self.session.file.keep.failed {
-            let claimant = claim.claimant().cloned();
-            match self.session.keep(claim) {
-                Ok(kept) => report::kept(&kept, &self.session.file.server, claimant.as_ref()),
-                Err(error) => report::not_kept(&self.db_name, &error),
+        let keep = failed && self.session.file.keep.failed;
+        match lease {
+            Lease::Clone(claim) if keep => self.keep(claim),
+            Lease::Clone(claim) => {
+                if let Err(error) = self.session.release(claim) {
+                    report::left_to_sweep(&error);
+                }
             }
-        } else if let Err(error) = self.session.release(claim) {
-            report::left_to_sweep(&error);
+            Lease::Shared(_) if keep => report::nothing_kept(UseMode::Shared),
+            Lease::Sandbox(..) if keep => report::nothing_kept(UseMode::Begin),
+            Lease::Shared(_) | Lease::Sandbox(..) | Lease::Ended => {}
+        }
+    }
+
+    /// Keeps a failed test's clone. Its rows are read first: once its entry says that the test failed, the keeper renames it.
+    fn keep(&self, claim: Claim) {
+        let claimant = claim.claimant().cloned();
+        let rows = left_rows::describe(&self.session, &claim);
+        match self.session.keep(claim) {
+            Ok(kept) => report::kept(&kept, &rows, claimant.as_ref(), self.one_of_several),
+            Err(error) => report::not_kept(&self.db_name, &error),
         }
     }
 }
@@ -373,12 +395,13 @@ impl<V: Version> Drop for TestDb<V> {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
         match std::mem::replace(&mut self.lease, Lease::Ended) {
-            Lease::Sandbox(sandbox, _) => {
+            Lease::Sandbox(sandbox, shared_use) => {
                 match sandbox.ended(&self.pool, panicking.then_some("")) {
                     Err(lost) if panicking => report::lost_sandbox(&lost),
                     Err(lost) => panic!("{lost}"),
                     Ok(()) => {}
                 }
+                self.release_or_keep(Lease::Sandbox(sandbox, shared_use), panicking);
             }
             lease => self.release_or_keep(lease, panicking),
         }
