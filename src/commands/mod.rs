@@ -9,6 +9,7 @@ pub mod init;
 mod interrupt;
 pub mod keeper;
 pub mod kept;
+mod leaks;
 pub mod libpq;
 pub mod pollution;
 pub mod prepare;

@@ -1,17 +1,19 @@
-//! Prints pollution reports: each once, by the first command that finds it.
+//! Prints the reports about ended runs, pollution and leaks: each once, by the first command that finds it.
 
 use kapsel_testdb_core::protocol::{Namespace, RunId, Runtime};
 
+use crate::commands::leaks;
 use crate::pollution::PollutionReport;
 use crate::printer::Printer;
 
-/// Prints the pending reports of a namespace, or of one of its runs. Returns whether one of them is a failure.
+/// Prints the pending reports of a namespace, or of one of its runs. Returns whether a pollution report is a failure.
 pub fn print_pending(
     runtime: &Runtime,
     namespace: &Namespace,
     run: Option<&RunId>,
     printer: &Printer,
 ) -> bool {
+    leaks::print_pending(runtime, namespace, run, printer);
     let mut failed = false;
     for pending in PollutionReport::pending(runtime, namespace, run) {
         if let Some((report, path)) = pending.take() {

@@ -1,17 +1,18 @@
 //! Finds leaks: connections that a test did not return to its pool, pools that it did not close, and open transactions.
 //!
 //! A test without leaks pays one round trip, for a function that reads shared memory. A finding is checked again for a short time, because a
-//! dropped connection returns to its pool a little later, and so does a closed backend end. The module only reads, so a crash at any
-//! point leaves the same as a crash of the test.
+//! dropped connection returns to its pool a little later, and so does a closed backend end. A leak is recorded in the run directory. The
+//! module only reads on the server, so a crash at any point leaves the same as a crash of the test.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use kapsel_testdb_core::pg::sql::is_client;
+use kapsel_testdb_core::protocol::{Leak, LeakedSession};
 use kapsel_testdb_core::recycle::TextRow;
 
-use crate::db::LeakCheck;
-use crate::identity::test_name;
+use crate::db::{FoundLeak, LeakCheck};
+use crate::identity::{self, test_name};
 use crate::lease::Lease;
 use crate::sqlx_compat::{PooledConnection, SharedPool, Version};
 use crate::{TestDb, TestDbError};
@@ -70,18 +71,7 @@ struct OpenConnections {
     /// Connections of the test's pool that were not returned.
     held: usize,
     /// All sessions except the idle ones of the test's pool, if they are known.
-    sessions: Vec<OpenSession>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct OpenSession {
-    /// `idle`, `active`, `idle in transaction` and so on.
-    state: String,
-    application: String,
-    /// Time in that state.
-    since: Duration,
-    /// The current or last query.
-    query: String,
+    sessions: Vec<LeakedSession>,
 }
 
 impl OpenConnections {
@@ -190,18 +180,18 @@ async fn is_alone(checker: &mut dyn PooledConnection, size: u32) -> sqlx::Result
         || is_size(checker.texts(&client_count()).await?))
 }
 
-async fn sessions(checker: &mut dyn PooledConnection) -> Vec<OpenSession> {
+async fn sessions(checker: &mut dyn PooledConnection) -> Vec<LeakedSession> {
     let rows = checker.texts(&other_clients()).await.unwrap_or_default();
     rows.into_iter().filter_map(parse_session).collect()
 }
 
-fn parse_session(row: Vec<Option<String>>) -> Option<OpenSession> {
+fn parse_session(row: Vec<Option<String>>) -> Option<LeakedSession> {
     let mut columns = row.into_iter().map(Option::unwrap_or_default);
-    Some(OpenSession {
+    Some(LeakedSession {
         state: columns.next()?,
         application: columns.next()?,
-        since: Duration::from_millis(columns.next()?.parse().unwrap_or(0)),
-        query: columns.next()?,
+        since_ms: columns.next()?.parse().unwrap_or(0),
+        query: shorten(&columns.next()?),
     })
 }
 
@@ -216,23 +206,23 @@ fn leak_message(open: &OpenConnections, test: &str, database: &str) -> String {
         let _ = write!(text, "; {} from the test's pool", open.held);
     }
     for session in &open.sessions {
-        let _ = write!(text, "\n  {session}");
+        let _ = write!(text, "\n  {}", session_line(session));
     }
     text.push_str("\nawait spawned tasks, drop acquired connections, end transactions, and close your own pools");
     text
 }
 
-impl std::fmt::Display for OpenSession {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} for {:.1} s", self.state, self.since.as_secs_f64())?;
-        if !self.application.is_empty() {
-            write!(f, ", application `{}`", self.application)?;
-        }
-        if !self.query.is_empty() {
-            write!(f, ", query: {}", shorten(&self.query))?;
-        }
-        Ok(())
+/// The state of a session, its age, its application and its query.
+fn session_line(session: &LeakedSession) -> String {
+    let since = Duration::from_millis(session.since_ms).as_secs_f64();
+    let mut text = format!("{} for {since:.1} s", session.state);
+    if !session.application.is_empty() {
+        let _ = write!(text, ", application `{}`", session.application);
     }
+    if !session.query.is_empty() {
+        let _ = write!(text, ", query: {}", session.query);
+    }
+    text
 }
 
 /// The query on one line, with at most [`MAX_QUERY_CHARS`] characters.
@@ -260,7 +250,7 @@ impl<V: Version> TestDb<V> {
         let mut found = find_leaks(&self.pool, self.scope(lease)).await;
         if found.open.is_empty() {
             return LeakCheck {
-                message: None,
+                leak: None,
                 connection: found.checker,
             };
         }
@@ -268,7 +258,16 @@ impl<V: Version> TestDb<V> {
             self.add_sessions(&mut found.open).await;
         }
         LeakCheck {
-            message: Some(leak_message(&found.open, &test_name(), self.name())),
+            leak: Some(FoundLeak {
+                message: leak_message(&found.open, &test_name(), self.name()),
+                record: Leak {
+                    database: self.db_name.clone(),
+                    claimant: identity::claimant(),
+                    held: found.open.held,
+                    sessions: found.open.sessions,
+                },
+                run_dir: self.session.dir().path().to_path_buf(),
+            }),
             connection: None,
         }
     }
@@ -352,12 +351,12 @@ impl<V: Version> TestDb<V> {
 mod tests {
     use super::*;
 
-    fn session(state: &str, application: &str, millis: u64, query: &str) -> OpenSession {
-        OpenSession {
+    fn session(state: &str, application: &str, since_ms: u64, query: &str) -> LeakedSession {
+        LeakedSession {
             state: state.to_owned(),
             application: application.to_owned(),
-            since: Duration::from_millis(millis),
-            query: query.to_owned(),
+            since_ms,
+            query: shorten(query),
         }
     }
 

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::Arguments;
-use crate::db::Outcome;
+use crate::db::{FoundLeak, Outcome};
 use crate::plan::{Flavor, TestPlan};
 use crate::sqlx_compat::Version;
 use crate::{TestDb, TestDbError, report};
@@ -93,23 +93,23 @@ impl TestPlan {
             Ok(_) => Outcome::Failed(""),
             Err(panic) => Outcome::Failed(panic_message(panic)),
         };
-        let (mut lost, mut leaks) = (None, None);
+        let (mut lost, mut leak) = (None, None);
         for db in databases {
             let ended = db.end(outcome).await;
             lost = lost.or(ended.sandbox_lost);
-            leaks = ended.fatal_leaks.or(leaks);
+            leak = ended.fatal_leak.or(leak);
         }
         if passed && result.is_ok() {
             if let Some(lost) = lost {
                 panic!("{lost}");
             }
-            if let Some(leaks) = leaks {
-                panic!("{leaks}");
+            if let Some(leak) = leak {
+                panic!("{}", leak.message);
             }
         } else {
             // The test has failed already, or a panic is expected. In both cases another panic would change nothing.
             lost.iter().for_each(|lost| report::lost_sandbox(lost));
-            leaks.iter().for_each(|leaks| report::left_open(leaks));
+            leak.iter().for_each(FoundLeak::warn);
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }

@@ -14,7 +14,7 @@ use crate::processes::swarm;
 use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
 
 /// What the child does.
-const DO: &str = "KT_DO";
+pub const DO: &str = "KT_DO";
 /// How many connections it declares.
 pub const CONNECTIONS: &str = "KT_CONNECTIONS";
 /// What it does in the shared clone.

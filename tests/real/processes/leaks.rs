@@ -1,7 +1,7 @@
 //! What tests leave open is found, and told with the test's name; who leaves nothing is left alone.
 
 use crate::processes::child;
-use crate::support::{FakeNextest, Outcome, Project, Server, replication_connection};
+use crate::support::{DeadRun, FakeNextest, Outcome, Project, Server, replication_connection};
 
 const LEFT: &str = "open on its database";
 
@@ -68,6 +68,108 @@ fn what_is_left_open_is_told_with_the_name_of_the_test() {
         }
         assert!(server.databases_of("kept").is_empty());
     });
+}
+
+/// A test of this name that passes and leaves something open.
+#[track_caller]
+fn leaks(project: &Project, exported: &str, test: &str, task: &str) {
+    let tool = child::command(project, exported, task);
+    let tool = tool.env("NEXTEST_TEST_NAME", test);
+    tool.env("NEXTEST_BINARY_ID", "shop::it").run().code(0);
+}
+
+/// What a command says about leaks, with fixed ages.
+fn said(outcome: &Outcome) -> String {
+    let said = outcome.code(0).stderr.lines();
+    let said = said.skip_while(|line| !line.starts_with("kapsel-testdb: warning: "));
+    let age = |line: &str| match line.split_once(" for ") {
+        Some((state, rest)) if line.starts_with("    ") => {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            format!("{state} for 0.0{rest}")
+        }
+        _ => line.to_owned(),
+    };
+    said.map(age).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_passing_tests_left_open_is_reported_once_by_the_next_command() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let mut other = Project::named("other", &server);
+    other.share_host_with(&project);
+    let nextest = FakeNextest::start(&project, "r");
+    leaks(
+        &project,
+        &nextest.exported,
+        "orders::pays",
+        "leaves a transaction",
+    );
+    leaks(
+        &project,
+        &nextest.exported,
+        "orders::lists",
+        "leaves a query",
+    );
+    leaks(
+        &project,
+        &nextest.exported,
+        "orders::adds",
+        "leaves nothing",
+    );
+    nextest.end();
+    other
+        .run("wait")
+        .code(0)
+        .never_says("left connections open");
+    let waited = project.run("wait");
+    insta::assert_snapshot!(said(&waited), @r#"
+    kapsel-testdb: warning: 2 passing tests left connections open:
+      shop::it orders::pays
+        idle in transaction for 0.0 s, last query:
+          BEGIN; INSERT INTO users VALUES (1)
+      shop::it orders::lists
+        active for 0.0 s, last query:
+          SELECT pg_sleep(60)
+    await spawned tasks, drop acquired connections, end transactions, and close your own pools;
+    `leaks = "fail"` makes such a test fail, and `leaks = "off"` turns the check off
+    "#);
+    project
+        .run("wait")
+        .code(0)
+        .never_says("left connections open");
+    // Without a run, each process is one.
+    leaks(&project, "", "one", "leaves a connection");
+    let prepared = project.run("prepare");
+    insta::assert_snapshot!(said(&prepared), @r#"
+    kapsel-testdb: warning: 1 passing test left connections open:
+      shop::it one
+        idle for 0.0 s, last query:
+          SELECT 'held'
+    await spawned tasks, drop acquired connections, end transactions, and close your own pools;
+    `leaks = "fail"` makes such a test fail, and `leaks = "off"` turns the check off
+    "#);
+    project
+        .run("prepare")
+        .code(0)
+        .never_says("left connections open");
+    // The keeper was killed, so the sweep finds them.
+    let dead = DeadRun::leave(&project, "dead");
+    leaks(&project, &dead.exported, "swept", "leaves a connection");
+    project.run("sweep --no-wait").code(0);
+    assert!(said(&project.run("wait")).contains("  shop::it swept\n"));
+    // `run` reports only its own.
+    leaks(&project, "", "before", "leaves a connection");
+    let binary = std::env::current_exe().expect("this test binary");
+    let run = project.tool("run --").args([binary]);
+    let run = run.args(["processes::child::child", "--exact", "--ignored"]);
+    let ran = run.env(child::DO, "leaves a connection").run();
+    assert!(
+        said(&ran).contains("1 passing test left connections open:\n"),
+        "{ran:#?}"
+    );
+    assert!(!said(&ran).contains("before"), "{ran:#?}");
+    assert!(said(&project.run("wait")).contains("  shop::it before\n"));
 }
 
 #[test]

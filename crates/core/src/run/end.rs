@@ -1,8 +1,8 @@
 //! Removes the databases of a run: at the end of the run, or when a sweep finds the run dead.
 //!
 //! Order: the caller wins the run directory's `flock` exclusive (no process of the run lives on this host), then the run lock exclusive
-//! ([`win_run_lock`]: no session of it is at work), then [`remove`] preserves the databases of tests that failed or died, drops the rest, and
-//! removes the directory last. A crash at any step leaves the directory, and with it everything that the sweep needs to continue from there.
+//! ([`win_run_lock`]: no session of it is at work), then [`remove`] preserves the databases of tests that failed or died, drops the rest, moves the
+//! recorded leaks into the runtime directory, and removes the directory last. A crash at any step leaves the directory, and with it everything that the sweep needs to continue from there.
 
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,9 @@ pub async fn remove(
 ) -> Result<Removal, RunError> {
     let removal = drop_databases(admin, namespace, run, &dead, ending).await?;
     if removal.skipped.is_empty() {
+        if let Err(error) = runtime.preserve_leaks(run, &dead) {
+            tracing::warn!("{error}");
+        }
         dead.remove(&runtime.gate()?)?;
     }
     Ok(removal)

@@ -5,12 +5,13 @@
 
 mod options;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-use kapsel_testdb_core::protocol::{Claim, Cleaning, DbName, Leaks, Reason, UseMode};
+use kapsel_testdb_core::protocol::{Claim, Cleaning, DbName, Leak, Leaks, Reason, UseMode};
 use kapsel_testdb_core::recycle;
 
 pub use self::options::TestDbOptions;
@@ -41,7 +42,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct TestDb<V: Version = InternalSqlx> {
     pub(super) pool: V::Pool,
-    db_name: DbName,
+    pub(super) db_name: DbName,
     /// `db_name` as text, for [`Self::name`].
     name: String,
     pub(super) lease: Lease,
@@ -244,8 +245,8 @@ impl<V: Version> TestDb<V> {
         if let Some(lost) = ended.sandbox_lost {
             panic!("{lost}");
         }
-        if let Some(leaks) = ended.fatal_leaks {
-            panic!("{leaks}");
+        if let Some(leak) = ended.fatal_leak {
+            panic!("{}", leak.message);
         }
     }
 
@@ -272,12 +273,12 @@ impl<V: Version> TestDb<V> {
         }
         let check = match policy {
             Leaks::Off => LeakCheck {
-                message: None,
+                leak: None,
                 connection: self.pool.try_acquire(),
             },
             Leaks::Warn | Leaks::Fail => self.check_for_leaks(&lease).await,
         };
-        let leaks = check.message;
+        let leak = check.leak;
         if let Some(mut connection) = check.connection {
             if let Lease::Clone(claim) = &lease {
                 self.clean(claim, connection.as_mut()).await;
@@ -285,7 +286,7 @@ impl<V: Version> TestDb<V> {
             connection.close().await;
         }
         // The check for leaks has already waited for connections in use.
-        let timeout = if leaks.is_some() {
+        let timeout = if leak.is_some() {
             Duration::ZERO
         } else {
             CLOSE_TIMEOUT
@@ -296,12 +297,12 @@ impl<V: Version> TestDb<V> {
         {
             shared_use.end();
         }
-        let fails = leaks.is_some() && policy == Leaks::Fail;
+        let fails = leak.is_some() && policy == Leaks::Fail;
         self.release_or_keep(lease, fails);
         if fails {
-            ended.fatal_leaks = leaks;
-        } else if let Some(leaks) = leaks {
-            report::left_open(&leaks);
+            ended.fatal_leak = leak;
+        } else if let Some(leak) = leak {
+            leak.warn();
         }
         ended
     }
@@ -377,18 +378,37 @@ impl<'a> Outcome<'a> {
 /// What the end of a lease learns from a check for leaks.
 #[derive(Debug, Default)]
 pub(super) struct LeakCheck {
-    /// The message about what is open.
-    pub message: Option<String>,
+    /// What is open.
+    pub leak: Option<FoundLeak>,
     /// If nothing is open: the connection that the check used. Others of the pool may be idle.
     pub connection: Option<Box<dyn PooledConnection>>,
+}
+
+/// What a test left open.
+#[derive(Debug)]
+pub(super) struct FoundLeak {
+    /// For the test's output.
+    pub message: String,
+    pub record: Leak,
+    pub run_dir: PathBuf,
+}
+
+impl FoundLeak {
+    /// Prints it, and records it for a later command: the output of a passing test is hidden.
+    pub fn warn(&self) {
+        report::left_open(&self.message);
+        if let Err(error) = self.record.append(&self.run_dir) {
+            tracing::debug!("failed to record a leak: {error}");
+        }
+    }
 }
 
 /// What the end of a lease detected.
 #[derive(Debug, Default)]
 pub(super) struct EndReport {
     pub sandbox_lost: Option<SandboxLost>,
-    /// The message about leaks, if they make the test fail.
-    pub fatal_leaks: Option<String>,
+    /// What is open, if that makes the test fail.
+    pub fatal_leak: Option<FoundLeak>,
 }
 
 impl<V: Version> Drop for TestDb<V> {

@@ -56,6 +56,16 @@ impl Claimant {
         })
     }
 
+    /// The test as nextest prints it, with the attempt of a retry.
+    pub fn label(&self) -> String {
+        let binary = self.binary.as_ref().map(|binary| format!("{binary} "));
+        let attempt = self
+            .is_retry()
+            .then(|| format!(" (attempt {})", self.attempt));
+        let (binary, attempt) = (binary.unwrap_or_default(), attempt.unwrap_or_default());
+        format!("{binary}{}{attempt}", self.test)
+    }
+
     /// Whether it is a retry, so that an earlier attempt of the same test failed.
     pub fn is_retry(&self) -> bool {
         self.attempt > first()

@@ -11,6 +11,7 @@
 mod claimant;
 mod entries;
 mod file;
+mod leak;
 mod run;
 mod runtime;
 mod runtime_files;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub use claimant::Claimant;
 pub use entries::{Claim, Entries, EntryState};
 pub use file::{Connections, PROTOCOL, RunFile, RunSummary, TemplateInputs};
+pub use leak::{Leak, LeakedSession};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
 pub use settings::{

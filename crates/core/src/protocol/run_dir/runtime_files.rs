@@ -1,4 +1,5 @@
-//! Files in the runtime directory that outlive a run: keeper logs, pollution reports, the cache of compose services, and the last server warning.
+//! Files in the runtime directory that outlive a run: keeper logs, pollution reports, leaks, the cache of compose services, and the last server
+//! warning.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -8,14 +9,19 @@ use std::time::Duration;
 
 use super::IoContext;
 use crate::protocol::{
-    DbName, Namespace, RunDirError, RunId, Runtime, private_dir, random_word, write_atomically,
+    DbName, DeadRunDir, Leak, Namespace, RunDirError, RunId, Runtime, private_dir, random_word,
+    write_atomically,
 };
 
 pub(super) const LOGS: &str = "logs";
 const POLLUTION: &str = "pollution";
+const LEAKS: &str = "leaks";
 const COMPOSE: &str = "compose";
 
-/// Extensions of a pollution report before and after it was printed.
+/// Maximum number of files with leaks. On the slow path each process writes one.
+const MAX_LEAK_FILES: usize = 200;
+
+/// Extensions of a report before and after it was printed.
 const PENDING: &str = "json";
 const PRINTED: &str = "told";
 
@@ -56,7 +62,30 @@ impl Runtime {
         files
     }
 
-    /// Marks a pollution report as printed, and returns its new path. `None`: another process did so first.
+    /// Moves the leaks of a run out of its directory, so that a later command reports them. Call it before the directory is removed.
+    ///
+    /// # Errors
+    /// The file cannot be moved.
+    pub fn preserve_leaks(&self, run: &RunId, dead: &DeadRunDir) -> Result<(), RunDirError> {
+        let file = Leak::file_of(dead.path());
+        if !file.exists() {
+            return Ok(());
+        }
+        let dir = self.path().join(LEAKS);
+        private_dir(&dir)?;
+        prune(&dir, MAX_LEAK_FILES - 1);
+        let kept = dir.join(format!("{run}-{}.{PENDING}", random_word()));
+        fs::rename(&file, &kept).at("move", &file)
+    }
+
+    /// The files of leaks that have not been printed yet, oldest first.
+    pub fn pending_leaks(&self) -> Vec<PathBuf> {
+        let mut files = files_by_age(&self.path().join(LEAKS));
+        files.retain(|path| path.extension().is_some_and(|e| e == PENDING));
+        files
+    }
+
+    /// Marks a report as printed, and returns its new path. `None`: another process did so first.
     pub fn mark_report_printed(report: &Path) -> Option<PathBuf> {
         let printed = report.with_extension(PRINTED);
         fs::rename(report, &printed).ok()?;
