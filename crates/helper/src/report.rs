@@ -109,6 +109,28 @@ pub fn one_connection(took: Duration, timeout: Duration, location: &str, certain
     );
 }
 
+/// A failed test's pool had too few connections: all of its `limit` connections were in use for at least the acquire timeout, or (`certain`) the
+/// failure says so.
+pub fn exhausted_pool(limit: u32, timeout: Duration, took: Option<Duration>, certain: bool) {
+    let (timeout, failed) = (timeout.as_secs(), if certain { "failed" } else { "fails" });
+    let cause = match took {
+        Some(took) => format!(
+            "all {limit} connections of the test's pool were in use for {:.1} s,\n\
+             so a request for another one {failed} with `PoolTimedOut` after {timeout} s",
+            took.as_secs_f64()
+        ),
+        None => format!(
+            "a request for a connection failed with `PoolTimedOut`;\n\
+             the test's pool opens at most {limit} connections, and waits {timeout} s for one"
+        ),
+    };
+    eprintln!(
+        "kapsel-testdb: {cause}\n\
+         return connections earlier, or declare how many the test needs at once:\n\
+         `connections = N` (`TestDbOptions::connections`); `pool.max_connections` is for all tests"
+    );
+}
+
 /// sqlx rolled back more than the application asked for.
 pub fn undone() {
     eprintln!(

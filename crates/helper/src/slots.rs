@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -28,18 +28,52 @@ struct OpenLease {
     /// The slots that the lease added to the process.
     slots: u32,
     pool: Option<Arc<dyn SharedPool>>,
-    last_use: Arc<LastUse>,
+    usage: Arc<PoolUsage>,
 }
 
-/// When a pool was last used, as returned by [`now`].
+/// What a lease's pool reports about itself.
 #[derive(Debug)]
-struct LastUse(AtomicU64);
+struct PoolUsage {
+    /// The lease.
+    id: u64,
+    /// The maximum number of connections.
+    limit: u32,
+    /// When the pool was last used, as returned by [`now`].
+    last: AtomicU64,
+    exhaustion: Mutex<Exhaustion>,
+}
 
-impl PoolObserver for LastUse {
+/// How long all connections of a pool were in use.
+#[derive(Debug, Default)]
+struct Exhaustion {
+    since: Option<Instant>,
+    longest: Duration,
+}
+
+impl PoolObserver for PoolUsage {
+    fn acquired(&self) {
+        let leases = leases();
+        let lease = leases.iter().find(|lease| lease.id == self.id);
+        let pool = lease.and_then(|lease| lease.pool.as_ref());
+        if pool.is_some_and(|pool| pool.size() >= self.limit && pool.num_idle() == 0) {
+            let mut exhaustion = lock(&self.exhaustion);
+            exhaustion.since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Records the use, and closes the connections that exceed the process's slots.
     fn released(&self) -> BoxFuture<'static, ()> {
-        self.0.store(now(), Ordering::Relaxed);
+        self.last.store(now(), Ordering::Relaxed);
+        lock(&self.exhaustion).end();
         Box::pin(close_idle(0))
+    }
+}
+
+impl Exhaustion {
+    fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.longest = self.longest.max(since.elapsed());
+        }
     }
 }
 
@@ -47,7 +81,7 @@ impl PoolObserver for LastUse {
 #[derive(Debug)]
 pub struct Permit {
     id: u64,
-    last_use: Arc<LastUse>,
+    usage: Arc<PoolUsage>,
     entry: Option<QueueEntry>,
     slots: u32,
     /// The maximum number of connections of its pool.
@@ -62,9 +96,15 @@ impl Permit {
 
     fn new(entry: Option<QueueEntry>, slots: u32, connections: u32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let permit = Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            last_use: Arc::new(LastUse(AtomicU64::new(now()))),
+            id,
+            usage: Arc::new(PoolUsage {
+                id,
+                limit: connections,
+                last: AtomicU64::new(now()),
+                exhaustion: Mutex::default(),
+            }),
             entry,
             slots,
             connections,
@@ -73,7 +113,7 @@ impl Permit {
             id: permit.id,
             slots,
             pool: None,
-            last_use: permit.last_use.clone(),
+            usage: permit.usage.clone(),
         });
         permit
     }
@@ -114,7 +154,14 @@ impl Permit {
 
     /// Is notified when the lease's pool is used.
     pub fn observer(&self) -> Arc<dyn PoolObserver> {
-        self.last_use.clone()
+        self.usage.clone()
+    }
+
+    /// The longest time for which all connections of the lease's pool were in use, until now.
+    pub fn longest_exhaustion(&self) -> Duration {
+        let exhaustion = lock(&self.usage.exhaustion);
+        let current = exhaustion.since.map(|since| since.elapsed());
+        exhaustion.longest.max(current.unwrap_or_default())
     }
 
     /// Registers the lease's pool: its idle connections may be closed for other leases.
@@ -176,7 +223,7 @@ fn least_recently_used(extra: u32, tried: &[u64]) -> Option<(u64, Arc<dyn Shared
         return None;
     }
     let idle = pools().filter(|(lease, pool)| pool.num_idle() > 0 && !tried.contains(&lease.id));
-    let least = idle.min_by_key(|(lease, _)| lease.last_use.0.load(Ordering::Relaxed));
+    let least = idle.min_by_key(|(lease, _)| lease.usage.last.load(Ordering::Relaxed));
     least.map(|(lease, pool)| (lease.id, pool.clone()))
 }
 
@@ -187,7 +234,11 @@ fn now() -> u64 {
 }
 
 fn leases() -> std::sync::MutexGuard<'static, Vec<OpenLease>> {
-    LEASES.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&LEASES)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

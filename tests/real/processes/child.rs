@@ -32,6 +32,9 @@ fn child() {
     if let Some(isolation) = task.strip_prefix("fails ") {
         return fail_after_sql(isolation);
     }
+    if let Some(how) = task.strip_prefix("exhausts ") {
+        return exhaust_the_pool(how);
+    }
     if task == "attribute" {
         // It has a runtime of its own.
         return leaking::attribute();
@@ -152,6 +155,40 @@ fn fail_without_panic() {
                 .map(drop)
         });
     assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
+}
+
+/// Holds all connections of its pool and waits for another one.
+fn exhaust_the_pool(how: &str) {
+    if how == "lease" {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        return runtime.expect("a runtime").block_on(async {
+            let db = TestDb::lease().await.expect("a lease");
+            one_more(db.pool()).await.expect("one more connection");
+        });
+    }
+    let plan = TestPlan::new("/nowhere");
+    let plan = match how {
+        "shared" => plan.isolation(Isolation::Shared),
+        _ => plan,
+    };
+    let panics = how == "panic";
+    let code = kapsel_testdb::testing::run(plan, |pool: sqlx::PgPool| async move {
+        let more = one_more(&pool).await;
+        if panics {
+            more.expect("one more connection");
+            return Ok(());
+        }
+        more
+    });
+    assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
+}
+
+async fn one_more(pool: &sqlx::PgPool) -> sqlx::Result<()> {
+    let size = pool.options().get_max_connections();
+    let _all = try_join_all((0..size).map(|_| pool.acquire())).await?;
+    pool.acquire().await.map(drop)
 }
 
 /// Runs the SQL and fails, as a test of the attribute or with a `TestDb` of its own.

@@ -201,3 +201,62 @@ fn a_test_on_the_shared_clone_says_why_nothing_is_kept() {
         failed.code(101).never_says("kapsel-testdb: ");
     }
 }
+
+/// What the helper says, with a fixed time.
+fn said_without_times(outcome: &Outcome) -> String {
+    let said = helper_lines(outcome.code(101));
+    match said.split_once("were in use for ") {
+        Some((before, after)) => {
+            let (_, after) = after.split_once(" s,").expect("seconds");
+            format!("{before}were in use for 1.0 s,{after}")
+        }
+        None => said,
+    }
+}
+
+#[test]
+fn a_pool_that_had_too_few_connections_names_its_limit_and_the_remedy() {
+    let server = Server::start();
+    let project = project_with_seeds(&server);
+    project.config("[pool]\nmax_connections = 2\nacquire_timeout_secs = 1\n");
+    let nextest = FakeNextest::start(&project, "r");
+    let exhausts = |exported: &str, task: &str| {
+        let outcome = Attempt::first(exported, "billing::pays").run(&project, task);
+        said_without_times(&outcome)
+    };
+    // The output of an `Err` is not known; the pool is.
+    for task in ["exhausts err", "exhausts lease"] {
+        let said = exhausts(&nextest.exported, task);
+        insta::allow_duplicates! { insta::assert_snapshot!(said, @r"
+        kapsel-testdb: all 2 connections of the test's pool were in use for 1.0 s,
+        so a request for another one fails with `PoolTimedOut` after 1 s
+        return connections earlier, or declare how many the test needs at once:
+        `connections = N` (`TestDbOptions::connections`); `pool.max_connections` is for all tests
+        kapsel-testdb: kept the test's database
+        its tables have the same rows as before the test
+        to compare it with its template, or to open it:
+          kapsel-testdb kept diff billing::pays
+          kapsel-testdb kept psql billing::pays
+        ") };
+    }
+    insta::assert_snapshot!(exhausts(&nextest.exported, "exhausts panic"), @r"
+    kapsel-testdb: all 2 connections of the test's pool were in use for 1.0 s,
+    so a request for another one failed with `PoolTimedOut` after 1 s
+    return connections earlier, or declare how many the test needs at once:
+    `connections = N` (`TestDbOptions::connections`); `pool.max_connections` is for all tests
+    kapsel-testdb: kept the test's database
+    its tables have the same rows as before the test
+    to compare it with its template, or to open it:
+      kapsel-testdb kept diff billing::pays
+      kapsel-testdb kept psql billing::pays
+    ");
+    insta::assert_snapshot!(exhausts(&nextest.exported, "exhausts shared"), @r#"
+    kapsel-testdb: all 2 connections of the test's pool were in use for 1.0 s,
+    so a request for another one fails with `PoolTimedOut` after 1 s
+    return connections earlier, or declare how many the test needs at once:
+    `connections = N` (`TestDbOptions::connections`); `pool.max_connections` is for all tests
+    kapsel-testdb: nothing is kept: other tests use the shared clone too
+    to keep a database, use `isolation = "database"` or `TestDb::lease()`
+    "#);
+    nextest.end();
+}

@@ -16,7 +16,7 @@ use kapsel_testdb_core::recycle;
 
 pub use self::options::TestDbOptions;
 use crate::lease::{self, Lease, LeaseRequest, Leased};
-use crate::sandbox::SandboxLost;
+use crate::sandbox::{SandboxLost, is_pool_timeout};
 use crate::session::Session;
 use crate::slots::Permit;
 use crate::sqlx_compat::{InternalSqlx, PooledConnection, SharedPool, Version, WarmSession};
@@ -258,7 +258,8 @@ impl<V: Version> TestDb<V> {
         if let Lease::Sandbox(sandbox, _) = &lease {
             ended.sandbox_lost = sandbox.end(&self.pool, outcome.failure()).await.err();
         }
-        if let Outcome::Failed(_) = outcome {
+        if let Outcome::Failed(message) = outcome {
+            self.report_exhausted_pool(&lease, message);
             // Leaks are not checked: they may be a consequence of the failure.
             if let Lease::Clone(_) = &lease {
                 // The connection that reads the rows needs a slot.
@@ -305,6 +306,20 @@ impl<V: Version> TestDb<V> {
             leak.warn();
         }
         ended
+    }
+
+    /// After a failed test: reports that its pool had too few connections, if it had.
+    fn report_exhausted_pool(&self, lease: &Lease, failure: &str) {
+        if let Lease::Sandbox(..) | Lease::Ended = lease {
+            return;
+        }
+        let timeout = Duration::from_secs(self.session.file.pool.acquire_timeout_secs);
+        let exhausted = self.permit.longest_exhaustion();
+        let exhausted = Some(exhausted).filter(|time| *time >= timeout);
+        let certain = is_pool_timeout(failure);
+        if exhausted.is_some() || certain {
+            report::exhausted_pool(self.permit.connections, timeout, exhausted, certain);
+        }
     }
 
     /// Resets the clone on the test's own connection, which is warm. Without a result in the entry, the keeper does it, or drops the clone.
@@ -423,7 +438,12 @@ impl<V: Version> Drop for TestDb<V> {
                 }
                 self.release_or_keep(Lease::Sandbox(sandbox, shared_use), panicking);
             }
-            lease => self.release_or_keep(lease, panicking),
+            lease => {
+                if panicking {
+                    self.report_exhausted_pool(&lease, "");
+                }
+                self.release_or_keep(lease, panicking);
+            }
         }
     }
 }

@@ -97,12 +97,17 @@ impl Sandbox {
         let long_use = lock(&self.long_use).take();
         let long_use = long_use.or(current.filter(|(took, _)| *took >= self.acquire_timeout));
         if let Some((took, acquisition)) = long_use {
-            let timed_out = ["PoolTimedOut", "pool timed out"];
-            let certain = timed_out.iter().any(|text| failure.contains(text));
+            let certain = is_pool_timeout(failure);
             let location = acquisition.location();
             report::one_connection(took, self.acquire_timeout, &location, certain);
         }
     }
+}
+
+/// Whether the message of a panic is about a pool that had no connection.
+pub fn is_pool_timeout(failure: &str) -> bool {
+    let timed_out = ["PoolTimedOut", "pool timed out"];
+    timed_out.iter().any(|text| failure.contains(text))
 }
 
 impl SandboxObserver for Sandbox {

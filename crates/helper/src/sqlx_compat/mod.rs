@@ -90,6 +90,8 @@ pub struct PoolSettings {
 
 /// Is notified of events of a test's pool.
 pub trait PoolObserver: Debug + Send + Sync + 'static {
+    /// A connection was opened for the application, or taken out of the pool.
+    fn acquired(&self);
     /// A connection returned to the pool.
     fn released(&self) -> BoxFuture<'static, ()>;
 }

@@ -33,11 +33,20 @@ impl Version for This {
     /// sqlx's maintenance task races with the connect.)
     fn pool_options(settings: &PoolSettings) -> PgPoolOptions {
         let observer = settings.observer.clone();
+        let (opened, acquired) = (observer.clone(), observer.clone());
         PgPoolOptions::new()
             .max_connections(settings.connections)
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_connect(move |_, _| {
+                opened.acquired();
+                Box::pin(async { Ok(()) })
+            })
+            .before_acquire(move |_, _| {
+                acquired.acquired();
+                Box::pin(async { Ok(true) })
+            })
             .after_release(move |_, _| {
                 let released = observer.released();
                 Box::pin(async {
