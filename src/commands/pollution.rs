@@ -18,8 +18,9 @@ pub fn print_pending(
     for pending in PollutionReport::pending(runtime, namespace, run) {
         if let Some((report, path)) = pending.take() {
             printer.problem(&format!(
-                "warning: {report}\nthis report is stored in {}",
-                path.display()
+                "kapsel-testdb: warning: {report}this report is stored in {}\n{}",
+                path.display(),
+                report.remedy()
             ));
             failed |= report.is_failure;
         }

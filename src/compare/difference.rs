@@ -131,6 +131,16 @@ impl Comparison {
         !self.has_differences() && self.not_compared.is_empty()
     }
 
+    /// Whether the only known differences are added rows.
+    pub fn is_only_added(&self) -> bool {
+        let tables = || self.tables.iter();
+        self.is_equal_but_rows() && tables().all(|table| table.removed + table.changed == 0)
+    }
+
+    fn is_equal_but_rows(&self) -> bool {
+        self.schema.is_empty() && self.not_compared.is_empty()
+    }
+
     /// Whether something is known to differ.
     pub fn has_differences(&self) -> bool {
         !self.schema.is_empty() || !self.tables.is_empty()

@@ -6,6 +6,7 @@
 //! listed differences is limited; the counts are complete.
 
 mod difference;
+mod own;
 mod reference;
 mod rows;
 mod schema;
@@ -27,6 +28,7 @@ pub use difference::{
     ChangedValue, Comparison, ObjectDifference, RowDifference, SequenceValues, TableDifference,
     UnreadableTable, Value,
 };
+pub use own::OwnRows;
 pub use reference::Reference;
 pub use session::ComparisonSession;
 
@@ -77,7 +79,7 @@ impl Scope {
     }
 }
 
-/// Compares a database with an unused clone of its template.
+/// Compares a database with an unused clone of its template. Added rows that are `own` rows of tests are no difference.
 ///
 /// # Errors
 /// The server cannot be used. A table that cannot be read is part of the result instead.
@@ -85,6 +87,7 @@ pub async fn compare(
     template: &mut ComparisonSession,
     database: &mut ComparisonSession,
     scope: &Scope,
+    own: &OwnRows,
 ) -> Result<Comparison, PgError> {
     let mut found = Comparison::default();
     if scope.schema() {
@@ -95,7 +98,7 @@ pub async fn compare(
     }
     let commits = tracks_commit_times(database).await?;
     for rows in tables_to_compare(template, database, scope).await? {
-        match compare_rows(template, database, &rows, commits).await {
+        match compare_rows(template, database, &rows, commits, own).await {
             Ok(difference) => found.tables.extend(difference),
             Err(error) if error.code().is_some() && !error.is_transient() => {
                 template.drain().await;
@@ -120,8 +123,9 @@ async fn compare_rows(
     database: &mut ComparisonSession,
     rows: &RowQueries,
     commits: bool,
+    own: &OwnRows,
 ) -> Result<Option<TableDifference>, PgError> {
-    let compared = rows::compare(template, database, rows, commits).await;
+    let compared = rows::compare(template, database, rows, commits, own).await;
     let refused = compared
         .as_ref()
         .is_err_and(|error| error.is(sqlstate::INSUFFICIENT_PRIVILEGE));
@@ -135,7 +139,7 @@ async fn compare_rows(
         database.execute(lift, &rows.label),
     );
     let again = match lifted.await {
-        Ok(_) => rows::compare(template, database, rows, commits).await,
+        Ok(_) => rows::compare(template, database, rows, commits, own).await,
         // The first error has the reason.
         Err(_) => compared,
     };
@@ -173,7 +177,11 @@ async fn tables_to_compare(
     Ok(rows)
 }
 
-async fn tracks_commit_times(session: &mut ComparisonSession) -> Result<bool, PgError> {
+/// Whether the server records when transactions were committed.
+///
+/// # Errors
+/// The server cannot be used.
+pub async fn tracks_commit_times(session: &mut ComparisonSession) -> Result<bool, PgError> {
     let sql = "SELECT current_setting('track_commit_timestamp')::bool AS on";
     let on = |row: &PgRow| row.try_get("on");
     let found = session.rows(sql, &"the settings", on).await?;

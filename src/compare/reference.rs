@@ -14,7 +14,7 @@ use kapsel_testdb_core::run::{self, RunError};
 use kapsel_testdb_core::server::Server;
 use kapsel_testdb_core::template::{self, TemplateError, TemplateInfo};
 
-use crate::compare::{Comparison, ComparisonSession, Scope, compare};
+use crate::compare::{Comparison, ComparisonSession, OwnRows, Scope, compare};
 
 /// A clone of a template, and the run that protects it.
 #[derive(Debug)]
@@ -92,7 +92,13 @@ impl Reference {
         let address = &server.admin_address;
         let mut template = ComparisonSession::open(address, &self.name).await?;
         let mut database = ComparisonSession::open(address, database).await?;
-        let found = compare(&mut template, &mut database, &Scope::Everything).await;
+        let found = compare(
+            &mut template,
+            &mut database,
+            &Scope::Everything,
+            &OwnRows::default(),
+        )
+        .await;
         template.close().await;
         database.close().await;
         found

@@ -11,6 +11,7 @@ use kapsel_testdb_core::pg::error::Context;
 use kapsel_testdb_core::pg::session::{DATABASE_LIMIT, within};
 
 use crate::compare::difference::{ChangedValue, RowDifference, TableDifference, Value, truncate};
+use crate::compare::own::OwnRows;
 use crate::compare::session::{ComparisonSession, Digest, both};
 use crate::compare::tables::{RowQueries, json};
 use crate::compare::{MAX_ROWS, MAX_VALUE_CHARS};
@@ -27,19 +28,24 @@ pub(super) async fn compare(
     database: &mut ComparisonSession,
     rows: &RowQueries,
     commits: bool,
+    own: &OwnRows,
 ) -> Result<Option<TableDifference>, PgError> {
     if sums_agree(template, database, rows).await? {
         return Ok(None);
     }
-    let (sql, server) = (rows.digests(), database.server());
+    let (sql, sql_with_own) = (rows.digests(&OwnRows::default()), rows.digests(own));
+    let server = database.server();
     let context = || format!("compare the rows of {}", rows.label);
     let merged = merge(
         template.digests(&sql),
-        database.digests(&sql),
+        database.digests(&sql_with_own),
         !rows.key.is_empty(),
     );
     let merged = async { merged.await.context(context) };
     let merged = within(DATABASE_LIMIT, &server, context, merged).await?;
+    if merged == Merged::default() {
+        return Ok(None);
+    }
     let Merged {
         added,
         removed,
@@ -105,6 +111,9 @@ struct DifferingRows {
 
 impl DifferingRows {
     fn add(&mut self, id: i64, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.total += count;
         if self.ids.len() < MAX_IDS {
             self.ids.push((id, count));
@@ -132,7 +141,7 @@ struct Merged {
     changed: DifferingRows,
 }
 
-/// Merges the sorted hashes of both databases.
+/// Merges the sorted hashes of both databases. Added rows that are own rows of tests do not count.
 async fn merge(
     template: impl Stream<Item = sqlx::Result<Digest>> + Unpin,
     database: impl Stream<Item = sqlx::Result<Digest>> + Unpin,
@@ -144,6 +153,7 @@ async fn merge(
     let rows = |count: i64| {
         if by_key { 1 } else { count.unsigned_abs() }
     };
+    let foreign = |count: u64, own: i64| count.saturating_sub(own.unsigned_abs());
     loop {
         let (in_template, in_database) = match (one, other) {
             (None, None) => return Ok(merged),
@@ -152,7 +162,7 @@ async fn merge(
                 } else if by_key {
                     merged.changed.add(a.0, 1);
                 } else if a.1 < b.1 {
-                    merged.added.add(a.0, rows(b.1 - a.1));
+                    merged.added.add(a.0, foreign(rows(b.1 - a.1), b.2));
                 } else {
                     merged.removed.add(a.0, rows(a.1 - b.1));
                 }
@@ -163,7 +173,7 @@ async fn merge(
                 (true, false)
             }
             (_, Some(b)) => {
-                merged.added.add(b.0, rows(b.1));
+                merged.added.add(b.0, foreign(rows(b.1), b.2));
                 (false, true)
             }
             (Some(_), None) => (true, false),
@@ -284,6 +294,14 @@ mod tests {
             .expect("no server that could fail")
     }
 
+    #[test]
+    fn own_rows_are_not_added_but_may_be_changed() {
+        let found = merged(&[(1, 5, 0)], &[(1, 6, 1), (2, 7, 1), (3, 8, 0)], true);
+        assert_eq!((found.added.total, found.changed.total), (1, 1));
+        let found = merged(&[(1, 2, 0)], &[(1, 5, 2), (2, 4, 4), (3, 1, 0)], false);
+        assert_eq!((found.added.total, found.removed.total), (2, 0));
+    }
+
     proptest! {
         #[test]
         fn merge_agrees_with_a_map(
@@ -291,7 +309,7 @@ mod tests {
             database in proptest::collection::btree_map(0..40i64, 1..4i64, 0..30),
             by_key: bool,
         ) {
-            let list = |rows: &BTreeMap<i64, i64>| rows.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>();
+            let list = |rows: &BTreeMap<i64, i64>| rows.iter().map(|(k, v)| (*k, *v, 0)).collect::<Vec<_>>();
             let found = merged(&list(&template), &list(&database), by_key);
             let mut expected = Merged::default();
             for id in 0..40 {

@@ -24,8 +24,9 @@ pub struct ComparisonSession {
     database: String,
 }
 
-/// With a primary key: the hashes of key and row. Without: the row's hash and the number of equal rows.
-pub(super) type Digest = (i64, i64);
+/// With a primary key: the hashes of key and row. Without: the row's hash and the number of equal rows. Then the number of these rows that
+/// count as own rows of tests, if they are added.
+pub(super) type Digest = (i64, i64, i64);
 
 impl ComparisonSession {
     /// Connects, and overrides settings of the database and the role that affect the output format: both databases must format values alike.
@@ -101,7 +102,11 @@ impl ComparisonSession {
     /// Runs a query for pairs of numbers and streams the result.
     pub(super) fn digests<'a>(&'a mut self, sql: &'a str) -> BoxStream<'a, sqlx::Result<Digest>> {
         let rows = raw(&mut self.connection, sql);
-        Box::pin(rows.and_then(|row| async move { Ok((row.try_get(0)?, row.try_get(1)?)) }))
+        Box::pin(
+            rows.and_then(
+                |row| async move { Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)) },
+            ),
+        )
     }
 }
 

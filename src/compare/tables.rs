@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::sql::identifier;
 
+use crate::compare::own::OwnRows;
 use crate::compare::session::ComparisonSession;
 
 /// Relations with rows of their own: partitions, but not partitioned tables; each table of an inheritance tree separately.
@@ -126,13 +127,20 @@ impl RowQueries {
         )
     }
 
-    /// For each row, the hash of its key and its own hash, sorted; without a primary key, each row's hash and the number of equal rows.
-    pub fn digests(&self) -> String {
-        let (hash, from) = (hash(&row(&self.values)), &self.from);
+    /// For each row, the hash of its key and its own hash, sorted; without a primary key, each row's hash and the number of equal rows. Then
+    /// whether it is one of the `own` rows, or how many are.
+    pub fn digests(&self, own: &OwnRows) -> String {
+        let text = row(&self.values);
+        let (hash, from, own) = (hash(&text), &self.from, own.condition(&text));
         if self.key.is_empty() {
-            format!("SELECT {hash}, count(*) FROM {from} GROUP BY 1 ORDER BY 1, 2")
+            format!(
+                "SELECT {hash}, count(*), count(*) FILTER (WHERE {own}) FROM {from} GROUP BY 1 ORDER BY 1, 2"
+            )
         } else {
-            format!("SELECT {}, {hash} FROM {from} ORDER BY 1, 2", self.id())
+            format!(
+                "SELECT {}, {hash}, ({own})::int4::int8 FROM {from} ORDER BY 1, 2",
+                self.id()
+            )
         }
     }
 

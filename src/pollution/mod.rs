@@ -3,10 +3,11 @@
 //!
 //! First the server's counters are read. They are zero in a new database, so if they have not moved, nothing was committed and nothing else
 //! is done. Rolled back work moves them, too: if they moved, the written tables (and the schema, if a catalog was written) are compared with
-//! an unused clone. `evidence` reads the counters, `suspects` names tests, `report` writes the result into the runtime directory, which
-//! outlives the run. A comparison that fails is reported like a difference, and never prevents a run from ending. A crash leaves a clone with the run's id, and no report.
+//! an unused clone. `evidence` reads the counters, `own` recognizes the rows of tests that commit under keys of their own, `suspects` names
+//! tests, `report` writes the result into the runtime directory, which outlives the run. A comparison that fails is reported like a difference, and never prevents a run from ending. A crash leaves a clone with the run's id, and no report.
 
 mod evidence;
+mod own;
 mod report;
 mod suspects;
 
@@ -24,7 +25,7 @@ use kapsel_testdb_core::run::clone;
 use kapsel_testdb_core::sqlstate;
 
 use self::evidence::Evidence;
-use crate::compare::{Comparison, ComparisonSession, compare};
+use crate::compare::{Comparison, ComparisonSession, OwnRows, compare, tracks_commit_times};
 
 pub use report::{PendingReport, PollutionReport};
 pub use suspects::Tests;
@@ -104,8 +105,12 @@ impl<'a> SharedClone<'a> {
         else {
             return Ok(None);
         };
+        let own = match uses.iter().any(|shared| shared.own_keys) {
+            true => own::own_rows(&uses, &clock, tracks_commit_times(&mut session).await?),
+            false => OwnRows::default(),
+        };
         let (mut template, created) = self.unused_clone(admin, visited).await?;
-        let difference = compare(&mut template, &mut session, &scope).await;
+        let difference = compare(&mut template, &mut session, &scope, &own).await;
         template.close().await;
         session.close().await;
         if let Some(name) = created {
@@ -124,6 +129,9 @@ impl<'a> SharedClone<'a> {
     fn uses(&self) -> Vec<SharedUse> {
         let mut uses = SharedUse::read(self.run_dir);
         uses.retain(|shared| shared.database == self.name);
+        for shared in &mut uses {
+            shared.own_keys |= self.file.own_keys;
+        }
         uses
     }
 

@@ -43,6 +43,19 @@ pub struct PollutionReport {
 }
 
 impl PollutionReport {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        let unreadable = match self.difference.not_compared.is_empty() {
+            true => String::new(),
+            false => format!("{READ_REMEDY}\n"),
+        };
+        format!(
+            "{unreadable}give such a test a clone of its own (`isolation = \"database\"`) or a sandbox (`isolation = \"transaction\"`);\n\
+             if it adds rows only under keys of its own (`test_id()`), declare that: `own_keys = true` for the test,\n\
+             `shared.own_keys = true` for all tests"
+        )
+    }
+
     /// Writes the report, and removes the oldest ones.
     ///
     /// # Errors
@@ -93,11 +106,11 @@ impl Display for PollutionReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (run, tests) = (&self.run, &self.tests);
         if self.difference.has_differences() {
-            writeln!(f, "run {run} modified the shared clone:")?;
+            writeln!(f, "tests of run {run} modified the shared clone:")?;
         } else {
             writeln!(
                 f,
-                "run {run} may have modified the shared clone; it could not be compared with its template:"
+                "tests of run {run} may have modified the shared clone; it could not be compared with its template:"
             )?;
         }
         for line in self.difference.to_string().lines() {
@@ -129,14 +142,7 @@ impl Display for PollutionReport {
         if tests.unlisted > 0 {
             writeln!(f, "  and {} more", tests.unlisted)?;
         }
-        if !self.difference.not_compared.is_empty() {
-            writeln!(f, "{READ_REMEDY}")?;
-        }
-        write!(
-            f,
-            "give such tests a clone of their own or a transaction (`TestDb::begin`); if tests commit on purpose, under their own keys, \
-             set `shared.pollution` to \"off\""
-        )
+        Ok(())
     }
 }
 

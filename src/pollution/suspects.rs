@@ -46,15 +46,32 @@ impl Clock {
     }
 
     fn covers(&self, shared: &SharedUse, commit: f64) -> bool {
-        let commit = commit - self.ahead;
+        let (from, until) = self.span(shared);
+        from <= commit && commit <= until
+    }
+
+    /// The time of a use by the server's clock, at most.
+    pub(super) fn span(&self, shared: &SharedUse) -> (f64, f64) {
         let until = shared.until.unwrap_or(f64::INFINITY);
-        shared.at - self.slack <= commit && commit <= until + self.slack
+        (
+            shared.at - self.slack + self.ahead,
+            until + self.slack + self.ahead,
+        )
     }
 }
 
 impl Tests {
     /// Lists all tests that used the shared clone or, if all commit times are known and fall into uses, only the tests of these uses.
     pub fn of(uses: &[SharedUse], difference: &Comparison, clock: &Clock) -> Self {
+        // What is left of the added rows is not of tests that commit under keys of their own.
+        let others: Vec<SharedUse>;
+        let uses = match difference.is_only_added() {
+            true => {
+                others = uses.iter().filter(|u| !u.own_keys).cloned().collect();
+                &others[..]
+            }
+            false => uses,
+        };
         let at_that_time = |commits: &[f64]| -> Vec<&SharedUse> {
             let then = |shared: &&SharedUse| commits.iter().any(|at| clock.covers(shared, *at));
             uses.iter().filter(then).collect()
@@ -119,8 +136,10 @@ mod tests {
             test: test.to_owned(),
             binary: None,
             attempt: None,
+            own_keys: false,
             at,
             until,
+            keys: Vec::new(),
         }
     }
 

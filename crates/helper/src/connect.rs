@@ -6,13 +6,13 @@ use futures_util::future::join;
 
 use kapsel_testdb_core::pg::connect::is_missing_database;
 use kapsel_testdb_core::pg::error::{ConnectFailure, classify};
-use kapsel_testdb_core::protocol::{DbName, UseMode};
+use kapsel_testdb_core::protocol::DbName;
 use kapsel_testdb_core::run::RunError;
 use kapsel_testdb_core::sqlstate;
 
 use crate::sandbox::{Sandbox, SandboxPool, Sandboxed};
 use crate::session::Session;
-use crate::shared_use::SharedCloneUse;
+use crate::shared_use::{SharedCloneUse, SharedRequest};
 use crate::slots::Permit;
 use crate::sqlx_compat::{PoolSettings, Version};
 use crate::{TestDbError, identity};
@@ -95,14 +95,14 @@ impl Session {
     pub(super) async fn with_use_record<T>(
         &self,
         name: &DbName,
-        mode: UseMode,
+        request: SharedRequest,
         opening: impl Future<Output = Result<T, TestDbError>>,
     ) -> (Result<T, TestDbError>, Option<SharedCloneUse>) {
         // The record is polled second, after the connect request was sent.
-        let recording = async { SharedCloneUse::begin(self, name, mode) };
+        let recording = async { SharedCloneUse::begin(self, name, request) };
         let (opened, shared_use) = join(opening, recording).await;
         match &opened {
-            Ok(_) => (opened, shared_use.map(|used| used.connected(mode))),
+            Ok(_) => (opened, shared_use.map(|used| used.connected(request.mode))),
             Err(_) => (opened, None),
         }
     }

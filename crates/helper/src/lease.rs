@@ -11,11 +11,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use kapsel_testdb_core::pg::connect::{Retry, RetryLimits};
-use kapsel_testdb_core::protocol::{Claim, DbName, UseMode};
+use kapsel_testdb_core::protocol::{Claim, DbName};
 
 use crate::sandbox::Sandboxed;
 use crate::session::{Session, current, standalone};
-use crate::shared_use::SharedCloneUse;
+use crate::shared_use::{SharedCloneUse, SharedRequest};
 use crate::slots::Permit;
 use crate::sqlx_compat::Version;
 use crate::template::{CustomTemplate, SchemaRequest};
@@ -27,7 +27,7 @@ pub enum LeaseRequest {
     /// A clone of the run's template, or of the template that the schema request resolves to.
     Clone(Option<SchemaRequest>),
     /// The shared clone.
-    Shared(UseMode),
+    Shared(SharedRequest),
     /// A sandbox on the shared clone.
     Sandbox,
 }
@@ -212,15 +212,15 @@ impl Target {
                 Ok((pool, Opened::Plain(None)))
             }
             (Self::Shared(name), LeaseRequest::Sandbox) => {
-                let mode = UseMode::Begin;
+                let shared = SharedRequest::TRANSACTION;
                 let opening = session.open_sandbox::<V>(name, permit);
-                let (opened, shared_use) = session.with_use_record(name, mode, opening).await;
+                let (opened, shared_use) = session.with_use_record(name, shared, opening).await;
                 let (pool, sandbox) = opened?;
                 Ok((pool, Opened::Sandbox(sandbox, shared_use)))
             }
-            (Self::Shared(name), LeaseRequest::Shared(mode)) => {
+            (Self::Shared(name), LeaseRequest::Shared(shared)) => {
                 let opening = session.open_pool::<V>(name, permit);
-                let (opened, shared_use) = session.with_use_record(name, mode, opening).await;
+                let (opened, shared_use) = session.with_use_record(name, shared, opening).await;
                 Ok((opened?, Opened::Plain(shared_use)))
             }
             (Self::Shared(_), LeaseRequest::Clone(_)) => {

@@ -35,6 +35,7 @@ pub struct TestPlan {
     pub(super) connections: Option<u32>,
     pub(super) leaks: Option<Leaks>,
     pub(super) should_panic: bool,
+    pub(super) own_keys: bool,
     pub(super) migrations: Migrations,
     pub(super) fixtures: Vec<&'static str>,
     pub(super) flavor: Flavor,
@@ -59,6 +60,7 @@ impl TestPlan {
             connections: None,
             leaks: None,
             should_panic: false,
+            own_keys: false,
             migrations: Migrations::default(),
             fixtures: Vec::new(),
             flavor: Flavor::default(),
@@ -86,6 +88,12 @@ impl TestPlan {
     /// The test passes if it panics.
     pub fn should_panic(mut self) -> Self {
         self.should_panic = true;
+        self
+    }
+
+    /// The test commits into the shared clone only under keys of its own.
+    pub fn own_keys(mut self) -> Self {
+        self.own_keys = true;
         self
     }
 
@@ -158,6 +166,7 @@ impl TestPlan {
         let options = self.leaks.map_or(options, |leaks| options.leaks(leaks));
         match self.isolation {
             Isolation::Database => options.lease_as().await,
+            Isolation::Shared if self.own_keys => options.own_keys().shared_as().await,
             Isolation::Shared => options.shared_as().await,
             Isolation::Transaction => options.sandbox_as().await,
         }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use kapsel_testdb_core::protocol::{DbName, Pollution, SharedUse, UseEvent, UseMode, random_word};
 
-use crate::identity;
 use crate::session::Session;
+use crate::{identity, test_id};
 
 /// A recorded use. If it is dropped after the connect without [`Self::end`], the use counts as ongoing, because the test may still commit.
 #[derive(Debug)]
@@ -14,11 +14,28 @@ pub struct SharedCloneUse {
     run_dir: PathBuf,
     id: String,
     ends_when_dropped: bool,
+    own_keys: bool,
+}
+
+/// How a test uses the shared clone.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedRequest {
+    pub mode: UseMode,
+    /// Whether the test commits only under keys of its own.
+    pub own_keys: bool,
+}
+
+impl SharedRequest {
+    /// In a transaction that is never committed.
+    pub const TRANSACTION: Self = Self {
+        mode: UseMode::Begin,
+        own_keys: false,
+    };
 }
 
 impl SharedCloneUse {
     /// Records the beginning. `None` if there is no report: in this process's own run, or with `shared.pollution = "off"`.
-    pub fn begin(session: &Session, database: &DbName, mode: UseMode) -> Option<Self> {
+    pub fn begin(session: &Session, database: &DbName, request: SharedRequest) -> Option<Self> {
         if session.is_standalone() || session.file.pollution == Pollution::Off {
             return None;
         }
@@ -26,17 +43,20 @@ impl SharedCloneUse {
             run_dir: session.dir().path().to_path_buf(),
             id: format!("{}{}", random_word(), random_word()),
             ends_when_dropped: true,
+            own_keys: request.own_keys || session.file.own_keys,
         };
         let claimant = identity::claimant();
         new.record(&UseEvent::Open(SharedUse {
             id: new.id.clone(),
             database: database.clone(),
-            mode,
+            mode: request.mode,
             test: claimant.test,
             binary: claimant.binary,
             attempt: Some(claimant.attempt),
+            own_keys: request.own_keys,
             at: UseEvent::now(),
             until: None,
+            keys: Vec::new(),
         }));
         Some(new)
     }
@@ -65,6 +85,11 @@ impl Drop for SharedCloneUse {
             self.record(&UseEvent::Close {
                 id: self.id.clone(),
                 at: UseEvent::now(),
+                keys: if self.own_keys {
+                    test_id::take()
+                } else {
+                    Vec::new()
+                },
             });
         }
     }

@@ -12,7 +12,7 @@ use syn::{
 use crate::function::Function;
 use crate::{fixtures, migrations};
 
-const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `migrations`, `migrator`, `fixtures`, `flavor`, `worker_threads` or `crate`";
+const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `own_keys`, `migrations`, `migrator`, `fixtures`, `flavor`, `worker_threads` or `crate`";
 /// Arguments that a test without a database may have.
 const WITHOUT_DATABASE: [&str; 3] = ["crate", "flavor", "worker_threads"];
 
@@ -83,6 +83,12 @@ impl AttributeArguments {
                 let variant = leaks(&pair.value)?;
                 self.plan.push(quote!(.leaks(#krate::Leaks::#variant)));
             }
+            (Some("own_keys"), Meta::NameValue(pair)) => {
+                self.record_once("own_keys", pair)?;
+                if boolean(&pair.value)? {
+                    self.plan.push(quote!(.own_keys()));
+                }
+            }
             (Some("migrations"), Meta::NameValue(pair)) => {
                 self.record_once("migrations", pair)?;
                 self.plan.push(migrations::directory(&pair.value)?);
@@ -142,6 +148,14 @@ impl AttributeArguments {
         {
             let message =
                 format!("`{name}` and `migrations` cannot be combined: remove one of them");
+            return Err(Error::new(span, message));
+        }
+        if self.isolation.as_deref() != Some("shared")
+            && let Some((name, span)) = self.find_given(&["own_keys"])
+        {
+            let message = format!(
+                "`{name}` is about commits into the run's shared clone: set `isolation = \"shared\"`, or remove `{name}`"
+            );
             return Err(Error::new(span, message));
         }
         if self.isolation.as_deref() == Some("shared")
@@ -259,6 +273,13 @@ fn is_multi_thread(value: &Expr) -> Result<bool, Error> {
             let message = format!("unknown runtime flavor; {expected}");
             Err(Error::new(text.span(), message))
         }
+    }
+}
+
+fn boolean(value: &Expr) -> Result<bool, Error> {
+    match literal(value) {
+        Some(Lit::Bool(boolean)) => Ok(boolean.value),
+        _ => Err(Error::new(value.span(), "expected `true` or `false`")),
     }
 }
 

@@ -22,6 +22,9 @@ use function::Function;
 /// #[kapsel_testdb::test(isolation = "shared")]    // the run's shared clone, as it is
 /// async fn on_the_shared_clone(pool: sqlx::PgPool) -> sqlx::Result<()> { Ok(()) }
 ///
+/// #[kapsel_testdb::test(isolation = "shared", own_keys = true)]  // commits only under keys of its own: not reported at the end of the run
+/// async fn beside_other_tests(pool: sqlx::PgPool) {}
+///
 /// #[kapsel_testdb::test(isolation = "transaction")]  // a sandbox: one connection, in a transaction that is never committed
 /// async fn in_a_sandbox(pool: sqlx::PgPool) {}
 ///

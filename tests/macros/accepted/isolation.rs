@@ -14,6 +14,12 @@ async fn database(_pool: sqlx::PgPool) {}
 #[kapsel_testdb::test(isolation = "shared")]
 async fn shared(_pool: sqlx::PgPool) {}
 
+#[kapsel_testdb::test(isolation = "shared", own_keys = true)]
+async fn own_keys(_pool: sqlx::PgPool) {}
+
+#[kapsel_testdb::test(own_keys = false, isolation = "shared")]
+async fn no_own_keys(_pool: sqlx::PgPool) {}
+
 #[kapsel_testdb::test(connections = 3, isolation = "shared")]
 async fn with_connections(pool: sqlx::PgPool) {
     assert_eq!(pool.options().get_max_connections(), 3);

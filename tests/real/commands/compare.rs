@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use kapsel_testdb_cli::compare::{Comparison, ComparisonSession, Scope, Suspects, compare};
+use kapsel_testdb_cli::compare::{
+    Comparison, ComparisonSession, OwnRows, Scope, Suspects, compare,
+};
 use kapsel_testdb_core::address::Address;
 use kapsel_testdb_core::protocol::DbName;
 
@@ -109,7 +111,7 @@ impl Compared {
             let template = ComparisonSession::open(&address, &Self::name(0)).await;
             let database = ComparisonSession::open(&address, name).await;
             let (mut template, mut database) = (template.expect("one"), database.expect("both"));
-            let found = compare(&mut template, &mut database, scope).await;
+            let found = compare(&mut template, &mut database, scope, &OwnRows::default()).await;
             template.close().await;
             database.close().await;
             found.expect("a comparison")

@@ -35,6 +35,9 @@ fn child() {
     if let Some(how) = task.strip_prefix("exhausts ") {
         return exhaust_the_pool(how);
     }
+    if task == "own-keys-sql" {
+        return own_keys_sql();
+    }
     if task == "attribute" {
         // It has a runtime of its own.
         return leaking::attribute();
@@ -189,6 +192,16 @@ async fn one_more(pool: &sqlx::PgPool) -> sqlx::Result<()> {
     let size = pool.options().get_max_connections();
     let _all = try_join_all((0..size).map(|_| pool.acquire())).await?;
     pool.acquire().await.map(drop)
+}
+
+/// Commits into the shared clone, as a test that declares that it has keys of its own. `KEY` in the SQL stands for one.
+fn own_keys_sql() {
+    let plan = TestPlan::new("/nowhere").isolation(Isolation::Shared);
+    kapsel_testdb::testing::run(plan.own_keys(), |pool: sqlx::PgPool| async move {
+        let sql = sql().0.replace("KEY", &kapsel_testdb::test_id());
+        let ran = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await;
+        ran.expect("what the test wants");
+    });
 }
 
 /// Runs the SQL and fails, as a test of the attribute or with a `TestDb` of its own.

@@ -66,7 +66,6 @@ fn a_committed_row_is_reported_with_its_table_and_the_tests_that_could_have_done
         "+ id='42', name='it's new'",
         "tests that used it:\n  shop::it commits::a_row\n  shop::it reads::only\n",
         "in a transaction (only a COMMIT in SQL can end it):\n  shop::it undoes::it\n",
-        "shared.pollution",
     ];
     let log = project.beside("rt/logs");
     nextest.end();
@@ -240,10 +239,11 @@ fn fail_fails_wait_and_run_but_not_the_next_prepare() {
     let nextest = FakeNextest::start(&project, "s");
     test(&project, &nextest, "the_test", "shared-sql", sql);
     nextest.end();
-    project
-        .run("prepare")
-        .code(0)
-        .says(&["warning: run", "public.users: 1 added", "the_test"]);
+    project.run("prepare").code(0).says(&[
+        "kapsel-testdb: warning: tests of run",
+        "public.users: 1 added",
+        "the_test",
+    ]);
     project.run("prepare").code(0).never_says("shared clone");
     project.run("wait").code(0).never_says("shared clone");
 }
@@ -464,4 +464,125 @@ fn counters_that_a_session_may_still_add_to_are_not_trusted() {
         .run("wait")
         .code(0)
         .says(&["public.places: 1 added", "id='42'"]);
+}
+
+/// A test that declares that it commits only under keys of its own.
+#[track_caller]
+fn own_keys_test(project: &Project, nextest: &FakeNextest, name: &str, sql: &str) {
+    test(project, nextest, name, "own-keys-sql", sql);
+}
+
+const ADDS: &str = "INSERT INTO notes VALUES ('of KEY'); INSERT INTO notes VALUES ('of KEY'); INSERT INTO users VALUES (17)";
+
+fn project_with_notes(server: &Server) -> Project {
+    let project = project(server);
+    project.migration("0004_notes", "CREATE TABLE notes (text text);");
+    project
+}
+
+#[test]
+fn rows_of_tests_with_keys_of_their_own_are_not_reported_with_commit_times_or_without() {
+    for settings in [&["track_commit_timestamp=on"][..], &[]] {
+        let server = Server::start_with(settings);
+        let project = project_with_notes(&server);
+        let nextest = FakeNextest::start(&project, "r");
+        own_keys_test(&project, &nextest, "adds", ADDS);
+        test(
+            &project,
+            &nextest,
+            "undoes",
+            "begin-sql",
+            "DELETE FROM places",
+        );
+        nextest.end();
+        project.run("wait").code(0).never_says("shared clone");
+        assert!(reports(&project).is_empty());
+        // The template's rows are nobody's own.
+        let nextest = FakeNextest::start(&project, "s");
+        let changes = format!(
+            "{ADDS}; UPDATE places SET name = 'KEY' WHERE id = 1; DELETE FROM places WHERE id = 2"
+        );
+        own_keys_test(&project, &nextest, "changes", &changes);
+        nextest.end();
+        let waited = project.run("wait");
+        waited.code(0).says(&[
+            "public.places: 1 removed, 1 changed\n",
+            "shop::it changes\n",
+        ]);
+        waited.never_says("public.notes").never_says("public.users");
+    }
+}
+
+#[test]
+fn rows_of_other_tests_are_reported_and_only_these_tests_are_named() {
+    let server = Server::start_with(&["track_commit_timestamp=on"]);
+    let project = project_with_notes(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    // Not a wait for something: without a moment between them, both count.
+    let moment = || std::thread::sleep(std::time::Duration::from_millis(50));
+    own_keys_test(&project, &nextest, "declares", ADDS);
+    moment();
+    let sql = "INSERT INTO notes VALUES ('mine'); INSERT INTO places VALUES (9)";
+    shared_test(&project, &nextest, "does_not", sql);
+    moment();
+    own_keys_test(
+        &project,
+        &nextest,
+        "declares_too",
+        &ADDS.replace("17", "18"),
+    );
+    nextest.end();
+    let waited = project.run("wait");
+    waited.code(0).says(&[
+        "public.notes: 1 added\n",
+        "+ text='mine'\n",
+        "public.places: 1 added\n",
+        "the time of the commits:\n  shop::it does_not\n",
+    ]);
+    waited.never_says("declares").never_says("public.users");
+    let last = waited.stderr.lines().last().expect("a line");
+    assert!(last.contains("`shared.own_keys = true`"), "{waited:#?}");
+    assert!(
+        waited.stderr.starts_with("kapsel-testdb: warning: "),
+        "{waited:#?}"
+    );
+}
+
+#[test]
+fn rows_with_a_key_of_their_test_are_its_own_beside_any_other_test() {
+    for settings in [&["track_commit_timestamp=on"][..], &[]] {
+        let server = Server::start_with(settings);
+        let project = project_with_notes(&server);
+        let nextest = FakeNextest::start(&project, "r");
+        own_keys_test(&project, &nextest, "declares", ADDS);
+        // Another test uses the shared clone all the time.
+        let name = std::fs::read_to_string(nextest.dir.join("shared")).expect("its name");
+        let name = name.lines().next().expect("a line");
+        let line = format!(
+            "{{\"event\":\"open\",\"use\":\"x\",\"database\":\"{name}\",\"mode\":\"shared\",\"test\":\"other\",\"at\":1.5}}\n"
+        );
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.append(true).open(nextest.dir.join("shared.uses"));
+        std::io::Write::write_all(&mut file.expect("the file"), line.as_bytes()).expect("a line");
+        nextest.end();
+        let waited = project.run("wait");
+        // Only the row without a key may be of the other test.
+        waited
+            .code(0)
+            .says(&["public.users: 1 added\n", "  other\n"]);
+        waited.never_says("public.notes").never_says("declares");
+    }
+}
+
+#[test]
+fn a_suite_can_declare_that_all_of_its_tests_have_keys_of_their_own() {
+    let server = Server::start();
+    let project = project_with_notes(&server);
+    project.config("[shared]\nown_keys = true\npollution = \"fail\"\n");
+    let nextest = FakeNextest::start(&project, "r");
+    shared_test(&project, &nextest, "adds", "INSERT INTO users VALUES (1)");
+    nextest.end();
+    project.run("wait").code(0).never_says("shared clone");
+    let waited = run_with(&project, "s", "shared-sql", "DELETE FROM places");
+    waited.code(9).says(&["public.places: 3 removed"]);
 }

@@ -140,6 +140,8 @@ pub struct Config {
     pub keep: KeepConfig,
     /// How commits into the shared clone are reported.
     pub pollution: Pollution,
+    /// Whether all tests of the shared clone commit under keys of their own.
+    pub own_keys: bool,
     /// The database that `prepare` outside nextest keeps migrated.
     pub persistent: Option<String>,
     /// Whether a run has a keeper.

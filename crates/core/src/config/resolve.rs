@@ -122,6 +122,7 @@ impl Resolver<'_> {
                     ("off", Pollution::Off),
                 ],
             )?,
+            own_keys: self.flag("shared.own_keys")?,
             persistent: self.string("persistent.database")?,
             keeper: self.flag("run.keeper")?,
             disk_budget_mb: match self.values.contains_key("run.disk_budget_mb") {

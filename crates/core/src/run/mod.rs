@@ -233,6 +233,7 @@ fn run_file(
         connections,
         keep: config.keep,
         pollution: config.pollution,
+        own_keys: config.own_keys,
         recycle: reset_method(config, server, template),
         spares: config.spares.unwrap_or(match identity {
             Identity::Process => STANDALONE_SPARES,

@@ -18,6 +18,7 @@ pub use self::options::TestDbOptions;
 use crate::lease::{self, Lease, LeaseRequest, Leased};
 use crate::sandbox::{SandboxLost, is_pool_timeout};
 use crate::session::Session;
+use crate::shared_use::SharedRequest;
 use crate::slots::Permit;
 use crate::sqlx_compat::{InternalSqlx, PooledConnection, SharedPool, Version, WarmSession};
 use crate::{TestDbError, TestTransaction, left_rows, report};
@@ -125,7 +126,7 @@ impl TestDb {
     /// # Errors
     /// See [`Self::lease`].
     pub async fn begin() -> Result<TestTransaction, TestDbError> {
-        let request = LeaseRequest::Shared(UseMode::Begin);
+        let request = LeaseRequest::Shared(SharedRequest::TRANSACTION);
         TestTransaction::begin(lease::obtain(request, Some(1)).await?).await
     }
 }

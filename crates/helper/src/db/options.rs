@@ -5,6 +5,7 @@ use kapsel_testdb_core::protocol::{Leaks, UseMode};
 use crate::TestDbError;
 use crate::db::TestDb;
 use crate::lease::{self, LeaseRequest};
+use crate::shared_use::SharedRequest;
 use crate::sqlx_compat::Version;
 use crate::template::SchemaRequest;
 
@@ -21,6 +22,7 @@ pub struct TestDbOptions {
     connections: Option<u32>,
     leaks: Option<Leaks>,
     schema: Option<SchemaRequest>,
+    own_keys: bool,
 }
 
 impl TestDbOptions {
@@ -62,6 +64,22 @@ impl TestDbOptions {
     /// ```
     pub fn leaks(mut self, leaks: Leaks) -> Self {
         self.leaks = Some(leaks);
+        self
+    }
+
+    /// Declares that the test commits into the shared clone only under keys of its own ([`crate::test_id`]). The rows that it adds are then not
+    /// reported at the end of the run; rows of the template that it changes or removes still are. The default is `shared.own_keys`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().own_keys().shared().await?;
+    /// let name = kapsel_testdb::test_id();
+    /// sqlx::query("INSERT INTO tenants (name) VALUES ($1)").bind(&name).execute(db.pool()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn own_keys(mut self) -> Self {
+        self.own_keys = true;
         self
     }
 
@@ -139,7 +157,11 @@ impl TestDbOptions {
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn shared_as<V: Version>(self) -> Result<TestDb<V>, TestDbError> {
-        self.obtain(LeaseRequest::Shared(UseMode::Shared)).await
+        let request = SharedRequest {
+            mode: UseMode::Shared,
+            own_keys: self.own_keys,
+        };
+        self.obtain(LeaseRequest::Shared(request)).await
     }
 
     /// Opens a sandbox with these options: see [`TestDb::sandbox`]. A sandbox has one connection, so [`Self::connections`] has no effect.

@@ -89,6 +89,9 @@ pub struct RunFile {
     /// How commits into the shared clone are reported.
     #[serde(default)]
     pub pollution: Pollution,
+    /// Whether all tests of the shared clone commit under keys of their own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_keys: bool,
     /// How used clones are reset; if it is missing, they are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recycle: Option<ResetMethod>,

@@ -43,11 +43,17 @@ pub struct SharedUse {
     /// The number of the attempt, from 1, under nextest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// Whether the test commits only under keys of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_keys: bool,
     /// The start, in seconds since 1970.
     pub at: f64,
     /// The end. `None`: unknown, at the latest the end of the run.
     #[serde(skip)]
     pub until: Option<f64>,
+    /// The test's own keys, as far as they are known.
+    #[serde(skip)]
+    pub keys: Vec<String>,
 }
 
 /// A line of `shared.uses`.
@@ -63,6 +69,9 @@ pub enum UseEvent {
         id: String,
         /// The time, in seconds since 1970.
         at: f64,
+        /// The test's own keys, as far as they are known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keys: Vec<String>,
     },
 }
 
@@ -92,12 +101,15 @@ impl SharedUse {
         for line in text.lines() {
             match serde_json::from_str(line) {
                 Ok(UseEvent::Open(open)) => uses.push(open),
-                Ok(UseEvent::Close { id, at }) => drop(ends.insert(id, at)),
+                Ok(UseEvent::Close { id, at, keys }) => drop(ends.insert(id, (at, keys))),
                 Err(error) => tracing::debug!("ignored the line `{line}`: {error}"),
             }
         }
         for shared in &mut uses {
-            shared.until = ends.get(&shared.id).copied();
+            if let Some((until, keys)) = ends.remove(&shared.id) {
+                shared.until = Some(until);
+                shared.keys = keys;
+            }
         }
         uses
     }
@@ -126,8 +138,10 @@ mod tests {
             test: "orders::pays".to_owned(),
             binary: Some("shop::it".to_owned()),
             attempt: Some(2),
+            own_keys: false,
             at: UseEvent::now(),
             until: None,
+            keys: Vec::new(),
         }
     }
 
@@ -140,7 +154,8 @@ mod tests {
                 let open = UseEvent::Open(opened(id.clone()));
                 open.append(dir.path()).expect("appended");
                 if i % 2 == 0 {
-                    let close = UseEvent::Close { id, at: 5.0 };
+                    let keys = vec![format!("t{thread}")];
+                    let close = UseEvent::Close { id, at: 5.0, keys };
                     close.append(dir.path()).expect("appended");
                 }
             }
@@ -157,6 +172,7 @@ mod tests {
         let uses = SharedUse::read(dir.path());
         assert_eq!(uses.len(), 800);
         assert_eq!(uses.iter().filter(|u| u.until == Some(5.0)).count(), 400);
+        assert_eq!(uses.iter().filter(|u| u.keys.len() == 1).count(), 400);
         assert_eq!(uses[0].label(), "shop::it orders::pays (attempt 2)");
     }
 }

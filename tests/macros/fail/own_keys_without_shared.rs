@@ -1,0 +1,4 @@
+#[kapsel_testdb::test(own_keys = true)]
+async fn test(pool: sqlx::PgPool) {}
+
+fn main() {}
