@@ -16,7 +16,8 @@ use crate::sqlstate;
 use crate::sqlx_compat::internal;
 use crate::template::fingerprint::Link;
 use crate::template::steps::{
-    create_extensions, create_migrations_table, limited, migration_error, run_seed, vacuum_and_close,
+    create_extensions, create_migrations_table, limited, migration_error, run_seed,
+    vacuum_and_close,
 };
 use crate::template::{
     BuildEvent, BuildObserver, BuildTarget, Input, Template, TemplateError, TemplateInfo,

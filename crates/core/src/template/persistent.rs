@@ -1,8 +1,8 @@
 //! The persistent database: a database with a fixed, configured name that `prepare` migrates outside nextest. It belongs to the
 //! user, so this code never drops it. A crash leaves it at the last committed migration.
 
+use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
-use sqlx::{Connection, PgConnection};
 
 use crate::config::Config;
 use crate::pg::admin::Admin;
