@@ -197,6 +197,9 @@ pub enum ServerCommand {
         /// Stop the server even if runs are alive on it, or kapsel-testdb did not start it
         #[arg(long)]
         force: bool,
+        /// Stop the managed servers with other settings and versions as well
+        #[arg(long)]
+        all: bool,
     },
     /// Restart the server, with the binaries that are installed now
     Restart {

@@ -43,7 +43,21 @@ pub async fn run(config: &Config, command: Command, printer: &Printer) -> Result
         }
         (command, Subject::Adopted(address)) => Ok(print_not_managed(&command, address, printer)),
         (Command::Start, Subject::Local(local)) => start(config, &local, printer).await,
-        (Command::Stop { force }, Subject::Local(local)) => stop(&local, force, printer),
+        (Command::Stop { force, all }, Subject::Local(local)) => {
+            let others = if all {
+                local.others_running()
+            } else {
+                Vec::new()
+            };
+            let mut code = stop(&local, force, printer)?;
+            for other in others {
+                let stopped = stop(&other, force, printer)?;
+                if stopped != ExitCode::SUCCESS {
+                    code = stopped;
+                }
+            }
+            Ok(code)
+        }
         (Command::Restart { force }, Subject::Local(local)) => {
             match stop(&local, force, printer)? {
                 ExitCode::SUCCESS => start(config, &local, printer).await,
@@ -102,7 +116,10 @@ fn stop(local: &Local, force: bool, printer: &Printer) -> Result<ExitCode> {
         return Ok(ExitCode::from(NOT_REMOVED));
     }
     if local.stop()? {
-        printer.line("stopped the managed server; its data is kept for the next start");
+        printer.line(&format!(
+            "stopped the managed server at {}; its data is kept for the next start",
+            local.address()
+        ));
     } else {
         printer.line("the managed server is not running");
     }

@@ -34,7 +34,11 @@ fn the_table_of_keys_is_current() {
             Some(_) => format!("`{}`", key.default),
             None => key.default.clone(),
         };
-        let list = if key.list { " A list." } else { "" };
+        let list = match (key.list, key.table) {
+            (true, _) => " A list.",
+            (_, true) => " A table.",
+            _ => "",
+        };
         let about = key.about.replace('|', "\\|");
         let _ = writeln!(text, "| `{}` | {default} | {about}{list} |", key.name);
     }

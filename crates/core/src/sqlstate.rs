@@ -4,6 +4,10 @@
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// The database already exists.
 pub const DUPLICATE_DATABASE: &str = "42P04";
+/// The object, such as a role, already exists.
+pub const DUPLICATE_OBJECT: &str = "42710";
+/// A row with this key exists already.
+pub const UNIQUE_VIOLATION: &str = "23505";
 /// The database has a session or a prepared transaction.
 pub const OBJECT_IN_USE: &str = "55006";
 /// Another transaction changed the same row of a catalog.

@@ -111,6 +111,8 @@ async fn check_server(
     );
     checks.extend(findings.iter().map(|finding| Check::of(finding, facts)));
     checks.push(test_connection(server).await);
+    checks.push(test_role(config, server, admin).await?);
+    checks.extend(unused_settings(config, server));
     let rows = admin.databases(&config.namespace).await?;
     let (check, found) = template(config, server, &rows).await;
     checks.push(check);
@@ -155,6 +157,62 @@ async fn test_connection(server: &Server) -> Check {
         }
         (Ok(_), _) => Check::ok(NAME, format!("tests can connect to {}", server.address)),
     }
+}
+
+/// Whether row-level security and missing grants take effect in tests.
+async fn test_role(
+    config: &Config,
+    server: &Server,
+    admin: &mut Admin,
+) -> Result<Check, ServerError> {
+    const NAME: &str = "test role";
+    let role = &server.address.user;
+    let rights = admin.role(role).await?;
+    let message = match rights {
+        Some(rights) if rights.superuser => format!(
+            "tests connect as the superuser `{role}`: row-level security and missing grants have no effect"
+        ),
+        Some(rights) if rights.bypasses_rls => {
+            format!(
+                "tests connect as `{role}`, which has BYPASSRLS: row-level security has no effect"
+            )
+        }
+        _ => {
+            let message = format!(
+                "tests connect as `{role}`, which is no superuser: row-level security takes effect, except on its own tables without FORCE"
+            );
+            return Ok(Check::ok(NAME, message));
+        }
+    };
+    Ok(match (&config.server.test_role, server.kind) {
+        (_, ServerKind::Local) => {
+            let message = format!("{message} (`server.test_role` names another role)");
+            Check::ok(NAME, message)
+        }
+        (None, _) => Check::ok(NAME, message),
+        (Some(wanted), _) => {
+            let message = format!(
+                "{message}; `server.test_role = \"{wanted}\"` is for the managed server only"
+            );
+            Check::new(Level::Note, NAME, message).with_fix(format!(
+                "let `server.url` name the role `{wanted}`, and `server.admin_url` the present one"
+            ))
+        }
+    })
+}
+
+/// Settings that only the managed server has.
+fn unused_settings(config: &Config, server: &Server) -> Option<Check> {
+    let names: Vec<&str> = config.server.settings.keys().map(String::as_str).collect();
+    if names.is_empty() || server.kind == ServerKind::Local {
+        return None;
+    }
+    let message = format!(
+        "`server.settings` ({}) is for the managed server only, and this server is not managed",
+        names.join(", ")
+    );
+    let fix = "set them in the server's own configuration, or use `server.mode = \"local\"`";
+    Some(Check::new(Level::Note, "settings", message).with_fix(fix))
 }
 
 async fn template<'a>(

@@ -25,7 +25,9 @@ pub async fn run(
             }
         }
         (Command::Restart { .. }, None) => start(config, false, printer).await,
-        (Command::Stop { force }, Some(running)) => stop(config, &running, force, printer).await,
+        (Command::Stop { force, .. }, Some(running)) => {
+            stop(config, &running, force, printer).await
+        }
         (Command::Logs { lines }, Some(running)) => {
             for line in running.log_tail(lines).await? {
                 printer.data(&format!("{line}\n"));

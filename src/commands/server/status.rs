@@ -36,6 +36,8 @@ struct ManagedStatus {
     size_bytes: Option<u64>,
     socket: Option<PathBuf>,
     log: Option<PathBuf>,
+    /// Directories of running managed servers with other settings or versions.
+    others: Vec<PathBuf>,
 }
 
 pub async fn run(
@@ -64,6 +66,9 @@ pub async fn run(
         printer.line(kind.not_running());
     }
     printer.data(&text(&status, kind));
+    if !status.others.is_empty() {
+        printer.line("a managed server with other settings or another version runs as well; `kapsel-testdb server stop --all` stops all of them");
+    }
     if status.is_older_than_binaries() {
         printer.line("the running server is older than the installed binaries; `kapsel-testdb server restart` starts the installed version");
     }
@@ -98,6 +103,7 @@ async fn managed_status(config: &Config, local: &Local) -> Result<ManagedStatus>
         size_bytes: data.as_deref().map(directory_size),
         data_directory: data,
         log: Some(local.log()).filter(|path| path.exists()),
+        others: local.others_running().iter().map(Local::dir).collect(),
         ..ManagedStatus::default()
     };
     let Some((server, admin)) = Server::find(config, "status").await? else {
@@ -160,8 +166,13 @@ fn text(status: &ManagedStatus, kind: ServerKind) -> String {
         ("log", status.log.as_deref().map(path)),
         ("binaries", status.installed_version.clone()),
     ];
+    let others = status
+        .others
+        .iter()
+        .map(|other| ("other", Some(path(other))));
     let present = rows
         .into_iter()
+        .chain(others)
         .filter_map(|(name, value)| Some((name, value?)));
     present
         .map(|(name, value)| format!("{name:10} {value}\n"))

@@ -5,4 +5,6 @@ pub mod commands;
 pub mod hazards;
 pub mod idle;
 pub mod machine;
+pub mod role;
+pub mod settings;
 pub mod start;

@@ -22,6 +22,8 @@ pub struct Key {
     pub about: String,
     /// Whether the environment variable is a comma-separated list.
     pub list: bool,
+    /// Whether the value is a table with names of its own. The environment variable is an inline table.
+    pub table: bool,
 }
 
 impl Key {
@@ -56,6 +58,7 @@ fn read(text: &str) -> Vec<Key> {
             keys.push(Key {
                 name: format!("{table}{name}"),
                 list: value.is_array(),
+                table: value.is_table(),
                 default: value.to_string(),
                 value: Some(value),
                 about: std::mem::take(&mut comment),
@@ -65,6 +68,7 @@ fn read(text: &str) -> Vec<Key> {
             keys.push(Key {
                 name: format!("{table}{name}"),
                 list: value.is_array(),
+                table: value.is_table(),
                 default: default.trim_end_matches('.').to_owned(),
                 value: None,
                 about: about.to_owned(),

@@ -101,8 +101,11 @@ impl Layer {
     fn flatten(&mut self, prefix: &str, table: Table, origin: &Origin) {
         for (name, value) in table {
             let name = format!("{prefix}{name}");
+            let is_value = KEYS.iter().any(|key| key.table && key.name == name);
             match value {
-                Value::Table(inner) => self.flatten(&format!("{name}."), inner, origin),
+                Value::Table(inner) if !is_value => {
+                    self.flatten(&format!("{name}."), inner, origin)
+                }
                 value => {
                     self.values.insert(name, (value, origin.clone()));
                 }
@@ -158,6 +161,11 @@ fn from_variable(key: &Key, text: &str) -> Value {
     if key.list {
         let items = text.split(',').map(str::trim).filter(|i| !i.is_empty());
         return Value::Array(items.map(|i| Value::String(i.to_owned())).collect());
+    }
+    if key.table {
+        let table = toml::from_str::<Table>(&format!("value = {text}"));
+        let value = table.ok().and_then(|mut table| table.remove("value"));
+        return value.unwrap_or_else(|| Value::String(text.to_owned()));
     }
     match (text.parse::<i64>(), text) {
         (Ok(number), _) => Value::Integer(number),

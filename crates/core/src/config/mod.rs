@@ -7,6 +7,7 @@ mod keys;
 mod layers;
 mod resolve;
 mod root;
+mod server_settings;
 mod sqlx_toml;
 
 use std::borrow::Cow;
@@ -189,6 +190,10 @@ pub struct ServerConfig {
     pub cache: bool,
     /// The time without runs and clients after which the managed server is stopped.
     pub idle_stop: Option<Duration>,
+    /// The role that tests connect to the managed server as; `None` for its superuser.
+    pub test_role: Option<String>,
+    /// Settings of the managed server. Names are in lower case.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl ServerConfig {

@@ -10,6 +10,7 @@ use toml::Value;
 use crate::address::{Address, has_password, unused_variables};
 use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, unknown_variables};
+use crate::config::server_settings;
 use crate::config::{
     ComposeConfig, Config, ConfigError, ExportUrl, ServerConfig, ServerMode, TemplateConfig,
 };
@@ -193,6 +194,26 @@ impl Resolver<'_> {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),
             },
+            test_role: self
+                .string("server.test_role")?
+                .filter(|role| !role.is_empty()),
+            settings: self.server_settings()?,
+        })
+    }
+
+    fn server_settings(&self) -> Result<BTreeMap<String, String>, ConfigError> {
+        const KEY: &str = "server.settings";
+        let Some((value, origin)) = self.values.get(KEY) else {
+            return Ok(BTreeMap::new());
+        };
+        let Value::Table(table) = value else {
+            return Err(self.invalid(KEY, "a table such as `{ wal_level = \"logical\" }`"));
+        };
+        server_settings::read(table).map_err(|problem| ConfigError::Value {
+            key: format!("{KEY}.{}", problem.name),
+            value: problem.value.to_string(),
+            origin: origin.clone(),
+            expected: problem.expected,
         })
     }
 

@@ -11,6 +11,7 @@ pub mod lock;
 pub mod obstacles;
 pub mod own;
 pub mod probe;
+pub mod roles;
 pub mod script;
 pub mod seen;
 pub mod session;

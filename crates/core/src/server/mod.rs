@@ -66,6 +66,16 @@ pub enum ServerError {
         /// The role.
         role: String,
     },
+    /// The role of `server.test_role` is a superuser.
+    #[error(
+        "the role `{role}` of `server.test_role` is a superuser on the managed server, so row-level security and missing grants would have no \
+         effect; name another role, or run `ALTER ROLE {} NOSUPERUSER` (`kapsel-testdb server psql` opens the server)",
+        sql::identifier(role)
+    )]
+    TestRoleIsSuperuser {
+        /// The role.
+        role: String,
+    },
     /// The maintenance database is missing.
     #[error(
         "PostgreSQL at `{address}` has no maintenance database `{database}`; create it, or set `server.maintenance_database` to another database"
@@ -192,10 +202,21 @@ impl Server {
                 .as_ref()
                 .map(|local| local.lock_shared())
                 .transpose()?;
-            match Self::connect(config, address.clone(), address, purpose).await {
+            let test_role = settings.test_role.as_ref().filter(|_| local.is_some());
+            let mut test_address = address.clone();
+            if let Some(role) = test_role {
+                test_address.user.clone_from(role);
+            }
+            match Self::connect(config, test_address, address, purpose).await {
                 // The server was shutting down: `ensure` waits for its end and starts it again.
                 Err(ServerError::Pg(PgError::Unreachable { .. })) if Instant::now() < deadline => {}
-                result => return result,
+                Ok((server, mut admin)) => {
+                    if let Some(role) = test_role {
+                        ensure_test_role(&mut admin, role).await?;
+                    }
+                    return Ok((server, admin));
+                }
+                error => return error,
             }
         }
     }
@@ -280,6 +301,22 @@ impl Server {
             return Err(ServerError::NoCreateDb { address, role });
         }
         Ok(())
+    }
+}
+
+/// Creates the role that tests connect as, unless it exists.
+async fn ensure_test_role(admin: &mut Admin, role: &str) -> Result<(), ServerError> {
+    let mut rights = admin.role(role).await?;
+    if rights.is_none() {
+        admin.create_role(role, "server.test_role").await?;
+        rights = admin.role(role).await?;
+    }
+    match rights {
+        Some(rights) if rights.superuser => Err(ServerError::TestRoleIsSuperuser {
+            role: role.to_owned(),
+        }),
+        Some(rights) if rights.login => Ok(()),
+        _ => Ok(admin.allow_login(role).await?),
     }
 }
 

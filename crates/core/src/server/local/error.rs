@@ -82,6 +82,19 @@ pub enum LocalError {
         /// The end of what it printed.
         output: String,
     },
+    /// The server did not start because of a setting of the configuration.
+    #[error(
+        "the managed server does not start with `server.settings.{name}`: {message}; correct or remove that key (the log is `{}`)",
+        log.display()
+    )]
+    Setting {
+        /// The setting.
+        name: String,
+        /// The server's message.
+        message: String,
+        /// The log file.
+        log: PathBuf,
+    },
     /// The server did not start.
     #[error("the managed server did not start: {reason}; the last lines of its log `{}`: {tail}; {remedy}", log.display())]
     Start {

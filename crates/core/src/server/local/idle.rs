@@ -5,6 +5,7 @@
 //! lock, which connecting processes hold shared, so no process connects to a server that is stopping. If it dies, the server keeps
 //! running.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -29,6 +30,7 @@ pub struct IdleStopJob {
     bin_dir: PathBuf,
     state_dir: PathBuf,
     run_as: String,
+    settings: BTreeMap<String, String>,
     millis: u64,
 }
 
@@ -54,6 +56,7 @@ impl IdleStopJob {
             bin_dir: local.binaries.dir,
             state_dir: local.state,
             run_as: settings.run_as.clone(),
+            settings: settings.settings.clone(),
             millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         }))
     }
@@ -89,6 +92,7 @@ impl IdleStopJob {
             Some(&self.bin_dir),
             Some(&self.state_dir),
             &self.run_as,
+            &self.settings,
         )?);
         let token = random_word();
         let file = local.dir().join("idle");

@@ -1,6 +1,7 @@
 //! The managed server: PostgreSQL binaries of this machine, disposable data, and a unix socket in a private directory.
 //!
-//! `<state>/` contains `pg<major>/` with `data`, `s` (the socket) and `log`. `start.lock` lets one process at a time start or stop the
+//! `<state>/` contains a directory for each major version and each combination of `server.settings` (`pg15`, `pg15-0123abcd`), with `data`, `s` (the
+//! socket) and `log`. `start.lock` lets one process at a time start or stop the
 //! server. If we are root, only `data` and `s` belong to the server's user: we write nothing where that user could create a link.
 //! There is no registry: we find the server by connecting to its socket. It belongs to the user and outlives runs, so the next
 //! `prepare` finds it within milliseconds.
@@ -21,6 +22,7 @@ mod places;
 mod settings;
 mod stale;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -32,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use self::cluster::ClusterOrigin;
 use self::error::PathContext;
 use self::log::last_lines;
-use self::places::{Owner, default_state, major_version};
+use self::places::{Owner, default_state, major_version, server_directory};
 use crate::address::Address;
 use crate::config::ServerConfig;
 use crate::platform::{self, LockMode, disk};
@@ -53,14 +55,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The managed server's binaries and directories, whether it runs or not.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Local {
     binaries: Binaries,
     owner: Owner,
     /// The name of the server's user if we are root.
     run_as: String,
     state: PathBuf,
+    /// The name of the server's directory.
+    directory: String,
     major: String,
+    /// The settings of the configuration.
+    settings: BTreeMap<String, String>,
     cache: bool,
 }
 
@@ -108,7 +114,7 @@ impl Local {
     /// [`LocalError`] with the remedy.
     pub fn open(settings: &ServerConfig) -> Result<Self, LocalError> {
         let (bin_dir, state_dir) = (settings.bin_dir.as_deref(), settings.state_dir.as_deref());
-        let local = Self::at(bin_dir, state_dir, &settings.run_as)?;
+        let local = Self::at(bin_dir, state_dir, &settings.run_as, &settings.settings)?;
         Ok(Self {
             cache: settings.cache,
             ..local
@@ -119,15 +125,19 @@ impl Local {
         bin_dir: Option<&Path>,
         state_dir: Option<&Path>,
         run_as: &str,
+        settings: &BTreeMap<String, String>,
     ) -> Result<Self, LocalError> {
         let binaries = Binaries::find(bin_dir)?;
         let major = major_version(&binaries)?;
+        let directory = server_directory(&major, settings);
         let local = Self {
-            state: state_dir.map_or_else(|| default_state(&major), Path::to_path_buf),
+            state: state_dir.map_or_else(|| default_state(&directory), Path::to_path_buf),
+            directory,
             owner: Owner::find(run_as)?,
             run_as: run_as.to_owned(),
             binaries,
             major,
+            settings: settings.clone(),
             cache: true,
         };
         let socket = local.socket();
@@ -142,9 +152,26 @@ impl Local {
         Address::socket(self.socket_dir(), PORT, SUPERUSER)
     }
 
-    /// The directory of this major version's server.
+    /// The directory of the server with this major version and these settings.
     pub fn dir(&self) -> PathBuf {
-        self.state.join(format!("pg{}", self.major))
+        self.state.join(&self.directory)
+    }
+
+    /// The running servers beside this one, which have another major version or other settings.
+    pub fn others_running(&self) -> Vec<Self> {
+        let entries = fs::read_dir(&self.state).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names
+            .filter(|name| name.starts_with("pg") && *name != self.directory)
+            .collect();
+        names.sort();
+        let others = names.into_iter().map(|directory| Self {
+            directory,
+            ..self.clone()
+        });
+        others
+            .filter(|other| other.running_pid().is_some())
+            .collect()
     }
 
     /// The data directory.
@@ -225,7 +252,9 @@ impl Local {
             self.create_cluster(self.cache)?
         };
         match (self.launch(deadline), origin) {
-            (Err(error), ClusterOrigin::Copied(entry)) => {
+            (Err(error), ClusterOrigin::Copied(entry))
+                if !matches!(error, LocalError::Setting { .. }) =>
+            {
                 tracing::warn!("creating a new cluster: the copy from the cache failed: {error}");
                 entry.remove();
                 self.remove_cluster()?;
@@ -237,8 +266,10 @@ impl Local {
     }
 
     fn launch(&self, deadline: Instant) -> Result<(), LocalError> {
+        let log_length = self.log_length();
         let child = self.spawn()?;
-        self.wait_until_ready(child, deadline)
+        let ready = self.wait_until_ready(child, deadline);
+        ready.map_err(|error| self.setting_error(log_length).unwrap_or(error))
     }
 
     /// Takes the start lock exclusive.
@@ -291,7 +322,7 @@ impl Local {
         let again = log.try_clone().at("open", &self.log())?;
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
-        for setting in self.settings() {
+        for setting in self.command_line_settings() {
             command.arg("-c").arg(setting);
         }
         command.stdout(log).stderr(again);

@@ -1,5 +1,6 @@
 //! Decides the managed server's version, state directory and user. It changes nothing on disk except owners.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::platform;
+use crate::protocol::{digest, hex};
 use crate::server::binaries::Binaries;
 use crate::server::local::error::{LocalError, PathContext};
 
@@ -54,13 +56,24 @@ impl Owner {
     }
 }
 
-/// `<tmpfs or temp dir>/kapsel-testdb-<uid>-pg`: the one that has this version's cluster, else the first with free space.
-pub(super) fn default_state(major: &str) -> PathBuf {
+/// The name of the directory of a server: each combination of settings has a server of its own, because projects with different settings must not
+/// share one.
+pub(super) fn server_directory(major: &str, settings: &BTreeMap<String, String>) -> String {
+    if settings.is_empty() {
+        return format!("pg{major}");
+    }
+    let parts: Vec<&str> = settings.iter().flat_map(|(n, v)| [&**n, &**v]).collect();
+    let hash = hex(&digest(&parts));
+    format!("pg{major}-{}", &hash[..8])
+}
+
+/// `<tmpfs or temp dir>/kapsel-testdb-<uid>-pg`: the one that has this server's cluster, else the first with free space.
+pub(super) fn default_state(directory: &str) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
     let name = format!("kapsel-testdb-{uid}-pg");
     let tmpfs = Path::new("/dev/shm").join(&name);
     let disk = std::env::temp_dir().join(&name);
-    let has_cluster = |dir: &Path| dir.join(format!("pg{major}")).join("data").exists();
+    let has_cluster = |dir: &Path| dir.join(directory).join("data").exists();
     if has_cluster(&tmpfs) || (!has_cluster(&disk) && has_space(Path::new("/dev/shm"))) {
         tmpfs
     } else {
@@ -139,7 +152,7 @@ mod tests {
     #[test]
     fn each_user_has_its_own_state_directory() {
         let uid = rustix::process::geteuid().as_raw().to_string();
-        let state = default_state("15").to_string_lossy().into_owned();
+        let state = default_state("pg15").to_string_lossy().into_owned();
         assert!(
             state.contains(&format!("kapsel-testdb-{uid}-pg")),
             "{state}"
