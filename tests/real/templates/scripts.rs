@@ -61,6 +61,21 @@ fn a_string_goes_on_in_the_next_line_as_it_began() {
     assert_eq!(session.column("SELECT s FROM t"), ["a';b", "c"]);
 }
 
+#[test]
+fn a_string_whose_end_the_session_decides_is_refused() {
+    let server = Server::start();
+    let mut session = server.session("postgres");
+    session.execute("SET standard_conforming_strings = off");
+    let error = fails(&mut session, "SELECT 1;\nSELECT 'it\\'s; here';");
+    assert!(
+        error.starts_with("`x.sql` failed at line 2: `standard_conforming_strings` is off"),
+        "{error}"
+    );
+    let on = "SET standard_conforming_strings = on;\nCREATE TABLE t AS SELECT 'a\\' AS s;";
+    runs(&mut session, on);
+    assert_eq!(session.column("SELECT s FROM t"), ["a\\"]);
+}
+
 /// What the demo's suite is made of, with rows that are hard to carry.
 const ROWS: &str = r"
 INSERT INTO tenants (slug, name, plan) SELECT 't' || n, E'tab\t, line\n, \\. and \\N ' || n, 'team' FROM generate_series(1, 200) n;

@@ -12,6 +12,8 @@ pub(super) const LIMIT: usize = 64 * 1024;
 pub(super) struct Batch {
     text: String,
     statements: Vec<Sent>,
+    /// The line of the first statement whose end `standard_conforming_strings` decides.
+    backslash: Option<usize>,
 }
 
 /// A statement's position in the script and offset in the batch.
@@ -28,6 +30,10 @@ impl Batch {
         &self.text
     }
 
+    pub fn backslash(&self) -> Option<usize> {
+        self.backslash
+    }
+
     pub fn len(&self) -> usize {
         self.statements.len()
     }
@@ -42,6 +48,9 @@ impl Batch {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
+        if statement.has_backslash {
+            self.backslash.get_or_insert(statement.at.line);
+        }
         self.statements.push(Sent {
             number,
             at: statement.at,
@@ -52,6 +61,7 @@ impl Batch {
 
     pub fn clear(&mut self) {
         self.statements.clear();
+        self.backslash = None;
         self.text.clear();
         self.text.shrink_to(2 * LIMIT);
     }

@@ -157,6 +157,11 @@ pub(super) enum ScriptProblem {
     Nul,
     #[error("`{0}` is a psql command, not SQL; replace it with SQL, or run the script with psql")]
     Command(String),
+    #[error(
+        "`standard_conforming_strings` is off here, so a backslash in a string may hide its end; set it to on (for the role or the database, or \
+         in the script), and write strings with escapes as E'…'"
+    )]
+    Backslash,
     #[error("a comment begins here and is not closed; close it with `*/`")]
     OpenComment,
     #[error(

@@ -2,7 +2,7 @@
 //! anywhere.
 //!
 //! The rules are in the manual's chapter "Lexical Structure". The lexer assumes that `standard_conforming_strings` is on, the
-//! default since 9.1.
+//! default since 9.1; where that decides, the runner checks it.
 
 use crate::pg::script::words::Words;
 
@@ -70,6 +70,8 @@ pub(super) struct Lexer {
     parentheses: usize,
     after_string: AfterString,
     after_dot: bool,
+    /// Whether a string without escapes has a backslash.
+    has_backslash: bool,
     /// `$tag$`, as far as it was read.
     tag: Vec<u8>,
     words: Words,
@@ -84,6 +86,7 @@ impl Lexer {
             parentheses: 0,
             after_string: AfterString::Other,
             after_dot: false,
+            has_backslash: false,
             tag: Vec::new(),
             words: Words::default(),
         }
@@ -97,6 +100,11 @@ impl Lexer {
         let words = std::mem::take(&mut self.words);
         *self = Self::new();
         words
+    }
+
+    /// Whether a string of the statement has a backslash that is no escape, as long as `standard_conforming_strings` is on.
+    pub fn has_backslash(&self) -> bool {
+        self.has_backslash
     }
 
     /// Whether a block comment is open.
@@ -191,6 +199,7 @@ impl Lexer {
     fn quote(&mut self, byte: u8, escapes: bool) {
         match byte {
             b'\\' if escapes => self.skip = true,
+            b'\\' => self.has_backslash = true,
             // A doubled quote closes the string and opens it again.
             b'\'' => {
                 self.state = State::Plain;

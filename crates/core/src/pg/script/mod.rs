@@ -7,7 +7,8 @@
 //! does not end is committed at the end. Statements that cannot run in a transaction (`VACUUM`, `CREATE DATABASE`) must be alone in
 //! their script. There are three differences: savepoints work, every error has a line, and the lines after `COPY … FROM stdin`, up to
 //! a line `\.`, are its data. So the output of pg_dump runs unchanged. Session settings of a script (pg_dump empties `search_path`)
-//! persist. psql commands are errors, except `\restrict` and `\unrestrict`, which pg_dump writes.
+//! persist. psql commands are errors, except `\restrict` and `\unrestrict`, which pg_dump writes. A
+//! string with a backslash is an error while `standard_conforming_strings` is off.
 //!
 //! On a connection with an open [`Transaction`](sqlx::Transaction), the script is part of it, and the caller ends it.
 //!
@@ -69,6 +70,19 @@ pub async fn run_text(
     text: &str,
 ) -> Result<(), ScriptError> {
     run(connection, name, text.as_bytes()).await
+}
+
+/// Runs a script in memory, each statement in a transaction of its own, so that statements such as `CREATE INDEX CONCURRENTLY` can be among others.
+///
+/// # Errors
+/// See [`run_file`]. Statements before the failed one stay.
+pub async fn run_statements(
+    connection: &mut PgConnection,
+    name: &str,
+    text: &str,
+) -> Result<(), ScriptError> {
+    let runner = runner::Runner::new(connection, text.as_bytes()).without_transaction();
+    runner.run().await.map_err(|error| error.in_script(name))
 }
 
 /// Runs a script from a reader. `name`: its name in errors. On success, it has read the source to its end.

@@ -30,6 +30,8 @@ enum Transaction {
     None,
     /// A transaction that we or the script began.
     Open,
+    /// Each statement is a transaction, unless the script begins one.
+    Never,
 }
 
 /// Why a COPY failed.
@@ -65,6 +67,12 @@ impl<'a, R: Read> Runner<'a, R> {
         }
     }
 
+    /// Sends each statement alone and begins no transaction.
+    pub fn without_transaction(mut self) -> Self {
+        self.transaction = Transaction::Never;
+        self
+    }
+
     pub async fn run(mut self) -> Result<(), LocatedError> {
         let result = self.statements().await;
         if result.is_err() && self.transaction == Transaction::Open {
@@ -80,8 +88,18 @@ impl<'a, R: Read> Runner<'a, R> {
                 self.flush().await?;
             }
             self.count += 1;
+            // A setting applies only to statements that the server has not parsed yet.
+            let is_alone = self.transaction == Transaction::Never || sets_strings(&statement.text);
+            if is_alone {
+                self.flush().await?;
+            }
             match statement.kind {
-                StatementKind::Plain => self.batch.push(self.count, &statement),
+                StatementKind::Plain => {
+                    self.batch.push(self.count, &statement);
+                    if is_alone {
+                        self.flush().await?;
+                    }
+                }
                 // All of a batch is in one transaction, so this statement starts a batch.
                 StatementKind::Begin => {
                     self.flush().await?;
@@ -116,6 +134,9 @@ impl<'a, R: Read> Runner<'a, R> {
     }
 
     async fn send(&mut self) -> Result<(), LocatedError> {
+        if let Some(line) = self.batch.backslash() {
+            self.check_strings(line).await?;
+        }
         let sent = connect::run_script(self.connection, self.batch.text()).await;
         sent.map_err(|(succeeded, error)| self.batch.locate(succeeded, &error))?;
         if self.batch.text().len() > LIMIT {
@@ -124,6 +145,18 @@ impl<'a, R: Read> Runner<'a, R> {
         }
         self.batch.clear();
         Ok(())
+    }
+
+    /// Refuses a statement with a backslash in a string if the server would find another end of that string than the lexer.
+    async fn check_strings(&mut self, line: usize) -> Result<(), LocatedError> {
+        let sql = "SELECT current_setting('standard_conforming_strings')";
+        let failed = |error| LocatedError::from_server(ScriptPosition::Whole, &error);
+        let rows = internal::rows(self.connection, sql).await.map_err(failed)?;
+        let value = rows.first().map(|row| row.try_get::<String, _>(0));
+        match value.transpose().map_err(failed)?.as_deref() {
+            Some("off") => Err(LocatedError::at_line(line, ScriptProblem::Backslash)),
+            _ => Ok(()),
+        }
     }
 
     async fn begin(&mut self) -> Result<(), LocatedError> {
@@ -158,6 +191,9 @@ impl<'a, R: Read> Runner<'a, R> {
     async fn copy(&mut self, statement: &Statement) -> Result<(), LocatedError> {
         self.flush().await?;
         self.begin().await?;
+        if statement.has_backslash {
+            self.check_strings(statement.at.line).await?;
+        }
         self.splitter.begin_data(statement)?;
         let first = self.splitter.line_number();
         let copied = self.send_data(statement).await;
@@ -229,4 +265,11 @@ impl<'a, R: Read> Runner<'a, R> {
         let result = connect::run_script(self.connection, sql).await;
         result.map_err(|(_, error)| error)
     }
+}
+
+/// Whether a statement may change `standard_conforming_strings`.
+fn sets_strings(text: &str) -> bool {
+    ["standard_conforming_strings", "STANDARD_CONFORMING_STRINGS"]
+        .iter()
+        .any(|name| text.contains(name))
 }

@@ -13,6 +13,8 @@ pub(super) struct Statement {
     pub text: String,
     pub kind: StatementKind,
     pub at: Position,
+    /// Whether `standard_conforming_strings` decides where it ends.
+    pub has_backslash: bool,
 }
 
 /// A position in the file; line and column (in characters) start at 1.
@@ -129,13 +131,19 @@ impl<R: Read> Splitter<R> {
     }
 
     fn statement(&mut self, text: Vec<u8>, at: Position) -> Result<Statement, LocatedError> {
+        let has_backslash = self.lexer.has_backslash();
         let kind = self.lexer.take().kind();
         let text = String::from_utf8(text).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = at.line + valid.iter().filter(|byte| **byte == b'\n').count();
             LocatedError::at_line(line, ScriptProblem::NotUtf8)
         })?;
-        Ok(Statement { text, kind, at })
+        Ok(Statement {
+            text,
+            kind,
+            at,
+            has_backslash,
+        })
     }
 
     /// The text after the last `;`.
