@@ -21,7 +21,7 @@ use kapsel_testdb_core::protocol::{
 };
 use kapsel_testdb_core::protocol::{DbName, Fingerprint, Kind, Namespace, RunId, RunKey};
 use kapsel_testdb_core::protocol::{
-    KeepConfig, Ledger, Limit, Pollution, PoolConfig, Strategy, TemplateBase,
+    KeepConfig, Ledger, Limit, MigrationDirectory, Pollution, PoolConfig, Strategy, TemplateBase,
 };
 use kapsel_testdb_core::run::kept::KeepLimits;
 use kapsel_testdb_core::template::{Chain, Source};
@@ -63,7 +63,8 @@ fn fingerprint(criterion: &mut Criterion) {
                 let source = runtime
                     .block_on(Source::read(&config))
                     .expect("the migrations");
-                Chain::new(&source, &TemplateBase::of(&config.template), &facts)
+                let template_base = TemplateBase::of(&config).expect("no files");
+                Chain::new(&source, &template_base, &facts)
             });
         });
     }
@@ -170,12 +171,16 @@ fn run_file() -> RunFile {
         maintenance_database: "postgres".to_owned(),
         template: DbName::template(&namespace(), &Fingerprint::from_hash(&[3; 32])),
         template_inputs: TemplateInputs {
-            migrations: Some("/home/me/app/migrations".into()),
-            migrate: Default::default(),
+            migrations: vec![MigrationDirectory {
+                path: "/home/me/app/migrations".into(),
+                migrate: Default::default(),
+            }],
             seeds: false,
             template_base: TemplateBase {
                 base: "template0".to_owned(),
                 extensions: Vec::new(),
+                roles: Vec::new(),
+                before: Vec::new(),
             },
             start: "0".repeat(64),
             schema: "0".repeat(64),

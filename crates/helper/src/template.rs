@@ -108,8 +108,7 @@ impl SchemaRequest {
             (_, None) => "migrations",
         };
         let directory = package.join(directory);
-        let is_runs =
-            is_run_directory(&directory, template_inputs) && template_inputs.migrate == migrate;
+        let is_runs = is_run_directory(&directory, &migrate, template_inputs);
         let exists = matches!(self.migrations, Migrations::Directory(_)) || directory.is_dir();
         Ok((!is_runs && exists).then_some((directory, migrate)))
     }
@@ -124,10 +123,14 @@ pub fn package_directory(compiled: &str) -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| compiled.into(), PathBuf::from)
 }
 
-/// Whether the directory is that of the run's migrations.
-fn is_run_directory(directory: &Path, template_inputs: &TemplateInputs) -> bool {
-    let run = template_inputs.migrations.as_ref();
-    run.is_some_and(|run| is_same_dir(run, directory))
+/// Whether the run's template has the migrations of the directory, with the same settings.
+fn is_run_directory(
+    directory: &Path,
+    migrate: &MigrateSettings,
+    template_inputs: &TemplateInputs,
+) -> bool {
+    let mut run = template_inputs.migrations.iter();
+    run.any(|run| is_same_dir(&run.path, directory) && run.migrate == *migrate)
 }
 
 impl CustomTemplate {
@@ -209,7 +212,7 @@ impl CustomTemplate {
 mod tests {
     use std::fs;
 
-    use kapsel_testdb_core::protocol::TemplateBase;
+    use kapsel_testdb_core::protocol::{MigrationDirectory, TemplateBase};
 
     use super::*;
 
@@ -221,13 +224,24 @@ mod tests {
             fs::create_dir(at(directory)).expect("a directory");
         }
         std::os::unix::fs::symlink(at("migrations"), at("link")).expect("a link");
-        let template_inputs = |migrations| TemplateInputs {
-            migrations,
-            migrate: MigrateSettings::default(),
+        let migrate = MigrateSettings::default();
+        let is_run_directory = |directory: &Path, run: &TemplateInputs| {
+            is_run_directory(directory, &MigrateSettings::default(), run)
+        };
+        let template_inputs = |migrations: Option<PathBuf>| TemplateInputs {
+            migrations: migrations
+                .map(|path| MigrationDirectory {
+                    path,
+                    migrate: migrate.clone(),
+                })
+                .into_iter()
+                .collect(),
             seeds: false,
             template_base: TemplateBase {
                 base: "template0".to_owned(),
                 extensions: Vec::new(),
+                roles: Vec::new(),
+                before: Vec::new(),
             },
             start: String::new(),
             schema: String::new(),

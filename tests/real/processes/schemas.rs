@@ -57,7 +57,7 @@ fn compiled(folder: &Path) -> &'static Migrator {
 }
 
 /// A test process of a package in a folder below the root.
-fn command(project: &Project, exported: &str, package: &str, says: &str) -> Tool {
+pub fn command(project: &Project, exported: &str, package: &str, says: &str) -> Tool {
     let binary = std::env::current_exe().expect("this test binary");
     let tool = project
         .program(binary)

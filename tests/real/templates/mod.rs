@@ -7,3 +7,4 @@ pub mod large;
 pub mod migrations;
 pub mod persistent;
 pub mod scripts;
+pub mod sources;

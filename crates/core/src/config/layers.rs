@@ -101,7 +101,7 @@ impl Layer {
     fn flatten(&mut self, prefix: &str, table: Table, origin: &Origin) {
         for (name, value) in table {
             let name = format!("{prefix}{name}");
-            let is_value = KEYS.iter().any(|key| key.table && key.name == name);
+            let is_value = KEYS.iter().any(|key| key.name == name);
             match value {
                 Value::Table(inner) if !is_value => {
                     self.flatten(&format!("{name}."), inner, origin)
@@ -158,14 +158,12 @@ pub(super) fn with_position(text: &str, error: &toml::de::Error) -> String {
 }
 
 fn from_variable(key: &Key, text: &str) -> Value {
+    if let Some(value) = inline_toml(text) {
+        return value;
+    }
     if key.list {
         let items = text.split(',').map(str::trim).filter(|i| !i.is_empty());
         return Value::Array(items.map(|i| Value::String(i.to_owned())).collect());
-    }
-    if key.table {
-        let table = toml::from_str::<Table>(&format!("value = {text}"));
-        let value = table.ok().and_then(|mut table| table.remove("value"));
-        return value.unwrap_or_else(|| Value::String(text.to_owned()));
     }
     match (text.parse::<i64>(), text) {
         (Ok(number), _) => Value::Integer(number),
@@ -173,6 +171,13 @@ fn from_variable(key: &Key, text: &str) -> Value {
         (_, "false") => Value::Boolean(false),
         _ => Value::String(text.to_owned()),
     }
+}
+
+/// A list or a table as in the configuration file.
+fn inline_toml(text: &str) -> Option<Value> {
+    let is_inline = text.trim_start().starts_with(['[', '{']);
+    let table = is_inline.then(|| toml::from_str::<Table>(&format!("value = {text}")));
+    table?.ok()?.remove("value")
 }
 
 /// Variables with our prefix that set no key.

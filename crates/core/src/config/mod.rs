@@ -9,6 +9,7 @@ mod resolve;
 mod root;
 mod server_settings;
 mod sqlx_toml;
+mod steps;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,9 +21,10 @@ pub use layers::{Layer, Origin, file_path};
 pub use resolve::{load, load_with};
 pub use root::{find_root, shown_path};
 pub use sqlx_toml::SQLX_TOML;
+pub use steps::{CommandConfig, SchemaSource, StepConfig};
 
 use crate::address::{Address, AddressError};
-use crate::protocol::{KeepConfig, MigrateSettings, Namespace, Pollution, PoolConfig};
+use crate::protocol::{KeepConfig, Namespace, Pollution, PoolConfig};
 
 /// The configuration file, relative to the workspace root.
 pub const FILE: &str = ".config/kapsel-testdb.toml";
@@ -220,14 +222,18 @@ pub struct ComposeConfig {
 /// The inputs of the template.
 #[derive(Debug, Clone)]
 pub struct TemplateConfig {
-    /// The directory of migrations; `None` if the key is an empty string.
-    pub migrations: Option<PathBuf>,
-    /// The settings in `sqlx.toml` that apply to them.
-    pub migrate: MigrateSettings,
-    /// SQL files that run after the migrations, in this order.
-    pub seeds: Vec<PathBuf>,
+    /// The sources of the schema, in this order; empty if the key is an empty string.
+    pub migrations: Vec<SchemaSource>,
+    /// What runs before the first migration.
+    pub before: Vec<StepConfig>,
+    /// What runs after the last migration.
+    pub after: Vec<StepConfig>,
+    /// What runs last.
+    pub seeds: Vec<StepConfig>,
     /// Extensions that are created before the first migration.
     pub extensions: Vec<String>,
+    /// Roles that are created before the first migration if they are missing.
+    pub roles: Vec<String>,
     /// The database that templates are created from.
     pub base: String,
     /// How many templates stay on the server.

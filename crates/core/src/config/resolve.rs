@@ -10,12 +10,13 @@ use toml::Value;
 use crate::address::{Address, has_password, unused_variables};
 use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, unknown_variables};
-use crate::config::server_settings;
+use crate::config::steps::{self, SchemaSource, StepConfig};
 use crate::config::{
     ComposeConfig, Config, ConfigError, ExportUrl, ServerConfig, ServerMode, TemplateConfig,
+    server_settings,
 };
 use crate::env;
-use crate::protocol::{KeepConfig, Leaks, MigrateSettings, Namespace, Pollution, PoolConfig};
+use crate::protocol::{KeepConfig, Leaks, Namespace, Pollution, PoolConfig};
 
 /// Resolves the configuration of the workspace at `root`, with `flags` on top.
 ///
@@ -218,23 +219,43 @@ impl Resolver<'_> {
     }
 
     fn template(&self) -> Result<TemplateConfig, ConfigError> {
-        let migrations = self.required_string("template.migrations")?;
-        let migrations = (!migrations.is_empty()).then(|| self.root.join(migrations));
-        let migrate = match &migrations {
-            Some(migrations) => MigrateSettings::of_migrations(self.root, migrations)?,
-            None => MigrateSettings::default(),
-        };
+        let migrations = self.steps("template.migrations")?;
+        let migrations = migrations
+            .into_iter()
+            .map(|step| SchemaSource::of(self.root, step));
         Ok(TemplateConfig {
-            migrations,
-            migrate,
-            seeds: self
-                .strings("template.seeds")?
-                .iter()
-                .map(|seed| self.root.join(seed))
-                .collect(),
+            migrations: migrations.collect::<Result<_, _>>()?,
+            before: self.step_list("template.before")?,
+            after: self.step_list("template.after")?,
+            seeds: self.step_list("template.seeds")?,
             extensions: self.strings("template.extensions")?,
+            roles: self.strings("template.roles")?,
             base: self.required_string("template.base")?,
             keep: self.number("template.keep", 1..=10_000)? as usize,
+        })
+    }
+
+    /// A list of files and commands.
+    fn step_list(&self, name: &str) -> Result<Vec<StepConfig>, ConfigError> {
+        match self.values.get(name) {
+            None | Some((Value::Array(_), _)) => self.steps(name),
+            Some(_) => {
+                let expected = "a list of strings (files of SQL) and tables (commands)";
+                Err(self.invalid(name, expected))
+            }
+        }
+    }
+
+    /// A list of files and commands; a single one needs no list, and "" is none.
+    fn steps(&self, name: &str) -> Result<Vec<StepConfig>, ConfigError> {
+        let Some((value, origin)) = self.values.get(name) else {
+            return Ok(Vec::new());
+        };
+        steps::read(self.root, value).map_err(|problem| ConfigError::Value {
+            key: name.to_owned(),
+            value: problem.value.to_string(),
+            origin: origin.clone(),
+            expected: problem.expected,
         })
     }
 

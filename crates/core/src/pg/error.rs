@@ -187,6 +187,11 @@ pub struct ErrorDetails {
     pub copy_line: Option<usize>,
 }
 
+/// What to do about a `CREATE ROLE` whose role exists.
+const ROLE_HELP: &str = "roles belong to the whole server and not to one database, so `CREATE ROLE` succeeds only once: let `template.roles` name the \
+     role, which creates it if it is missing, and remove the statement, or let it succeed if the role exists \
+     (`DO $$ BEGIN CREATE ROLE …; EXCEPTION WHEN duplicate_object THEN NULL; END $$`)";
+
 impl ErrorDetails {
     /// Parses an error.
     pub fn of(error: &Sqlx) -> Self {
@@ -203,10 +208,13 @@ impl ErrorDetails {
             };
         };
         let context = database.r#where();
+        let created_role = database.code() == sqlstate::DUPLICATE_OBJECT
+            && database.routine() == Some("CreateRole");
         let notes = [
             ("detail", database.detail()),
             ("hint", database.hint()),
             ("context", context),
+            ("help", created_role.then_some(ROLE_HELP)),
         ];
         let notes = notes
             .into_iter()

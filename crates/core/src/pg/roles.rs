@@ -43,22 +43,30 @@ impl Admin {
         read().context(|| context.to_owned()).map(Some)
     }
 
-    /// Creates a role without rights, unless it exists or another process creates it at the same time. `key`: the key of the configuration that
-    /// names it.
+    /// Creates a role without rights, unless it exists. `key`: the key of the configuration that names it.
     ///
     /// # Errors
-    /// The statement failed.
-    pub async fn create_role(&mut self, name: &str, key: &str) -> Result<(), PgError> {
+    /// A statement failed.
+    pub async fn ensure_role(&mut self, name: &str, key: &str) -> Result<(), PgError> {
+        if self.role(name).await?.is_some() {
+            return Ok(());
+        }
         let sql = format!("CREATE ROLE {}", identifier(name));
-        match self
-            .run(sql, || format!("create the role `{name}` of `{key}`"))
-            .await
-        {
+        let context = || format!("create the role `{name}` of `{key}`");
+        match self.run(sql.clone(), context).await {
+            // Another process created it at this moment.
             Err(error)
                 if error.is(sqlstate::DUPLICATE_OBJECT) || error.is(sqlstate::UNIQUE_VIOLATION) =>
             {
                 Ok(())
             }
+            Err(error) if error.is(sqlstate::INSUFFICIENT_PRIVILEGE) => Err(PgError::WithRemedy {
+                remedy: format!(
+                    "as a superuser, run `{sql}`, or `ALTER ROLE {} CREATEROLE`",
+                    identifier(&self.address().user)
+                ),
+                cause: Box::new(error),
+            }),
             result => result,
         }
     }

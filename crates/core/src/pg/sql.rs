@@ -15,7 +15,7 @@ pub fn is_client(alias: &str) -> String {
 
 /// Quotes text as an SQL string. Text with a backslash becomes an `E''` string, so the result does not depend on
 /// `standard_conforming_strings`.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
         format!("E'{}'", quoted.replace('\\', "\\\\"))

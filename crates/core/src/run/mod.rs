@@ -23,7 +23,9 @@ use crate::protocol::{
     Runtime, TemplateBase, TemplateInputs, random_word,
 };
 use crate::server::{Server, ServerError};
-use crate::template::{self, BuildObserver, BuildTarget, Template, TemplateError, TemplatePlan};
+use crate::template::{
+    self, BuildObserver, BuildTarget, Source, Template, TemplateError, TemplatePlan,
+};
 
 /// The most spares that the runs of single processes leave. They do not know how many others run at the same time; but a run creates a clone only if it
 /// finds no spare, so there are never more than there were runs at the same time.
@@ -103,9 +105,10 @@ pub async fn open(
 ) -> Result<OpenRun, RunError> {
     let runtime = Runtime::open()?;
     let (server, mut admin) = Server::locate(config, "run").await?;
-    let plan = TemplatePlan::new(config, &server.facts).await?;
+    let template_base = TemplateBase::of(config)?;
+    let source = Source::read(config).await?;
+    let plan = TemplatePlan::of(source, &config.namespace, &template_base, &server.facts);
     let (dir, id, joined) = join_or_create(&runtime, config, &server, identity)?;
-    let template_base = TemplateBase::of(&config.template);
     let target = BuildTarget::new(&config.namespace, &template_base, &server);
     let built = template::ensure(&mut admin, target, &plan, &id, observer).await;
     let template = match built {
@@ -138,7 +141,7 @@ pub async fn open(
         },
         Some(id) => connections::reserve_for_run(&ledger, &limit, &config.pool, id, threads)?,
     };
-    let template_inputs = TemplateInputs::of(&plan, template_base, config.template.migrate.clone());
+    let template_inputs = TemplateInputs::of(&plan, template_base);
     let file = run_file(
         config,
         &server,

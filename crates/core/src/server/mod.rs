@@ -308,7 +308,7 @@ impl Server {
 async fn ensure_test_role(admin: &mut Admin, role: &str) -> Result<(), ServerError> {
     let mut rights = admin.role(role).await?;
     if rights.is_none() {
-        admin.create_role(role, "server.test_role").await?;
+        admin.ensure_role(role, "server.test_role").await?;
         rights = admin.role(role).await?;
     }
     match rights {

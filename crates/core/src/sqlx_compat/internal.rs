@@ -115,13 +115,13 @@ mod version {
         connection.apply(table, migration).await.map(drop)
     }
 
-    /// The number of recorded migrations.
-    pub async fn count_applied(
+    /// The versions of the recorded migrations.
+    pub async fn applied_versions(
         connection: &mut PgConnection,
         table: &str,
-    ) -> Result<usize, MigrateError> {
+    ) -> Result<BTreeSet<i64>, MigrateError> {
         let applied = connection.list_applied_migrations(table).await;
-        applied.map(|migrations| migrations.len())
+        Ok(applied?.iter().map(|migration| migration.version).collect())
     }
 }
 
@@ -193,12 +193,12 @@ mod version {
         connection.apply(migration).await.map(drop)
     }
 
-    pub async fn count_applied(
+    pub async fn applied_versions(
         connection: &mut PgConnection,
         _: &str,
-    ) -> Result<usize, MigrateError> {
+    ) -> Result<BTreeSet<i64>, MigrateError> {
         let applied = connection.list_applied_migrations().await;
-        applied.map(|migrations| migrations.len())
+        Ok(applied?.iter().map(|migration| migration.version).collect())
     }
 }
 

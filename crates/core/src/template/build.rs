@@ -1,5 +1,6 @@
 //! Builds a template. The caller holds the build lock. The building database carries the id of a live run.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sqlx::PgConnection;
@@ -11,12 +12,13 @@ use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
 use crate::pg::own::OwnSession;
 use crate::pg::script::{ScriptError, ScriptPosition};
-use crate::protocol::{DbName, Kind, Profile, RunId, unix_now};
+use crate::protocol::{BuildStep, DbName, Kind, Profile, RunId, unix_now};
 use crate::sqlstate;
-use crate::sqlx_compat::internal;
+use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::fingerprint::Link;
+use crate::template::source::{SchemaStep, SqlxMigration};
 use crate::template::steps::{
-    create_extensions, create_migrations_table, limited, migration_error, run_seed,
+    Site, create_extensions, create_migrations_table, limited, migration_error, run_step,
     vacuum_and_close,
 };
 use crate::template::{
@@ -41,6 +43,9 @@ impl Builder<'_> {
             return Ok(template);
         }
         self.announce(&existing);
+        for role in &self.target.template_base.roles {
+            self.admin.ensure_role(role, "template.roles").await?;
+        }
         let migrated = self.build_schema(&existing).await?;
         let built = match &self.plan.chain.seeded {
             Some(link) => {
@@ -64,16 +69,21 @@ impl Builder<'_> {
             .filter(|row| row.is_usable_template())
             .filter_map(|row| TemplateInfo::parse(row.comment.as_deref()))
             .collect();
-        let reused = self.longest_prefix(existing).map_or(0, |(k, _)| k);
+        let prefix = self.longest_prefix(existing).map(|(k, _)| k);
+        let reused = prefix.unwrap_or(0);
         let source = &self.plan.source;
+        let before = match prefix {
+            Some(_) => 0,
+            None => self.target.template_base.before.len(),
+        };
         self.observer.event(&BuildEvent::Building {
             reasons: &explain_build(&self.plan.chain.inputs, &templates),
             reused,
-            steps: source.migrations.len() - reused + source.seeds.len(),
+            steps: before + source.steps.len() - reused + source.later.len(),
         });
     }
 
-    /// The template with the longest prefix of our migrations, and its number of migrations.
+    /// The template with the longest prefix of our steps, and its number of steps.
     fn longest_prefix<'b>(&self, existing: &'b [DatabaseRow]) -> Option<(usize, &'b DatabaseRow)> {
         let links = self.plan.chain.schema.iter().enumerate().rev();
         links
@@ -90,7 +100,7 @@ impl Builder<'_> {
     /// Builds the template of all migrations, unless it exists.
     async fn build_schema(&mut self, existing: &[DatabaseRow]) -> Result<Published, TemplateError> {
         let prefix = self.longest_prefix(existing);
-        let all = self.plan.source.migrations.len();
+        let all = self.plan.source.steps.len();
         if let Some((k, row)) = prefix
             && k == all
         {
@@ -99,9 +109,9 @@ impl Builder<'_> {
         let (done, source, settings) = match prefix {
             Some((k, row)) => {
                 let published = Published::existing(row);
-                (k, row.name.to_string(), published.settings)
+                (Some(k), row.name.to_string(), published.settings)
             }
-            None => (0, self.target.template_base.base.clone(), Vec::new()),
+            None => (None, self.target.template_base.base.clone(), Vec::new()),
         };
         let link = self.plan.chain.migrated();
         self.drop_wreck(link, existing).await?;
@@ -189,7 +199,7 @@ impl Builder<'_> {
             {
                 let remedy = self.admin.no_space_message(&error.message).await;
                 error.message = format!("{}; {remedy}", error.message);
-                error.into()
+                TemplateError::Failed(error)
             }
             TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::WithRemedy {
                 remedy: self.admin.no_space_message(&error.to_string()).await,
@@ -246,7 +256,7 @@ impl Builder<'_> {
     async fn migrate(
         &self,
         building: &DbName,
-        done: usize,
+        done: Option<usize>,
     ) -> Result<Option<Profile>, TemplateError> {
         let address = self.target.address;
         let (mut connection, _own) = self.connect(building).await?;
@@ -258,30 +268,44 @@ impl Builder<'_> {
             create_extensions(&mut connection, extensions),
         )
         .await??;
-        let table = self.plan.source.migrations_table.as_ref();
-        if let Some(table) = table {
-            let what = || "create the migrations table".to_owned();
-            let created = create_migrations_table(&mut connection, table);
-            let created = limited(address, what, created).await?;
-            created.map_err(|error| unlocated("the migrations table", &error))?;
-        }
-        let table = table.map_or("", |table| &table.table);
-        for migration in &self.plan.source.migrations[done..] {
-            let file = self.plan.source.file_of(migration);
-            self.observer.event(&BuildEvent::Step { file: &file });
-            let begun = Instant::now();
-            let what = || format!("run `{file}`");
-            let applied = internal::apply_migration(&mut connection, table, migration);
-            match limited(address, what, applied).await? {
-                Ok(()) => {}
-                Err(MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error)) => {
-                    let failed = migration_error(&mut connection, migration, &file, &error);
-                    return Err(limited(address, what, failed).await?.into());
-                }
-                Err(error) => return Err(unlocated(&file, &error).into()),
+        // The template of a prefix has them, whatever its number of steps.
+        if done.is_none() {
+            for step in &self.target.template_base.before {
+                self.run_step(&mut connection, step, building).await?;
             }
-            let took = begun.elapsed();
-            self.observer.event(&BuildEvent::Ran { file: &file, took });
+        }
+        let source = &self.plan.source;
+        let mut recorded: Vec<(&MigrationsTable, BTreeSet<i64>)> = Vec::new();
+        for step in &source.steps[done.unwrap_or(0)..] {
+            match step {
+                SchemaStep::Sqlx(sqlx) => {
+                    let table = &sqlx.table;
+                    if recorded.iter().all(|(known, _)| *known != table) {
+                        let versions = recorded_versions(&mut connection, table);
+                        let what = || "read the migrations table".to_owned();
+                        recorded.push((table, limited(address, what, versions).await??));
+                    }
+                    let version = &sqlx.migration.version;
+                    let mut known = recorded.iter();
+                    if !known.any(|(known, all)| *known == table && all.contains(version)) {
+                        self.migrate_sqlx(&mut connection, sqlx).await?;
+                    }
+                }
+                SchemaStep::File(step) => {
+                    let what = || format!("run `{}`", step.file);
+                    let applied = limited(address, what, step.apply(&mut connection));
+                    self.step(&step.file, async { applied.await?.map(drop) })
+                        .await?;
+                }
+                SchemaStep::Step(step) => self.run_step(&mut connection, step, building).await?,
+            }
+        }
+        for table in &source.tables {
+            if recorded.iter().all(|(known, _)| *known != table) {
+                let versions = recorded_versions(&mut connection, table);
+                let what = || "create the migrations table".to_owned();
+                limited(address, what, versions).await??;
+            }
         }
         self.vacuum_and_close(connection).await
     }
@@ -295,16 +319,61 @@ impl Builder<'_> {
         limited(address, what, vacuum_and_close(connection, address, facts)).await?
     }
 
+    async fn migrate_sqlx(
+        &self,
+        connection: &mut PgConnection,
+        sqlx: &SqlxMigration,
+    ) -> Result<(), TemplateError> {
+        let (table, migration) = (&sqlx.table.table, &sqlx.migration);
+        let file = sqlx.file();
+        let apply = async {
+            match internal::apply_migration(connection, table, migration).await {
+                Ok(()) => Ok(()),
+                Err(MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error)) => {
+                    let failed = migration_error(connection, migration, &file, &error);
+                    Err(failed.await.into())
+                }
+                Err(error) => Err(unlocated(&file, &error).into()),
+            }
+        };
+        let what = || format!("run `{file}`");
+        let apply = limited(self.target.address, what, apply);
+        self.step(&file, async { apply.await? }).await
+    }
+
+    /// Reports a step that runs.
+    async fn step(
+        &self,
+        file: &str,
+        work: impl Future<Output = Result<(), TemplateError>>,
+    ) -> Result<(), TemplateError> {
+        self.observer.event(&BuildEvent::Step { file });
+        let begun = Instant::now();
+        work.await?;
+        let took = begun.elapsed();
+        self.observer.event(&BuildEvent::Ran { file, took });
+        Ok(())
+    }
+
+    async fn run_step(
+        &self,
+        connection: &mut PgConnection,
+        step: &BuildStep,
+        building: &DbName,
+    ) -> Result<(), TemplateError> {
+        let site = Site {
+            address: self.target.address,
+            database: &building.to_string(),
+            facts: self.target.facts,
+        };
+        self.step(step.name(), run_step(connection, step, site)).await
+    }
+
     async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {
         let (mut connection, _own) = self.connect(building).await?;
-        for seed in &self.plan.source.seeds {
-            let file = seed.file.as_str();
-            self.observer.event(&BuildEvent::Step { file });
-            let begun = Instant::now();
-            let what = || format!("run `{file}`");
-            limited(self.target.address, what, run_seed(&mut connection, seed)).await??;
-            let took = begun.elapsed();
-            self.observer.event(&BuildEvent::Ran { file, took });
+        for later in &self.plan.source.later {
+            self.run_step(&mut connection, &later.step, building)
+                .await?;
         }
         self.vacuum_and_close(connection).await
     }
@@ -338,4 +407,18 @@ impl Published {
             profile,
         }
     }
+}
+
+/// What an error of the migrations table names.
+const TABLE: &str = "the migrations table";
+
+/// Creates the table in which sqlx records migrations, and reads which ones it has: an earlier step, such as a dump of the schema, may have filled it.
+async fn recorded_versions(
+    connection: &mut PgConnection,
+    table: &MigrationsTable,
+) -> Result<BTreeSet<i64>, TemplateError> {
+    let created = create_migrations_table(connection, table).await;
+    created.map_err(|error| unlocated(TABLE, &error))?;
+    let versions = internal::applied_versions(connection, &table.table).await;
+    Ok(versions.map_err(|error| unlocated(TABLE, &error))?)
 }

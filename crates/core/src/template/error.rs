@@ -35,15 +35,51 @@ pub enum TemplateError {
     },
     /// A migration or seed file failed.
     #[error(transparent)]
-    Failed(#[from] ScriptError),
+    Failed(Box<ScriptError>),
+    /// Two directories have a migration with the same version, and record it in the same table.
+    #[error(
+        "`{}` and `{}` both have a migration with the version {version}, and sqlx records both in the table `{table}`; rename one, or give one \
+         package a `table-name` of its own in its `sqlx.toml`",
+        first.display(), second.display()
+    )]
+    SameVersion {
+        /// The first directory.
+        first: PathBuf,
+        /// The second directory.
+        second: PathBuf,
+        /// The version.
+        version: i64,
+        /// The table.
+        table: String,
+    },
+    /// The input files of a command cannot be found.
+    #[error("`{pattern}` of the command `{command}`: {message}; correct its `inputs`")]
+    Inputs {
+        /// The command.
+        command: String,
+        /// The pattern.
+        pattern: String,
+        /// The problem.
+        message: String,
+    },
+    /// A command failed.
+    #[error("the command `{command}` {reason}{}", shown(output))]
+    Command {
+        /// The command.
+        command: String,
+        /// How it ended.
+        reason: String,
+        /// The end of its output.
+        output: String,
+    },
     /// The template that a database was created from no longer exists.
     #[error(
         "the template `{0}` no longer exists; to rebuild it, run `kapsel-testdb prepare` on the revision that the database belongs to \
          (`template.keep` sets how many templates stay)"
     )]
     Gone(DbName),
-    /// A seed file changed after the fingerprint was computed.
-    #[error("the seed file `{}` changed while the template was being built; run the command again", .0.display())]
+    /// A file changed after the fingerprint was computed.
+    #[error("the file `{}` changed while the template was being built; run the command again", .0.display())]
     Changed(PathBuf),
     /// Another role owns the database with the template's name.
     #[error(
@@ -57,4 +93,18 @@ pub enum TemplateError {
         /// Our role.
         role: String,
     },
+}
+
+fn shown(output: &str) -> String {
+    if output.is_empty() {
+        return "; it printed nothing".to_owned();
+    }
+    let lines = output.lines().map(|line| format!("\n  {line}"));
+    format!("; the end of its output:{}", lines.collect::<String>())
+}
+
+impl From<ScriptError> for TemplateError {
+    fn from(error: ScriptError) -> Self {
+        Self::Failed(Box::new(error))
+    }
 }

@@ -73,7 +73,8 @@ fn differences(old: &[Input], new: &[Input]) -> Vec<String> {
 }
 
 fn is_file(input: &Input) -> bool {
-    input.label.starts_with("migration ") || input.label.starts_with("seed ")
+    const KINDS: [&str; 4] = ["migration ", "before ", "after ", "seed "];
+    KINDS.iter().any(|kind| input.label.starts_with(kind))
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 use sqlx::migrate::Migration;
 
 use crate::pg::ServerFacts;
-use crate::protocol::{Fingerprint, TemplateBase, from_hex, hex};
+use crate::protocol::{BuildStep, Fingerprint, TemplateBase, from_hex, hex};
 use crate::sqlx_compat::{
     EmbeddedMigration, EmbeddedMigrator, MIGRATIONS_TABLE, MigrationsTable, internal,
 };
-use crate::template::source::Source;
+use crate::template::source::{SchemaStep, Source};
 
 /// Increased when templates of older versions of this tool must no longer be used.
 const FORMAT: &str = "2";
@@ -64,11 +64,9 @@ impl Link {
 
     /// The link after the migrations of a source, without seeds.
     pub fn after_source(&self, source: &Source) -> Self {
-        let table = source.migrations_table.as_ref();
-        let inputs = table.map(|table| table.inputs(source.migrations.is_empty()));
-        let link = self.clone().after(&inputs.unwrap_or_default());
-        let up = source.migrations.iter().map(|m| embedded(m).input());
-        up.fold(link, |link, input| link.then(&input))
+        let link = self.clone().after(&table_inputs(source));
+        let steps = source.steps.iter().map(SchemaStep::input);
+        steps.fold(link, |link, input| link.then(&input))
     }
 
     fn start() -> Self {
@@ -92,13 +90,13 @@ impl Link {
 /// All links and their inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The inputs from the server and the configuration, then one per migration, then one per seed file.
+    /// The inputs from the server and the configuration, then one per step of the schema, then one per later step.
     pub inputs: Vec<Input>,
     /// The link of the inputs from the server and the configuration.
     pub start: Link,
-    /// `schema[k]` is the link of the first `k` migrations, without seeds.
+    /// `schema[k]` is the link of the first `k` steps of the schema.
     pub schema: Vec<Link>,
-    /// The link of all migrations and seeds, if there are seeds.
+    /// The link of all steps, if there are steps after the schema.
     pub seeded: Option<Link>,
     settings: usize,
 }
@@ -108,19 +106,17 @@ impl Chain {
     pub fn new(source: &Source, template_base: &TemplateBase, facts: &ServerFacts) -> Self {
         let mut inputs = settings(template_base, facts);
         let start = Link::start().after(&inputs);
-        if let Some(table) = &source.migrations_table {
-            inputs.extend(table.inputs(source.migrations.is_empty()));
-        }
+        inputs.extend(table_inputs(source));
         let settings = inputs.len();
         let mut schema = vec![Link::start().after(&inputs)];
-        for migration in &source.migrations {
-            let input = embedded(migration).input();
+        for step in &source.steps {
+            let input = step.input();
             schema.push(schema[schema.len() - 1].then(&input));
             inputs.push(input);
         }
         let mut seeded = None;
-        for seed in &source.seeds {
-            let input = Input::new(format!("seed {}", seed.file), &seed.checksum);
+        for later in &source.later {
+            let input = later.step.input(later.kind);
             let before = seeded.as_ref().unwrap_or(&schema[schema.len() - 1]);
             seeded = Some(before.then(&input));
             inputs.push(input);
@@ -165,7 +161,40 @@ fn settings(template_base: &TemplateBase, facts: &ServerFacts) -> Vec<Input> {
     // A `search_path`, for example, decides in which schema migrations create their tables.
     let options = facts.options.as_ref();
     inputs.extend(options.map(|options| Input::new("session settings", options)));
+    if !template_base.roles.is_empty() {
+        let mut roles = template_base.roles.clone();
+        roles.sort();
+        inputs.push(Input::new("roles", roles.join(", ")));
+    }
+    let before = template_base.before.iter();
+    inputs.extend(before.map(|step| step.input("before")));
     inputs
+}
+
+/// The inputs of the tables in which sqlx records the migrations of a source.
+fn table_inputs(source: &Source) -> Vec<Input> {
+    let tables = source.tables.iter();
+    let inputs = tables.flat_map(|table| {
+        let is_empty = source.sqlx().all(|sqlx| sqlx.table != *table);
+        table.inputs(is_empty)
+    });
+    inputs.collect()
+}
+
+impl BuildStep {
+    fn input(&self, kind: &str) -> Input {
+        Input::new(format!("{kind} {}", self.name()), self.checksum())
+    }
+}
+
+impl SchemaStep {
+    fn input(&self) -> Input {
+        match self {
+            Self::Sqlx(sqlx) => embedded(&sqlx.migration).input(),
+            Self::File(file) => Input::new(format!("migration {}", file.file), file.checksum()),
+            Self::Step(step) => step.input("migration"),
+        }
+    }
 }
 
 impl MigrationsTable {

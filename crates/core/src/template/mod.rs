@@ -6,8 +6,10 @@
 //! `template` database.
 
 mod build;
+mod command;
 mod error;
 mod explain;
+mod files;
 mod fingerprint;
 mod observer;
 mod persistent;
@@ -24,15 +26,15 @@ pub use persistent::migrate_persistent;
 pub use source::Source;
 
 use crate::address::Address;
-use crate::config::{Config, TemplateConfig};
+use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::lock::LockKey;
 use crate::pg::{PgError, ServerFacts};
 use crate::platform::System;
 use crate::protocol::{
-    DbName, MigrateSettings, Namespace, Profile, ResetMethod, RunId, Strategy, TemplateBase,
-    TemplateInputs, unix_now,
+    DbName, Namespace, Profile, ResetMethod, RunId, Strategy, TemplateBase, TemplateInputs,
+    unix_now,
 };
 use crate::server::Server;
 
@@ -77,22 +79,12 @@ pub struct Template {
     pub existed: bool,
 }
 
-impl TemplateBase {
-    /// From the configuration.
-    pub fn of(config: &TemplateConfig) -> Self {
-        Self {
-            base: config.base.clone(),
-            extensions: config.extensions.clone(),
-        }
-    }
-}
-
 /// Server and namespace for which templates are built.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildTarget<'a> {
     /// Namespace of the templates.
     pub namespace: &'a Namespace,
-    /// Base database and extensions.
+    /// Base database, extensions, roles, and what runs before the migrations.
     pub template_base: &'a TemplateBase,
     /// Address for administrative sessions.
     pub address: &'a Address,
@@ -134,7 +126,7 @@ impl TemplatePlan {
     /// A file is missing or cannot be read.
     pub async fn new(config: &Config, facts: &ServerFacts) -> Result<Self, TemplateError> {
         let source = Source::read(config).await?;
-        let template_base = TemplateBase::of(&config.template);
+        let template_base = TemplateBase::of(config)?;
         Ok(Self::of(source, &config.namespace, &template_base, facts))
     }
 
@@ -157,12 +149,12 @@ impl TemplatePlan {
 
 impl TemplateInputs {
     /// The inputs of a plan, for `run.json`.
-    pub fn of(plan: &TemplatePlan, template_base: TemplateBase, migrate: MigrateSettings) -> Self {
-        let directory = plan.source.directory.clone();
+    pub fn of(plan: &TemplatePlan, template_base: TemplateBase) -> Self {
+        let directories = plan.source.directories.iter();
+        // JSON cannot hold a path that is not UTF-8; without the path, tests compare the fingerprints.
+        let directories = directories.filter(|directory| directory.path.to_str().is_some());
         Self {
-            migrate,
-            // JSON cannot hold a path that is not UTF-8; without the path, tests compare the fingerprints.
-            migrations: directory.filter(|directory| directory.to_str().is_some()),
+            migrations: directories.cloned().collect(),
             seeds: plan.chain.seeded.is_some(),
             template_base,
             start: plan.chain.start.hex(),

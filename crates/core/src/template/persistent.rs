@@ -10,15 +10,15 @@ use crate::pg::connect::{self, RetryLimits};
 use crate::pg::own::OwnSession;
 use crate::pg::script::ScriptError;
 use crate::pg::session::close;
-use crate::protocol::Strategy;
+use crate::protocol::{BuildStep, Strategy, TemplateBase};
 use crate::server::Server;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::TemplateError;
-use crate::template::source::Source;
-use crate::template::steps::{create_extensions, limited, migration_error};
+use crate::template::source::{SchemaStep, Source, SqlxMigration};
+use crate::template::steps::{Site, create_extensions, limited, migration_error, run_step};
 
-/// Creates the database if it is missing, from the same base as templates; creates missing extensions; and runs pending
-/// migrations. Returns their number.
+/// Creates the database if it is missing, from the same base as templates; creates missing roles and extensions; and runs pending
+/// migrations. Returns their number. What `template.before` names runs in a new database only; what `template.after` names, after each change.
 ///
 /// # Errors
 /// A migration failed, or an applied migration was edited.
@@ -28,40 +28,107 @@ pub async fn migrate_persistent(
     config: &Config,
     name: &str,
 ) -> Result<usize, TemplateError> {
-    let source = Source::migrations(config).await?;
-    if !admin.database_exists(name).await? {
-        let base = &config.template.base;
+    let base = TemplateBase::of(config)?;
+    let source = Source::without_seeds(config).await?;
+    for role in &base.roles {
+        admin.ensure_role(role, "template.roles").await?;
+    }
+    let is_new = !admin.database_exists(name).await?;
+    if is_new {
         admin
-            .create_database(&name, base, Strategy::Default)
+            .create_database(&name, &base.base, Strategy::Default)
             .await?;
     }
     let address = &server.admin_address;
     let mut connection =
         connect::connect(address, &address.options(name), RetryLimits::RUNNING).await?;
     let _own = OwnSession::of(&mut connection, address).await?;
-    let table = source.migrations_table.clone().unwrap_or_default();
-    let migrate = async {
-        create_extensions(&mut connection, &config.template.extensions).await?;
-        let before = count_applied(&mut connection, &table).await;
-        let migrator = internal::migrator(source.migrations.clone(), &table);
-        let migrated = internal::run_migrations(&migrator, &mut connection).await;
-        if let Err(error) = migrated {
-            return Err(failure(&mut connection, &source, name, &error).await.into());
-        }
-        let after = count_applied(&mut connection, &table).await;
-        Ok::<_, TemplateError>(after.saturating_sub(before))
+    let what = || "create the extensions".to_owned();
+    let created = create_extensions(&mut connection, &base.extensions);
+    limited(address, what, created).await??;
+    let site = Site {
+        address,
+        database: name,
+        facts: &server.facts,
     };
-    let what = || format!("migrate `{name}`");
-    let migrated = limited(address, what, migrate).await??;
+    if is_new {
+        for step in &base.before {
+            run_step(&mut connection, step, site).await?;
+        }
+    }
+    let applied = migrate(&mut connection, &source, site, is_new).await?;
+    if is_new || applied > 0 {
+        for later in &source.later {
+            run_step(&mut connection, &later.step, site).await?;
+        }
+    }
     let what = || format!("close the connection to `{name}`");
     close(connection, address, what).await?;
-    Ok(migrated)
+    Ok(applied)
+}
+
+/// Applies what is missing; returns the number of migrations. A script runs only in a new database; a command decides for itself.
+async fn migrate(
+    connection: &mut PgConnection,
+    source: &Source,
+    site: Site<'_>,
+    is_new: bool,
+) -> Result<usize, TemplateError> {
+    let mut applied = 0;
+    let mut tables: Vec<&MigrationsTable> = source.tables.iter().collect();
+    for step in &source.steps {
+        match step {
+            SchemaStep::Sqlx(sqlx) => {
+                // With the first one, all that are recorded in the same table: sqlx refuses a table with migrations that a migrator lacks.
+                let before = tables.len();
+                tables.retain(|table| **table != sqlx.table);
+                if tables.len() < before {
+                    applied += run_sqlx(connection, source, &sqlx.table, site).await?;
+                }
+            }
+            SchemaStep::File(file) => {
+                let what = || format!("run `{}`", file.file);
+                let apply = limited(site.address, what, file.apply(connection));
+                applied += usize::from(apply.await??);
+            }
+            SchemaStep::Step(BuildStep::Script(_)) if !is_new => {}
+            SchemaStep::Step(step) => run_step(connection, step, site).await?,
+        }
+    }
+    // Of empty directories.
+    for table in tables {
+        applied += run_sqlx(connection, source, table, site).await?;
+    }
+    Ok(applied)
+}
+
+/// Runs the missing migrations of sqlx that are recorded in a table.
+async fn run_sqlx(
+    connection: &mut PgConnection,
+    source: &Source,
+    table: &MigrationsTable,
+    site: Site<'_>,
+) -> Result<usize, TemplateError> {
+    let migrations = source.sqlx().filter(|sqlx| sqlx.table == *table);
+    let migrations = migrations.map(|sqlx| sqlx.migration.clone()).collect();
+    let migrator = internal::migrator(migrations, table);
+    let migrate = async {
+        let before = count_applied(connection, table).await;
+        if let Err(error) = internal::run_migrations(&migrator, connection).await {
+            let failed = failure(connection, source, site.database, &error);
+            return Err(failed.await.into());
+        }
+        let after = count_applied(connection, table).await;
+        Ok::<_, TemplateError>(after.saturating_sub(before))
+    };
+    let what = || format!("migrate `{}`", site.database);
+    limited(site.address, what, migrate).await?
 }
 
 /// The number of applied migrations; 0 if the table does not exist yet.
 async fn count_applied(connection: &mut PgConnection, table: &MigrationsTable) -> usize {
-    let count = internal::count_applied(connection, &table.table).await;
-    count.unwrap_or(0)
+    let versions = internal::applied_versions(connection, &table.table).await;
+    versions.map_or(0, |versions| versions.len())
 }
 
 async fn failure(
@@ -70,9 +137,8 @@ async fn failure(
     database: &str,
     error: &MigrateError,
 ) -> ScriptError {
-    let find = |version: i64| source.migrations.iter().find(|m| m.version == version);
-    let file =
-        |version: i64| find(version).map_or_else(|| version.to_string(), |m| source.file_of(m));
+    let find = |version: i64| source.sqlx().find(|sqlx| sqlx.migration.version == version);
+    let file = |version: i64| find(version).map_or_else(|| version.to_string(), SqlxMigration::file);
     match error {
         MigrateError::VersionMismatch(version) => ScriptError::new(
             &file(*version),
@@ -87,7 +153,9 @@ async fn failure(
             ),
         ),
         MigrateError::ExecuteMigration(error, version) => match find(*version) {
-            Some(migration) => migration_error(connection, migration, &file(*version), error).await,
+            Some(sqlx) => {
+                migration_error(connection, &sqlx.migration, &file(*version), error).await
+            }
             None => ScriptError::new(&file(*version), error.to_string()),
         },
         error => ScriptError::new(

@@ -8,11 +8,10 @@ use crate::pg::error::{Context, ErrorDetails};
 use crate::pg::script::{ScriptError, ScriptPosition};
 use crate::pg::session::{SCRIPT_LIMIT, close, within};
 use crate::pg::{ServerFacts, connect, script, sql};
-use crate::protocol::Profile;
+use crate::protocol::{BuildStep, Profile, Script};
 use crate::recycle::profile;
 use crate::sqlx_compat::{MigrationsTable, internal};
-use crate::template::TemplateError;
-use crate::template::source::Seed;
+use crate::template::{TemplateError, command};
 
 /// Waits at most an hour for a step. `what` completes "failed to …".
 pub(super) async fn limited<T>(
@@ -34,10 +33,34 @@ pub(super) async fn create_migrations_table(
     internal::create_migrations_table(connection, &table.table).await
 }
 
-/// Runs a seed, then resets its session settings (pg_dump empties `search_path`).
+/// The database that a command changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Site<'a> {
+    pub address: &'a Address,
+    pub database: &'a str,
+    pub facts: &'a ServerFacts,
+}
+
+/// Runs a file of SQL or a command.
+pub(super) async fn run_step(
+    connection: &mut PgConnection,
+    step: &BuildStep,
+    site: Site<'_>,
+) -> Result<(), TemplateError> {
+    match step {
+        BuildStep::Script(script) => {
+            let what = || format!("run `{}`", script.file);
+            limited(site.address, what, run_seed(connection, script)).await?
+        }
+        // It has a limit of its own.
+        BuildStep::Command(command) => command::run(command, site).await,
+    }
+}
+
+/// Runs a script, then resets its session settings (pg_dump empties `search_path`).
 pub(super) async fn run_seed(
     connection: &mut PgConnection,
-    seed: &Seed,
+    seed: &Script,
 ) -> Result<(), TemplateError> {
     let mut text = seed.open()?;
     if let Err(error) = script::run(connection, &seed.file, &mut text).await {

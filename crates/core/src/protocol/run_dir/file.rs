@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::address::Address;
 use crate::protocol::{
-    DbName, KeepConfig, MigrateSettings, Namespace, Pollution, PoolConfig, ResetMethod,
+    DbName, KeepConfig, MigrationDirectory, Namespace, Pollution, PoolConfig, ResetMethod,
     RunDirError, RunId, Strategy, TemplateBase,
 };
 
 pub(super) const RUN_JSON: &str = "run.json";
 
 /// Version of the protocol. A run directory of another version is refused.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The connections of a run's test processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,13 +32,10 @@ pub struct Connections {
 /// the same base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateInputs {
-    /// The directory of the migrations.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub migrations: Option<PathBuf>,
-    /// The settings in `sqlx.toml` that apply to them.
+    /// The directories of the migrations.
     #[serde(default)]
-    pub migrate: MigrateSettings,
-    /// Whether seeds were run after them.
+    pub migrations: Vec<MigrationDirectory>,
+    /// Whether seeds or other steps were run after them.
     pub seeds: bool,
     /// The start of every template of the run.
     #[serde(flatten)]

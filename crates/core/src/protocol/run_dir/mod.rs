@@ -32,7 +32,8 @@ pub use leak::{Leak, LeakedSession};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
 pub use settings::{
-    KeepConfig, Leaks, MigrateSettings, Pollution, PoolConfig, ResetMethod, Strategy, TemplateBase,
+    BuildCommand, BuildStep, KeepConfig, Leaks, MigrateSettings, MigrationDirectory, Pollution,
+    PoolConfig, ResetMethod, Script, Strategy, TemplateBase,
 };
 pub use shared_use::{SharedUse, UseEvent, UseMode};
 

@@ -1,6 +1,7 @@
 //! The parts of `run.json` that come from the configuration.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,58 @@ pub struct TemplateBase {
     pub base: String,
     /// Extensions that are created before the first migration.
     pub extensions: Vec<String>,
+    /// Roles that are created if they are missing.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// What runs before the first migration, after the extensions were created.
+    #[serde(default)]
+    pub before: Vec<BuildStep>,
+}
+
+/// A step of a template other than a migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStep {
+    /// A file of SQL.
+    Script(Script),
+    /// A program.
+    Command(BuildCommand),
+}
+
+/// A file of SQL of any size; memory never holds its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The path for output: relative to the root, if it is below it.
+    pub file: String,
+    /// The path.
+    pub path: PathBuf,
+    /// SHA-384 of the text, in hexadecimal.
+    pub checksum: String,
+}
+
+/// A program that changes the building database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildCommand {
+    /// The program and its arguments.
+    pub words: Vec<String>,
+    /// The command as it was configured, for output.
+    pub name: String,
+    /// Its working directory.
+    pub directory: PathBuf,
+    /// SHA-384 of the command, its version and its input files, in hexadecimal.
+    pub checksum: String,
+    /// After how many seconds it is killed.
+    pub timeout_secs: u64,
+}
+
+/// A directory of migrations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationDirectory {
+    /// The path.
+    pub path: PathBuf,
+    /// The settings in `sqlx.toml` that apply to them.
+    #[serde(default)]
+    pub migrate: MigrateSettings,
 }
 
 /// The table `[migrate]` of `sqlx.toml`, as far as it affects running migrations.
