@@ -273,8 +273,16 @@ fn a_list_has_directories_of_several_packages() {
     );
 }
 
+/// A tool, its files, and what a query reads of its table.
+type Tool = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+    &'static str,
+);
+
 /// The directories of four tools with the same schema.
-const TOOLS: [(&str, &[(&str, &str)], &str, &str); 4] = [
+const TOOLS: [Tool; 4] = [
     (
         "refinery",
         &[

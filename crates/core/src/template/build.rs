@@ -199,7 +199,7 @@ impl Builder<'_> {
             {
                 let remedy = self.admin.no_space_message(&error.message).await;
                 error.message = format!("{}; {remedy}", error.message);
-                TemplateError::Failed(error)
+                error.into()
             }
             TemplateError::Pg(error) if error.is(sqlstate::DISK_FULL) => PgError::WithRemedy {
                 remedy: self.admin.no_space_message(&error.to_string()).await,
@@ -366,7 +366,8 @@ impl Builder<'_> {
             database: &building.to_string(),
             facts: self.target.facts,
         };
-        self.step(step.name(), run_step(connection, step, site)).await
+        self.step(step.name(), run_step(connection, step, site))
+            .await
     }
 
     async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {

@@ -35,7 +35,7 @@ pub enum TemplateError {
     },
     /// A migration or seed file failed.
     #[error(transparent)]
-    Failed(Box<ScriptError>),
+    Failed(#[from] ScriptError),
     /// Two directories have a migration with the same version, and record it in the same table.
     #[error(
         "`{}` and `{}` both have a migration with the version {version}, and sqlx records both in the table `{table}`; rename one, or give one \
@@ -101,10 +101,4 @@ fn shown(output: &str) -> String {
     }
     let lines = output.lines().map(|line| format!("\n  {line}"));
     format!("; the end of its output:{}", lines.collect::<String>())
-}
-
-impl From<ScriptError> for TemplateError {
-    fn from(error: ScriptError) -> Self {
-        Self::Failed(Box::new(error))
-    }
 }

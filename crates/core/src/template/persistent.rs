@@ -138,7 +138,8 @@ async fn failure(
     error: &MigrateError,
 ) -> ScriptError {
     let find = |version: i64| source.sqlx().find(|sqlx| sqlx.migration.version == version);
-    let file = |version: i64| find(version).map_or_else(|| version.to_string(), SqlxMigration::file);
+    let file =
+        |version: i64| find(version).map_or_else(|| version.to_string(), SqlxMigration::file);
     match error {
         MigrateError::VersionMismatch(version) => ScriptError::new(
             &file(*version),

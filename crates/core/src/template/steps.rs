@@ -116,7 +116,9 @@ pub(super) async fn migration_error(
         },
     };
     let mut error = ScriptError::from_server(file, position, error).with_source(sql.as_bytes());
-    error.notes.extend(note.map(|note| ("note", note)));
+    if let Some(note) = note {
+        error.add_note(note);
+    }
     error
 }
 

@@ -17,10 +17,16 @@ pub struct ScriptError {
     pub position: ScriptPosition,
     /// The server's message with SQLSTATE; or the problem with the file, and the remedy.
     pub message: String,
-    /// The server's detail, hint and context, with their labels.
-    pub notes: Vec<(&'static str, String)>,
     /// The SQLSTATE, if the server reported the error.
     pub code: Option<String>,
+    shown: Box<Shown>,
+}
+
+/// What the message also shows. In a box, because an error should be small.
+#[derive(Debug, Default)]
+struct Shown {
+    /// The server's detail, hint and context, with their labels.
+    notes: Vec<(&'static str, String)>,
     /// The place in the script.
     excerpt: Option<String>,
 }
@@ -32,9 +38,8 @@ impl ScriptError {
             name: name.to_owned(),
             position: ScriptPosition::Whole,
             message,
-            notes: Vec::new(),
             code: None,
-            excerpt: None,
+            shown: Box::default(),
         }
     }
 
@@ -43,10 +48,15 @@ impl ScriptError {
         LocatedError::from_server(position, error).in_script(name)
     }
 
+    /// Adds a note to the server's.
+    pub fn add_note(&mut self, note: String) {
+        self.shown.notes.push(("note", note));
+    }
+
     /// Shows the place in the script, whose text this is.
     #[must_use]
     pub fn with_source(mut self, source: impl io::Read) -> Self {
-        self.excerpt = match self.position {
+        self.shown.excerpt = match self.position {
             ScriptPosition::Whole => None,
             position => excerpt(&self.name, source, position.line(), position.column()),
         };
@@ -56,21 +66,20 @@ impl ScriptError {
 
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let position = match (&self.excerpt, self.position) {
+        let position = match (&self.shown.excerpt, self.position) {
             (Some(_), ScriptPosition::Commit) | (None, _) => self.position.to_string(),
             (Some(_), _) => String::new(),
         };
         write!(f, "`{}` failed{position}: {}", self.name, self.message)?;
-        let separator = match &self.excerpt {
+        let separator = match &self.shown.excerpt {
             Some(excerpt) => {
                 f.write_str(excerpt)?;
                 "\n  = "
             }
             None => "; ",
         };
-        self.notes
-            .iter()
-            .try_for_each(|(label, text)| write!(f, "{separator}{label}: {text}"))
+        let mut notes = self.shown.notes.iter();
+        notes.try_for_each(|(label, text)| write!(f, "{separator}{label}: {text}"))
     }
 }
 
@@ -216,9 +225,11 @@ impl LocatedError {
             name: name.to_owned(),
             position: self.position,
             message: self.message,
-            notes: self.notes,
             code: self.code,
-            excerpt: None,
+            shown: Box::new(Shown {
+                notes: self.notes,
+                excerpt: None,
+            }),
         }
     }
 }
