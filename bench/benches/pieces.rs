@@ -87,6 +87,8 @@ fn facts() -> ServerFacts {
         fsync: false,
         sessions: Sessions::default(),
         base_locale: "UTF8 C C".to_owned(),
+        base: None,
+        role_settings: String::new(),
         settings: Default::default(),
         options: None,
     }

@@ -26,6 +26,9 @@ const ROW: &[(&str, u32, &str)] = &[
         r#"{"usable": 97, "max_connections": 100, "by_database": {}}"#,
     ),
     ("base_locale", 25, "UTF8/C/C"),
+    ("base_oid", 20, "12345"),
+    ("base_open", 16, "f"),
+    ("role_settings", 25, ""),
 ];
 
 impl OldServer {

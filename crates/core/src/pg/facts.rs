@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use sqlx::{Error as Sqlx, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Error as Sqlx, Row};
 
+use crate::address::Address;
 use crate::pg::admin::Admin;
+use crate::pg::connect::{RetryLimits, connect, lock_session};
 use crate::pg::error::{Context, PgError};
 use crate::pg::own::OwnSession;
 use crate::pg::sql::{NO_IDLE_TIMEOUT, literal};
 use crate::platform::System;
+use crate::sqlx_compat::internal;
 
 /// Version, settings and limits of a server, and the privileges of our role.
 #[derive(Debug, Clone)]
@@ -29,10 +33,23 @@ pub struct ServerFacts {
     /// Encoding, collation, character type and collation version of the database that templates are created from; empty if there
     /// is no such database.
     pub base_locale: String,
+    /// The identity of that database, and its contents as far as they can be known; none for `template0`, which is always the same.
+    pub base: Option<BaseFacts>,
+    /// `ALTER ROLE … SET` for our login role and for all roles: builds start with them.
+    pub role_settings: String,
     /// Settings that decide how well the server suits tests.
     pub settings: Settings,
     /// The settings that our sessions start with: [`crate::address::Address::options`].
     pub options: Option<String>,
+}
+
+/// A database that templates are created from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BaseFacts {
+    /// Its oid: it has another one if it was dropped and created again.
+    pub oid: u32,
+    /// Its extensions with their versions; empty if nobody can connect to it, and so nobody can update them.
+    pub extensions: String,
 }
 
 /// A server's limits on sessions, and its sessions except our administrative ones.
@@ -165,11 +182,18 @@ impl Admin {
              (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
                coalesce(to_jsonb(d)->>'datlocprovider', ''), \
                coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
-               (SELECT max(pg_collation_actual_version(c.oid)) FROM pg_collation c \
-                WHERE c.collcollate = d.datcollate)) \
-              FROM pg_database d WHERE d.datname = {}) AS base_locale \
+               (SELECT string_agg(DISTINCT pg_collation_actual_version(c.oid), ' ') FROM pg_collation c \
+                WHERE c.collcollate = d.datcollate OR c.collname IN ( \
+                  CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'und-x-icu' END, \
+                  coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale') || '-x-icu'))) \
+              FROM pg_database d WHERE d.datname = {base_name}) AS base_locale, \
+             (SELECT d.oid::int8 FROM pg_database d WHERE d.datname = {base_name}) AS base_oid, \
+             (SELECT d.datallowconn FROM pg_database d WHERE d.datname = {base_name}) AS base_open, \
+             (SELECT string_agg(c, '; ' ORDER BY s.setrole, n) FROM pg_db_role_setting s, \
+                unnest(s.setconfig) WITH ORDINALITY AS u (c, n) \
+              WHERE s.setdatabase = 0 AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))) AS role_settings \
              FROM pg_roles r WHERE r.rolname = current_user",
-            literal(base)
+            base_name = literal(base)
         );
         let context = || "read the server's settings".to_owned();
         let rows = self.rows(sql, "read the server's settings").await?;
@@ -178,6 +202,7 @@ impl Admin {
         if self.own.is_none() {
             self.own = Some(OwnSession::new(self.address(), backend));
         }
+        let base = base_facts(self.address(), base, row).await?;
         let read = || {
             let (settings, sessions): (String, String) =
                 (row.try_get("settings")?, row.try_get("sessions")?);
@@ -191,12 +216,39 @@ impl Admin {
                 base_locale: row
                     .try_get::<Option<String>, _>("base_locale")?
                     .unwrap_or_default(),
+                base,
+                role_settings: row
+                    .try_get::<Option<String>, _>("role_settings")?
+                    .unwrap_or_default(),
                 settings: serde_json::from_str(&settings).map_err(invalid)?,
                 sessions: serde_json::from_str(&sessions).map_err(invalid)?,
                 options: self.address().options.clone(),
             })
         };
         read().context(context)
+    }
+
+    /// The versions in which the server would create these extensions now.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn default_versions(
+        &mut self,
+        extensions: impl Iterator<Item = &String>,
+    ) -> Result<BTreeMap<String, String>, PgError> {
+        let names: Vec<String> = extensions.map(|name| literal(name)).collect();
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let context = "read the versions of extensions";
+        let sql = format!(
+            "SELECT name::text AS name, default_version FROM pg_available_extensions() WHERE name IN ({})",
+            names.join(",")
+        );
+        let rows = self.rows(sql, context).await?;
+        let read = |row: &PgRow| Ok((row.try_get("name")?, row.try_get("default_version")?));
+        let versions = rows.iter().map(read).collect::<Result<_, Sqlx>>();
+        versions.context(|| context.to_owned())
     }
 
     /// The extensions of `wanted` that this role cannot create here, with the reasons.
@@ -227,6 +279,40 @@ impl Admin {
         };
         Ok(wanted.iter().filter_map(problem).collect())
     }
+}
+
+async fn base_facts(
+    address: &Address,
+    base: &str,
+    row: &PgRow,
+) -> Result<Option<BaseFacts>, PgError> {
+    let context = || format!("read the extensions of `{base}`");
+    let read = || Ok((row.try_get("base_oid")?, row.try_get("base_open")?));
+    let (oid, open): (Option<i64>, Option<bool>) = read().context(context)?;
+    let oid = oid.and_then(|oid| u32::try_from(oid).ok());
+    let Some(oid) = oid.filter(|_| base != "template0") else {
+        return Ok(None);
+    };
+    let extensions = match open {
+        Some(true) => extensions_of(address, base).await?,
+        _ => String::new(),
+    };
+    Ok(Some(BaseFacts { oid, extensions }))
+}
+
+/// The extensions of a database with their versions.
+async fn extensions_of(address: &Address, database: &str) -> Result<String, PgError> {
+    const EXTENSIONS: &str = "SELECT string_agg(extname || ' ' || extversion, ', ' ORDER BY extname) AS extensions \
+         FROM pg_extension WHERE extname <> 'plpgsql'";
+    let context = || format!("read the extensions of `{database}`");
+    let options = lock_session(address.options(database)).application_name("kapsel-testdb base");
+    let mut connection = connect(address, &options, RetryLimits::RUNNING).await?;
+    let rows = internal::rows(&mut connection, EXTENSIONS).await;
+    let rows = rows.context(context)?;
+    connection.close().await.context(context)?;
+    let row = rows.first().ok_or(Sqlx::RowNotFound);
+    let found = row.and_then(|row| row.try_get::<Option<String>, _>("extensions"));
+    Ok(found.context(context)?.unwrap_or_default())
 }
 
 /// Why an extension cannot be created.

@@ -412,6 +412,8 @@ mod tests {
                 fsync: true,
                 sessions: Sessions::default(),
                 base_locale: String::new(),
+                base: None,
+                role_settings: String::new(),
                 settings: Settings::default(),
                 options: None,
             },

@@ -13,7 +13,7 @@ use crate::sqlx_compat::{
 use crate::template::source::{SchemaStep, Source};
 
 /// Increased when templates of older versions of this tool must no longer be used.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// One input of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +157,12 @@ fn settings(template_base: &TemplateBase, facts: &ServerFacts) -> Vec<Input> {
         Input::new("base", &template_base.base),
         Input::new("locale", &facts.base_locale),
         Input::new("extensions", extensions.join(", ")),
+        Input::new("role settings", &facts.role_settings),
     ];
+    if let Some(base) = &facts.base {
+        inputs.push(Input::new("base identity", base.oid.to_string()));
+        inputs.push(Input::new("extensions of the base", &base.extensions));
+    }
     // A `search_path`, for example, decides in which schema migrations create their tables.
     let options = facts.options.as_ref();
     inputs.extend(options.map(|options| Input::new("session settings", options)));

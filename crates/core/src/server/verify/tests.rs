@@ -27,6 +27,8 @@ fn good() -> ServerFacts {
         fsync: false,
         sessions: Sessions::default(),
         base_locale: "UTF8/C.UTF-8/C.UTF-8/c//".to_owned(),
+        base: None,
+        role_settings: String::new(),
         settings: Settings::default(),
         options: None,
     }
