@@ -86,18 +86,19 @@ pub async fn connect(file: &RunFile, purpose: &str, limits: RetryLimits) -> Resu
     Admin::connect(address, &file.maintenance_database, purpose, limits).await
 }
 
-/// Creates a clone with this name.
+/// Creates a clone with this name. A clone that cannot get the template's settings is dropped.
 ///
 /// # Errors
 /// A statement failed: 42P04 if the name is taken.
 pub async fn create(admin: &mut Admin, file: &RunFile, name: &DbName) -> Result<(), PgError> {
     let source = file.template.to_string();
     admin.create_database(name, &source, file.strategy).await?;
-    admin.apply_settings(name, &file.settings).await
+    let applied = admin.apply_settings(name, &file.settings).await;
+    drop_unless_recorded(admin, name, applied).await
 }
 
-/// Drops a database of the run if it could not be recorded in the run directory: no process would find it before the end of the run, and the next
-/// attempt would create another one.
+/// Drops a database of the run if it is not complete, or could not be recorded in the run directory: no process would find it before the end of the run,
+/// and the next attempt would create another one.
 pub async fn drop_unless_recorded<T, E>(
     admin: &mut Admin,
     name: &DbName,
