@@ -166,6 +166,13 @@ impl BuildObserver for Printer {
             BuildEvent::Ran { file, took } => {
                 self.detail(&format!("  ran {file} in {} ms", took.as_millis()));
             }
+            BuildEvent::Restart => self.line(
+                "building from the first migration instead, because the migrations need one session",
+            ),
+            BuildEvent::OtherOwner { owner, role } => self.warn(&format!(
+                "a migration gave the database to the role `{owner}`; template and clones belong to `{role}` all the same, and `{owner}` has all \
+                 privileges on them"
+            )),
             BuildEvent::Built => self.finish_bar(),
         }
     }

@@ -192,7 +192,7 @@ fn template_status(row: &DatabaseRow) -> TemplateStatus {
     let migrations = info.iter().flat_map(|info| &info.inputs);
     TemplateStatus {
         name: row.name.clone(),
-        usable: row.is_usable_template(),
+        usable: TemplateInfo::of(row).is_ok(),
         owner: row.owner.clone(),
         migrations: migrations
             .filter(|input| input.label.starts_with("migration "))

@@ -73,15 +73,13 @@ impl Reference {
         ];
         let names = std::slice::from_ref(template);
         let rows = self.admin.lock_and_find(&locks, names).await?;
-        let Some(row) = rows.first().filter(|row| row.is_usable_template()) else {
+        let Some(info) = rows.first().and_then(|row| TemplateInfo::of(row).ok()) else {
             return Err(TemplateError::Gone(template.clone()).into());
         };
-        let info = TemplateInfo::parse(row.comment.as_deref());
-        let settings = info.map(|info| info.settings).unwrap_or_default();
         let (source, strategy) = (template.to_string(), template::strategy(&server.facts));
         let admin = &mut self.admin;
         admin.create_database(&self.name, &source, strategy).await?;
-        Ok(admin.apply_settings(&self.name, &settings).await?)
+        Ok(admin.apply_settings(&self.name, &info.settings).await?)
     }
 
     /// Compares a database with the template.

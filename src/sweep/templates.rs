@@ -75,7 +75,8 @@ pub async fn collect_templates(
 fn surplus(rows: Vec<DatabaseRow>, keep: usize, used: &[DbName]) -> Vec<DatabaseRow> {
     let ours = |row: &DatabaseRow| row.name.kind() == Kind::Template && row.owned;
     let rows = rows.into_iter().filter(ours);
-    let (mut usable, wrecks): (Vec<_>, Vec<_>) = rows.partition(DatabaseRow::is_usable_template);
+    let (mut usable, wrecks): (Vec<_>, Vec<_>) =
+        rows.partition(|row| TemplateInfo::of(row).is_ok());
     let used_at = |row: &DatabaseRow| {
         let info = TemplateInfo::parse(row.comment.as_deref());
         std::cmp::Reverse(info.map_or(0, |info| info.used_at))

@@ -131,7 +131,7 @@ impl Lab {
         created.expect("a database for the template");
         let mut session = place.connect(&template.to_string()).await;
         execute(&mut session, SCHEMA).await;
-        profile::vacuum(&mut session).await.expect("vacuumed");
+        profile::vacuum(&mut session, None).await.expect("vacuumed");
         let profile = profile::read(&mut session).await.expect("the profile");
         session.close().await.expect("closed");
         execute(&mut place.connect("postgres").await, "CHECKPOINT").await;

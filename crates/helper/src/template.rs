@@ -168,13 +168,13 @@ impl CustomTemplate {
         let lock = LockKey::template(&self.name);
         let found = admin.lock_and_find(&[lock], &names).await?;
         let info = |name: &DbName| {
-            let row = found
-                .iter()
-                .find(|row| row.name == *name && row.is_usable_template())?;
-            TemplateInfo::parse(row.comment.as_deref())
+            let row = found.iter().find(|row| row.name == *name)?;
+            TemplateInfo::of(row).ok()
         };
         let run = info(&file.template);
-        if let Some(custom) = info(&self.name) {
+        if let Some(custom) = info(&self.name)
+            && custom.check_extensions(admin).await?.is_none()
+        {
             self.report_stale(run.as_ref(), &custom.inputs);
             return Ok(Template {
                 name: self.name.clone(),

@@ -11,7 +11,7 @@ use kapsel_testdb_core::pg::probe::{ProbeResult, probe};
 use kapsel_testdb_core::protocol::{Kind, Limit, Runtime};
 use kapsel_testdb_core::server::verify::{Finding, Requirements, verify};
 use kapsel_testdb_core::server::{Server, ServerError, ServerKind};
-use kapsel_testdb_core::template::{self, TemplatePlan};
+use kapsel_testdb_core::template::{self, TemplateInfo, TemplatePlan};
 use kapsel_testdb_core::{connections, platform};
 
 use crate::commands::doctor::report::{Check, Level};
@@ -226,7 +226,7 @@ async fn template<'a>(
         Err(error) => return (Check::new(Level::Fails, NAME, error.to_string()), None),
     };
     match rows.iter().find(|row| row.name == plan.name) {
-        Some(row) if row.is_usable_template() => {
+        Some(row) if TemplateInfo::of(row).is_ok() => {
             let message = format!("{} is current", plan.name);
             (Check::ok(NAME, message), Some(row))
         }

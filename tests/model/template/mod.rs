@@ -11,7 +11,8 @@
 //! next collection drops it.
 //!
 //! Not modeled: more than one fingerprint, the number of prefixes, seeds, failing migrations (a death leaves the same), how the sweep knows that a run
-//! is dead ([`super::here`], [`super::afar`]), and which templates the collector chooses.
+//! is dead ([`super::here`], [`super::afar`]), which templates the collector chooses, and a stale template: under the build lock, the builder exchanges
+//! it for the new one in one transaction.
 //!
 //! Not protected and not modeled: a run without a keeper, or whose keeper was killed, holds the template's lock only while one of its test processes
 //! has an administrative session. If the template is collected in between, the next clone cannot be created from it.

@@ -364,6 +364,33 @@ fn a_dump_may_be_a_seed_and_another_seed_may_follow_it() {
     ]);
 }
 
+/// As in a clone: the session of a seed ends with it.
+#[test]
+fn what_a_seed_leaves_in_its_session_ends_with_it() {
+    let server = Server::start();
+    server.execute("CREATE ROLE other SUPERUSER");
+    let mut project = Project::on(&server);
+    project.set("DATABASE_URL", &server.url_of("postgres"));
+    project.config("[template]\nseeds = [\"seeds/a.sql\", \"seeds/b.sql\"]\n");
+    project.write(
+        "seeds/a.sql",
+        "CREATE TEMP TABLE scratch (id int); CREATE TEMP SEQUENCE numbers; PREPARE p AS SELECT 1; LISTEN news;\n\
+         SET SESSION AUTHORIZATION other; SET ROLE postgres; SET work_mem = '7MB'; SET app.tenant = 'x';",
+    );
+    project.write(
+        "seeds/b.sql",
+        "CREATE TABLE found AS SELECT concat_ws('|', session_user, current_user, to_regclass('scratch'), to_regclass('numbers'),\n\
+           current_setting('work_mem'), current_setting('app.tenant', true), (SELECT count(*) FROM pg_prepared_statements WHERE from_sql),\n\
+           (SELECT count(*) FROM pg_listening_channels())) AS state;",
+    );
+    let template = project.prepared();
+    server.execute(&format!("CREATE DATABASE look TEMPLATE {template}"));
+    assert_eq!(
+        server.column_in("look", "SELECT state FROM found"),
+        ["postgres|postgres|4MB||0|0"]
+    );
+}
+
 #[test]
 fn a_seed_that_changes_during_the_build_is_noticed() {
     let server = Server::start();

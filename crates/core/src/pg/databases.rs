@@ -10,7 +10,7 @@ use crate::pg::admin::Admin;
 use crate::pg::error::{Context, PgError};
 use crate::pg::lock::{LockKey, held_elsewhere, is_held_elsewhere, take_shared};
 use crate::pg::obstacles::{self, Purpose};
-use crate::pg::sql::{identifier, is_client, literal};
+use crate::pg::sql::{COUNTING_SINCE, identifier, is_client, literal};
 use crate::protocol::{DbName, Kind, Namespace, Strategy};
 use crate::sqlstate;
 
@@ -44,6 +44,8 @@ pub struct DatabaseRow {
     pub activity: i64,
     /// Its comment.
     pub comment: Option<String>,
+    /// When the server began to count, in µs since 1970. A recovery from a crash, which empties unlogged tables, begins anew.
+    pub counting_since: i64,
 }
 
 impl DatabaseRow {
@@ -60,6 +62,7 @@ impl DatabaseRow {
             obstacles: 0,
             activity: 0,
             comment: None,
+            counting_since: 0,
         }
     }
 }
@@ -235,6 +238,42 @@ impl Admin {
             .await
     }
 
+    /// Renames a database to the name of another one, which gets the name `away`, in one transaction.
+    ///
+    /// # Errors
+    /// See [`Self::rename_database`].
+    pub async fn replace_database(
+        &mut self,
+        from: &DbName,
+        to: &DbName,
+        away: &DbName,
+    ) -> Result<(), PgError> {
+        let sql = format!(
+            "ALTER DATABASE {0} RENAME TO {1}; ALTER DATABASE {2} RENAME TO {0}",
+            to.quoted(),
+            away.quoted(),
+            from.quoted()
+        );
+        self.run(sql, || format!("replace `{to}` by `{from}`"))
+            .await
+    }
+
+    /// Makes our role the owner of a database that a migration gave to another role, which keeps all privileges on it.
+    ///
+    /// # Errors
+    /// The statement failed: 42501 if our role is no member of the owner.
+    pub async fn take_ownership(&mut self, name: &DbName, owner: &str) -> Result<(), PgError> {
+        let sql = format!(
+            "ALTER DATABASE {0} OWNER TO CURRENT_USER; GRANT ALL ON DATABASE {0} TO {1}",
+            name.quoted(),
+            identifier(owner)
+        );
+        self.run(sql, || {
+            format!("take `{name}` back from the role `{owner}`, to which a migration gave it")
+        })
+        .await
+    }
+
     /// Renames a database and sets its comment, in one transaction.
     ///
     /// # Errors
@@ -334,7 +373,8 @@ fn database_query(condition: &str, with_sessions: bool) -> String {
            d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS owned, \
            d.datistemplate, d.datallowconn, d.datconnlimit = -2 AS invalid, \
            {sessions} AS sessions, {obstacles} AS obstacles, coalesce({activity}, 0) AS activity, \
-           shobj_description(d.oid, 'pg_database') AS comment \
+           shobj_description(d.oid, 'pg_database') AS comment, \
+           {COUNTING_SINCE} AS counting_since \
          FROM pg_database d WHERE {condition} ORDER BY d.datname"
     )
 }
@@ -358,6 +398,7 @@ fn read_database(row: &PgRow) -> Option<Result<DatabaseRow, Sqlx>> {
             obstacles: row.try_get("obstacles")?,
             activity: row.try_get("activity")?,
             comment: row.try_get("comment")?,
+            counting_since: row.try_get("counting_since")?,
         })
     };
     Some(read())

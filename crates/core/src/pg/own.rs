@@ -39,9 +39,7 @@ impl OwnSession {
         let context = || "identify a session".to_owned();
         let identify = async {
             let rows = internal::rows(connection, "SELECT pg_backend_pid() AS backend").await?;
-            // If the process dies otherwise, the server notices that within a second. Before version 14, and on some systems, it cannot.
-            let _ =
-                internal::execute(connection, "SET client_connection_check_interval = '1s'").await;
+            notice_dead_clients(connection).await;
             Ok(rows)
         };
         let identified = async { identify.await.context(context) };
@@ -50,6 +48,11 @@ impl OwnSession {
         let backend = row.and_then(|row| row.try_get("backend"));
         Ok(Self::new(address, backend.context(context)?))
     }
+}
+
+/// If the process dies otherwise, the server notices that within a second. Before version 14, and on some systems, it cannot.
+pub async fn notice_dead_clients(connection: &mut PgConnection) {
+    let _ = internal::execute(connection, "SET client_connection_check_interval = '1s'").await;
 }
 
 impl Drop for OwnSession {

@@ -13,9 +13,13 @@ pub fn is_client(alias: &str) -> String {
     )
 }
 
+/// When the server began to count, in µs since 1970. A recovery from a crash begins anew; a restart does not.
+pub const COUNTING_SINCE: &str =
+    "coalesce((extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::int8, 0)";
+
 /// Quotes text as an SQL string. Text with a backslash becomes an `E''` string, so the result does not depend on
 /// `standard_conforming_strings`.
-pub(crate) fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
         format!("E'{}'", quoted.replace('\\', "\\\\"))

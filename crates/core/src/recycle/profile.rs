@@ -1,5 +1,7 @@
 //! Reads the profile of a template at the end of its build: what a reset of its clones must leave.
 
+use std::collections::BTreeSet;
+
 use sqlx::Error as Sqlx;
 
 use super::evidence::class_hash;
@@ -28,28 +30,117 @@ const UNFIT: &str = "SELECT (EXISTS (SELECT FROM pg_extension WHERE extname = 'p
 /// How many sequences one query reads.
 const BATCH: usize = 100;
 
-/// Quoted names of the tables and materialized views of users that hold rows, as one text.
-const FILLED: &str = "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ') \
-   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-   WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND c.relpersistence <> 't' AND pg_catalog.pg_relation_size(c.oid) > 0";
+/// Tables and materialized views: oid, file, name, whether they are partitioned, whether a session has written to them, whether they hold rows and are
+/// users', and their parents.
+const TABLES: &str = "SELECT c.oid, c.relfilenode, format('%I.%I', n.nspname, c.relname), c.relkind = 'p', \
+     pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0, \
+     c.oid >= 16384 AND c.relkind <> 'p' AND pg_relation_size(c.oid) > 0, \
+     coalesce((SELECT string_agg(i.inhparent::int8::text, ' ') FROM pg_inherits i WHERE i.inhrelid = c.oid), '') \
+   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' AND NOT c.relisshared";
+
+/// The tables of a database with the numbers of their files, as they were when the database was created as a copy of a template.
+#[derive(Debug)]
+pub struct Files(BTreeSet<(Oid, Oid)>);
+
+/// A table that may have to be vacuumed.
+struct Table {
+    oid: Oid,
+    file: Oid,
+    name: String,
+    is_partitioned: bool,
+    is_written: bool,
+    is_filled: bool,
+    parents: Vec<Oid>,
+}
+
+impl Files {
+    /// Reads them, if the server counts what is written to them from now on.
+    ///
+    /// # Errors
+    /// A statement failed.
+    pub async fn of_copy(session: &mut dyn TextSession) -> Result<Option<Self>, Sqlx> {
+        let counts = session
+            .texts("SELECT 1 WHERE current_setting('track_counts')::bool")
+            .await?;
+        if counts.is_empty() {
+            return Ok(None);
+        }
+        let tables = tables(session).await?;
+        Ok(Some(Self(tables.iter().map(|t| (t.oid, t.file)).collect())))
+    }
+
+    /// Whether a table is new or has another file, or a session has written to it.
+    fn is_changed(&self, table: &Table) -> bool {
+        table.is_written || !self.0.contains(&(table.oid, table.file))
+    }
+}
+
+async fn tables(session: &mut dyn TextSession) -> Result<Vec<Table>, Sqlx> {
+    let rows = session.texts(TABLES).await?;
+    let read = |row: &TextRow| {
+        Ok(Table {
+            oid: number(row, 0)?,
+            file: number(row, 1)?,
+            name: text(row, 2)?.to_owned(),
+            is_partitioned: text(row, 3)? == "t",
+            is_written: text(row, 4)? == "t",
+            is_filled: text(row, 5)? == "t",
+            parents: text(row, 6)?.split(' ').flat_map(str::parse).collect(),
+        })
+    };
+    rows.iter().map(read).collect()
+}
 
 /// Vacuums a template, at the end of its build: clones start with frozen and analyzed rows. Tables with rows are written anew, without holes: only then
 /// the sizes of a clone that was reset can be compared with them. The server leaves out tables of other roles.
 ///
+/// `copied`: the tables of the template that this one was copied from, which were vacuumed then. Only what has changed since is vacuumed.
+///
 /// # Errors
 /// A statement failed.
-pub async fn vacuum(session: &mut dyn TextSession) -> Result<(), Sqlx> {
-    // What a migration set in its session ends here.
-    session
-        .texts("RESET SESSION AUTHORIZATION; RESET ALL")
-        .await?;
-    let filled = session.texts(FILLED).await?.into_iter().flatten().next();
-    if let Some(Some(names)) = filled {
-        session
-            .texts(&format!("VACUUM (FULL, FREEZE) {names}"))
-            .await?;
+pub async fn vacuum(session: &mut dyn TextSession, copied: Option<&Files>) -> Result<(), Sqlx> {
+    if copied.is_some() {
+        // The counters are complete at the end of this statement.
+        session.texts("SELECT pg_stat_force_next_flush()").await?;
     }
-    session.texts("VACUUM (FREEZE, ANALYZE)").await.map(drop)
+    let mut tables = tables(session).await?;
+    if let Some(copied) = copied {
+        let mut changed: BTreeSet<Oid> = BTreeSet::new();
+        let mut found: Vec<Oid> = tables
+            .iter()
+            .filter(|table| copied.is_changed(table))
+            .map(|table| table.oid)
+            .collect();
+        // A parent has statistics of its children.
+        while let Some(oid) = found.pop() {
+            if changed.insert(oid) {
+                let parents = tables.iter().filter(|table| table.oid == oid);
+                found.extend(parents.flat_map(|table| &table.parents));
+            }
+        }
+        tables.retain(|table| changed.contains(&table.oid));
+    }
+    let names = |of: &dyn Fn(&&Table) -> bool| {
+        let tables = tables.iter().filter(of);
+        tables
+            .map(|t| t.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let filled = names(&|table| table.is_filled && !table.is_partitioned);
+    if !filled.is_empty() {
+        let sql = format!("VACUUM (FULL, FREEZE) {filled}");
+        session.texts(&sql).await?;
+    }
+    let rest = match copied {
+        Some(_) => names(&|_| true),
+        None => String::new(),
+    };
+    if copied.is_some() && rest.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("VACUUM (FREEZE, ANALYZE) {rest}");
+    session.texts(&sql).await.map(drop)
 }
 
 /// Reads the profile of the database that the session is connected to.

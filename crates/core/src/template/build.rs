@@ -10,20 +10,23 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::databases::DatabaseRow;
+use crate::pg::error::{Context, code_of};
 use crate::pg::own::OwnSession;
 use crate::pg::script::{ScriptError, ScriptPosition};
 use crate::protocol::{BuildStep, DbName, Kind, Profile, RunId, unix_now};
+use crate::recycle::profile::Files;
 use crate::sqlstate;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::fingerprint::Link;
+use crate::template::session::{BuildSession, SessionState};
 use crate::template::source::{SchemaStep, SqlxMigration};
 use crate::template::steps::{
-    Site, create_extensions, create_migrations_table, limited, migration_error, run_step,
-    vacuum_and_close,
+    Site, copied_files, create_extensions, create_migrations_table, limited, migration_error,
+    run_step, vacuum_and_close,
 };
 use crate::template::{
-    BuildEvent, BuildObserver, BuildTarget, Input, Template, TemplateError, TemplateInfo,
-    TemplatePlan, explain_build, usable_template,
+    BuildEvent, BuildObserver, BuildTarget, Contents, Input, Template, TemplateError, TemplateInfo,
+    TemplatePlan, Unusable, explain_build, find_usable,
 };
 
 pub(super) struct Builder<'a> {
@@ -35,22 +38,25 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Checks again for the template under the build lock, and builds it if it is missing.
+    /// Checks again for the template under the build lock, and builds it if it is missing or stale.
     pub async fn build_if_missing(mut self) -> Result<Template, TemplateError> {
         let existing = self.admin.databases(self.target.namespace).await?;
         let row = existing.iter().find(|row| row.name == self.plan.name);
-        if let Some(template) = usable_template(&self.plan.name, row, self.target.facts)? {
-            return Ok(template);
-        }
-        self.announce(&existing);
+        let unusable =
+            match find_usable(self.admin, &self.plan.name, row, self.target.facts).await? {
+                Ok(template) => return Ok(template),
+                Err(unusable) => unusable,
+            };
+        let prefix = self.longest_prefix(&existing).await?;
         for role in &self.target.template_base.roles {
             self.admin.ensure_role(role, "template.roles").await?;
         }
-        let migrated = self.build_schema(&existing).await?;
+        self.announce(&existing, prefix.as_ref(), &unusable);
+        let migrated = self.build_schema(&existing, prefix).await?;
         let built = match &self.plan.chain.seeded {
             Some(link) => {
                 self.drop_wreck(link, &existing).await?;
-                self.build_seeded(&migrated, link).await?
+                self.build_seeded(&migrated, link, &existing).await?
             }
             None => migrated,
         };
@@ -63,62 +69,86 @@ impl Builder<'_> {
         })
     }
 
-    fn announce(&self, existing: &[DatabaseRow]) {
+    fn announce(&self, existing: &[DatabaseRow], prefix: Option<&Prefix>, unusable: &Unusable) {
         let templates: Vec<TemplateInfo> = existing
             .iter()
-            .filter(|row| row.is_usable_template())
-            .filter_map(|row| TemplateInfo::parse(row.comment.as_deref()))
+            .filter_map(|row| TemplateInfo::of(row).ok())
             .collect();
-        let prefix = self.longest_prefix(existing).map(|(k, _)| k);
-        let reused = prefix.unwrap_or(0);
-        let source = &self.plan.source;
+        let reused = prefix.map_or(0, |prefix| prefix.done);
         let before = match prefix {
             Some(_) => 0,
             None => self.target.template_base.before.len(),
         };
+        let source = &self.plan.source;
+        let reasons = match unusable {
+            Unusable::Wreck => explain_build(&self.plan.chain.inputs, &templates),
+            stale => vec![stale.to_string()],
+        };
         self.observer.event(&BuildEvent::Building {
-            reasons: &explain_build(&self.plan.chain.inputs, &templates),
+            reasons: &reasons,
             reused,
             steps: before + source.steps.len() - reused + source.later.len(),
         });
     }
 
-    /// The template with the longest prefix of our steps, and its number of steps.
-    fn longest_prefix<'b>(&self, existing: &'b [DatabaseRow]) -> Option<(usize, &'b DatabaseRow)> {
-        let links = self.plan.chain.schema.iter().enumerate().rev();
-        links
-            .filter_map(|(k, link)| {
-                let fingerprint = link.fingerprint();
-                let row = existing.iter().find(|row| {
-                    row.is_usable_template() && *row.name.fingerprint() == fingerprint
-                })?;
-                Some((k, row))
-            })
-            .next()
+    /// The template with the longest prefix of our steps that a build can start from.
+    async fn longest_prefix(
+        &mut self,
+        existing: &[DatabaseRow],
+    ) -> Result<Option<Prefix>, TemplateError> {
+        let all = self.plan.source.steps.len();
+        for (done, link) in self.plan.chain.schema.iter().enumerate().rev() {
+            let fingerprint = link.fingerprint();
+            let row = existing.iter().find(|row| {
+                row.name.kind() == Kind::Template && *row.name.fingerprint() == fingerprint
+            });
+            let Some((row, Ok(info))) = row.map(|row| (row, TemplateInfo::of(row))) else {
+                continue;
+            };
+            let can_go_on = done == all || info.session.is_some();
+            if can_go_on && info.check_extensions(self.admin).await?.is_none() {
+                let name = row.name.clone();
+                return Ok(Some(Prefix { done, name, info }));
+            }
+        }
+        Ok(None)
     }
 
     /// Builds the template of all migrations, unless it exists.
-    async fn build_schema(&mut self, existing: &[DatabaseRow]) -> Result<Published, TemplateError> {
-        let prefix = self.longest_prefix(existing);
-        let all = self.plan.source.steps.len();
-        if let Some((k, row)) = prefix
-            && k == all
+    async fn build_schema(
+        &mut self,
+        existing: &[DatabaseRow],
+        prefix: Option<Prefix>,
+    ) -> Result<Published, TemplateError> {
+        if let Some(whole) = prefix.as_ref()
+            && whole.done == self.plan.source.steps.len()
         {
-            return Ok(Published::existing(row));
+            return Ok(Published {
+                name: whole.name.clone(),
+                settings: whole.info.settings.clone(),
+                profile: whole.info.profile.clone(),
+            });
         }
-        let (done, source, settings) = match prefix {
-            Some((k, row)) => {
-                let published = Published::existing(row);
-                (Some(k), row.name.to_string(), published.settings)
-            }
-            None => (None, self.target.template_base.base.clone(), Vec::new()),
-        };
         let link = self.plan.chain.migrated();
         self.drop_wreck(link, existing).await?;
-        let building = self.create_building(link, &source, &settings).await?;
-        let result = self.migrate(&building, done).await;
-        self.finish(building, link, self.plan.chain.migrated_inputs(), result)
-            .await
+        let mut prefix = prefix;
+        loop {
+            let source = prefix.as_ref().map(|prefix| prefix.name.to_string());
+            let source = source.unwrap_or_else(|| self.target.template_base.base.clone());
+            let building = self.create_building(link, &source).await?;
+            let result = match self.migrate(&building, prefix.as_ref()).await {
+                Ok(Some(built)) => Ok(built),
+                Ok(None) => {
+                    self.observer.event(&BuildEvent::Restart);
+                    self.admin.drop_database(&building, false, true).await?;
+                    prefix = None;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            let inputs = self.plan.chain.migrated_inputs();
+            return self.finish(building, link, inputs, existing, result).await;
+        }
     }
 
     /// Builds the template with seeds from the template without.
@@ -126,25 +156,26 @@ impl Builder<'_> {
         &mut self,
         migrated: &Published,
         link: &Link,
+        existing: &[DatabaseRow],
     ) -> Result<Published, TemplateError> {
         let source = migrated.name.to_string();
-        let building = self
-            .create_building(link, &source, &migrated.settings)
-            .await?;
-        let result = self.seed(&building).await;
-        self.finish(building, link, &self.plan.chain.inputs, result)
-            .await
+        let building = self.create_building(link, &source).await?;
+        let result = self.seed(&building, &migrated.settings).await;
+        let inputs = &self.plan.chain.inputs;
+        self.finish(building, link, inputs, existing, result).await
     }
 
-    /// Drops a database of ours with the template's name that is no usable template: an interrupted collection left it, or a user
-    /// unsealed it.
+    /// Drops a database of ours with the template's name that is not sealed: an interrupted collection left it, or a user unsealed it. A stale template
+    /// stays until the new one takes its place, because live runs may clone it.
     async fn drop_wreck(
         &mut self,
         link: &Link,
         existing: &[DatabaseRow],
     ) -> Result<(), TemplateError> {
         let name = DbName::template(self.target.namespace, &link.fingerprint());
-        match existing.iter().find(|row| row.name == name && row.owned) {
+        let is_wreck =
+            |row: &&DatabaseRow| row.name == name && row.owned && !row.is_usable_template();
+        match existing.iter().find(is_wreck) {
             Some(row) => Ok(self
                 .admin
                 .drop_database(&name, row.is_template, false)
@@ -153,23 +184,25 @@ impl Builder<'_> {
         }
     }
 
-    async fn create_building(
-        &mut self,
-        link: &Link,
-        source: &str,
-        settings: &[String],
-    ) -> Result<DbName, TemplateError> {
-        let building = DbName::for_run(
+    fn building_name(&self, link: &Link) -> DbName {
+        DbName::for_run(
             self.target.namespace,
             Kind::Building,
             &link.fingerprint(),
             self.run,
-        );
+        )
+    }
+
+    async fn create_building(
+        &mut self,
+        link: &Link,
+        source: &str,
+    ) -> Result<DbName, TemplateError> {
+        let building = self.building_name(link);
         let strategy = super::strategy(self.target.facts);
         self.admin
             .create_database(&building, source, strategy)
             .await?;
-        self.admin.apply_settings(&building, settings).await?;
         Ok(building)
     }
 
@@ -179,10 +212,11 @@ impl Builder<'_> {
         building: DbName,
         link: &Link,
         inputs: &[Input],
-        result: Result<Option<Profile>, TemplateError>,
+        existing: &[DatabaseRow],
+        result: Result<Built, TemplateError>,
     ) -> Result<Published, TemplateError> {
         let published = match result {
-            Ok(profile) => self.publish(&building, link, inputs, profile).await,
+            Ok(built) => self.publish(&building, link, inputs, existing, built).await,
             Err(error) => Err(self.with_remedy(error).await),
         };
         if published.is_err() {
@@ -216,16 +250,20 @@ impl Builder<'_> {
         building: &DbName,
         link: &Link,
         inputs: &[Input],
-        profile: Option<Profile>,
+        existing: &[DatabaseRow],
+        built: Built,
     ) -> Result<Published, TemplateError> {
         let now = unix_now();
+        self.take_ownership(building).await?;
         let settings = self.admin.database_settings(building).await?;
         let info = TemplateInfo {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: link.hex(),
             inputs: inputs.to_vec(),
             settings: settings.clone(),
-            profile: profile.clone(),
+            profile: built.profile.clone(),
+            session: built.session,
+            contents: built.contents,
             built_at: now,
             used_at: now,
         };
@@ -233,12 +271,50 @@ impl Builder<'_> {
         let name = DbName::template(self.target.namespace, &link.fingerprint());
         self.admin.comment(building, &comment).await?;
         self.admin.seal_database(building).await?;
-        self.admin.rename_database(building, &name).await?;
+        if existing
+            .iter()
+            .any(|row| row.name == name && row.is_usable_template())
+        {
+            self.replace(building, &name, link).await?;
+        } else {
+            self.admin.rename_database(building, &name).await?;
+        }
         Ok(Published {
             name,
             settings,
-            profile,
+            profile: built.profile,
         })
+    }
+
+    /// Publishes a template in place of a stale one. If the stale one cannot be dropped, it carries the run's id: the sweep drops it.
+    async fn replace(
+        &mut self,
+        building: &DbName,
+        name: &DbName,
+        link: &Link,
+    ) -> Result<(), TemplateError> {
+        let stale = self.building_name(link);
+        self.admin.replace_database(building, name, &stale).await?;
+        if let Err(error) = self.admin.drop_database(&stale, true, false).await {
+            tracing::warn!("failed to drop a stale template: {error}");
+        }
+        Ok(())
+    }
+
+    /// A migration may have given the database to another role. We could never drop it or its clones then.
+    async fn take_ownership(&mut self, building: &DbName) -> Result<(), TemplateError> {
+        let rows = self
+            .admin
+            .lock_and_find(&[], std::slice::from_ref(building))
+            .await?;
+        if let Some(row) = rows.first().filter(|row| !row.owned) {
+            self.admin.take_ownership(building, &row.owner).await?;
+            self.observer.event(&BuildEvent::OtherOwner {
+                owner: &row.owner,
+                role: &self.target.facts.role,
+            });
+        }
+        Ok(())
     }
 
     async fn connect(
@@ -253,70 +329,150 @@ impl Builder<'_> {
         Ok((connection, own))
     }
 
+    /// Runs the steps that `prefix` lacks; `None` if they need what the migrations of the prefix left in their session.
     async fn migrate(
-        &self,
+        &mut self,
         building: &DbName,
-        done: Option<usize>,
-    ) -> Result<Option<Profile>, TemplateError> {
+        prefix: Option<&Prefix>,
+    ) -> Result<Option<Built>, TemplateError> {
         let address = self.target.address;
         let (mut connection, _own) = self.connect(building).await?;
+        let copied = match prefix {
+            Some(_) => self.copied_files(&mut connection).await?,
+            None => None,
+        };
         let extensions = &self.target.template_base.extensions;
         let what = || "create the extensions".to_owned();
-        limited(
-            address,
-            what,
-            create_extensions(&mut connection, extensions),
-        )
-        .await??;
-        // The template of a prefix has them, whatever its number of steps.
-        if done.is_none() {
-            for step in &self.target.template_base.before {
-                self.run_step(&mut connection, step, building).await?;
+        let created = create_extensions(&mut connection, extensions);
+        limited(address, what, created).await??;
+        let source = &self.plan.source;
+        let mut recorded = Recorded::default();
+        match prefix {
+            // Before the session begins, which may have no search path.
+            Some(prefix) => {
+                for sqlx in source.steps[..prefix.done].iter().filter_map(SchemaStep::sqlx) {
+                    self.read_recorded(&mut connection, &sqlx.table, &mut recorded)
+                        .await?;
+                }
+            }
+            // The template of a prefix has them, whatever its number of steps.
+            None => {
+                for step in &self.target.template_base.before {
+                    self.run_step(&mut connection, step, building).await?;
+                }
             }
         }
+        let texts = source.steps.iter().filter_map(SchemaStep::text);
+        let begin = BuildSession::begin(&mut connection, texts);
+        let what = || "read the state of the build's session".to_owned();
+        let session = limited(address, what, begin).await?.context(what)?;
+        if let Some(prefix) = prefix {
+            // Not before the session began: `sqlx migrate run` has no session that starts with the settings of its own migrations.
+            self.admin
+                .apply_settings(building, &prefix.info.settings)
+                .await?;
+            let left = prefix.info.session.clone().unwrap_or_default();
+            let what = || "restore the state of a session".to_owned();
+            match limited(address, what, left.restore(&mut connection)).await? {
+                Err(error) if code_of(&error).is_some() => return Ok(None),
+                restored => restored.context(what)?,
+            }
+        }
+        let done = prefix.map_or(0, |prefix| prefix.done);
+        let ran = self.run_steps(&mut connection, building, done, recorded);
+        match ran.await {
+            // The session has not used the sequence whose current value a migration reads.
+            Err(error) if prefix.is_some() && is_missing_state(&error) => return Ok(None),
+            ran => ran?,
+        }
+        let what = || "reset the session of the build".to_owned();
+        let left = limited(address, what, session.end(&mut connection)).await?;
+        let left = left.context(what)?;
+        let (profile, contents) = self.vacuum_and_close(connection, copied.as_ref()).await?;
+        Ok(Some(Built {
+            profile,
+            session: left,
+            contents,
+        }))
+    }
+
+    /// Runs the steps from `done` on.
+    async fn run_steps(
+        &self,
+        connection: &mut PgConnection,
+        building: &DbName,
+        done: usize,
+        mut recorded: Recorded<'_>,
+    ) -> Result<(), TemplateError>
+    {
+        let address = self.target.address;
         let source = &self.plan.source;
-        let mut recorded: Vec<(&MigrationsTable, BTreeSet<i64>)> = Vec::new();
-        for step in &source.steps[done.unwrap_or(0)..] {
+        for step in &source.steps[done..] {
             match step {
                 SchemaStep::Sqlx(sqlx) => {
-                    let table = &sqlx.table;
-                    if recorded.iter().all(|(known, _)| *known != table) {
-                        let versions = recorded_versions(&mut connection, table);
-                        let what = || "read the migrations table".to_owned();
-                        recorded.push((table, limited(address, what, versions).await??));
-                    }
-                    let version = &sqlx.migration.version;
-                    let mut known = recorded.iter();
-                    if !known.any(|(known, all)| *known == table && all.contains(version)) {
-                        self.migrate_sqlx(&mut connection, sqlx).await?;
+                    self.read_recorded(connection, &sqlx.table, &mut recorded)
+                        .await?;
+                    if !recorded.has(&sqlx.table, sqlx.migration.version) {
+                        self.migrate_sqlx(connection, sqlx).await?;
                     }
                 }
                 SchemaStep::File(step) => {
                     let what = || format!("run `{}`", step.file);
-                    let applied = limited(address, what, step.apply(&mut connection));
+                    let applied = limited(address, what, step.apply(connection));
                     self.step(&step.file, async { applied.await?.map(drop) })
                         .await?;
                 }
-                SchemaStep::Step(step) => self.run_step(&mut connection, step, building).await?,
+                SchemaStep::Step(step) => self.run_step(connection, step, building).await?,
             }
         }
+        // Of empty directories.
         for table in &source.tables {
-            if recorded.iter().all(|(known, _)| *known != table) {
-                let versions = recorded_versions(&mut connection, table);
-                let what = || "create the migrations table".to_owned();
-                limited(address, what, versions).await??;
-            }
+            self.read_recorded(connection, table, &mut recorded).await?;
         }
-        self.vacuum_and_close(connection).await
+        Ok(())
+    }
+
+    /// Creates the table in which sqlx records migrations, and reads which ones it has: an earlier step, such as a dump of the schema, may have filled it.
+    async fn read_recorded<'t>(
+        &self,
+        connection: &mut PgConnection,
+        table: &'t MigrationsTable,
+        recorded: &mut Recorded<'t>,
+    ) -> Result<(), TemplateError> {
+        if recorded.0.iter().any(|(known, _)| *known == table) {
+            return Ok(());
+        }
+        let read = async {
+            let created = create_migrations_table(connection, table).await;
+            created.map_err(|error| unlocated(TABLE, &error))?;
+            let versions = internal::applied_versions(connection, &table.table).await;
+            versions.map_err(|error| unlocated(TABLE, &error))
+        };
+        let what = || format!("read `{}`", table.table);
+        recorded
+            .0
+            .push((table, limited(self.target.address, what, read).await??));
+        Ok(())
+    }
+
+    async fn copied_files(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Files>, TemplateError> {
+        let (address, facts) = (self.target.address, self.target.facts);
+        let what = || "list the tables of the template".to_owned();
+        limited(address, what, copied_files(connection, facts)).await?
     }
 
     async fn vacuum_and_close(
         &self,
         connection: PgConnection,
-    ) -> Result<Option<Profile>, TemplateError> {
+        copied: Option<&Files>,
+    ) -> Result<(Option<Profile>, Contents), TemplateError> {
         let (address, facts) = (self.target.address, self.target.facts);
         let what = || "vacuum the template".to_owned();
-        limited(address, what, vacuum_and_close(connection, address, facts)).await?
+        let vacuumed = vacuum_and_close(connection, address, facts, copied);
+        limited(address, what, vacuumed).await?
     }
 
     async fn migrate_sqlx(
@@ -370,13 +526,39 @@ impl Builder<'_> {
             .await
     }
 
-    async fn seed(&self, building: &DbName) -> Result<Option<Profile>, TemplateError> {
+    async fn seed(
+        &mut self,
+        building: &DbName,
+        settings: &[String],
+    ) -> Result<Built, TemplateError> {
+        self.admin.apply_settings(building, settings).await?;
         let (mut connection, _own) = self.connect(building).await?;
+        let copied = self.copied_files(&mut connection).await?;
         for later in &self.plan.source.later {
             self.run_step(&mut connection, &later.step, building)
                 .await?;
         }
-        self.vacuum_and_close(connection).await
+        let (profile, contents) = self.vacuum_and_close(connection, copied.as_ref()).await?;
+        Ok(Built {
+            profile,
+            // Nothing is built upon a template with seeds.
+            session: None,
+            contents,
+        })
+    }
+}
+
+/// What an error of the migrations table names.
+const TABLE: &str = "the migrations table";
+
+/// The versions in each table in which sqlx records migrations.
+#[derive(Default)]
+struct Recorded<'t>(Vec<(&'t MigrationsTable, BTreeSet<i64>)>);
+
+impl Recorded<'_> {
+    fn has(&self, table: &MigrationsTable, version: i64) -> bool {
+        let mut tables = self.0.iter();
+        tables.any(|(known, versions)| *known == table && versions.contains(&version))
     }
 }
 
@@ -390,36 +572,32 @@ fn unlocated(file: &str, error: &MigrateError) -> ScriptError {
     }
 }
 
+/// Whether a statement failed for lack of something that an earlier migration may have left in its session.
+fn is_missing_state(error: &TemplateError) -> bool {
+    let code = match error {
+        TemplateError::Failed(error) => error.code.as_deref(),
+        _ => None,
+    };
+    code == Some(sqlstate::NOT_IN_PREREQUISITE_STATE)
+}
+
+/// The template that a build starts from.
+struct Prefix {
+    /// Number of its steps.
+    done: usize,
+    name: DbName,
+    info: TemplateInfo,
+}
+
+/// What is known about a building database that is complete.
+struct Built {
+    profile: Option<Profile>,
+    session: Option<SessionState>,
+    contents: Contents,
+}
+
 struct Published {
     name: DbName,
     settings: Vec<String>,
     profile: Option<Profile>,
-}
-
-impl Published {
-    fn existing(row: &DatabaseRow) -> Self {
-        let info = TemplateInfo::parse(row.comment.as_deref());
-        let (settings, profile) = info
-            .map(|info| (info.settings, info.profile))
-            .unwrap_or_default();
-        Self {
-            name: row.name.clone(),
-            settings,
-            profile,
-        }
-    }
-}
-
-/// What an error of the migrations table names.
-const TABLE: &str = "the migrations table";
-
-/// Creates the table in which sqlx records migrations, and reads which ones it has: an earlier step, such as a dump of the schema, may have filled it.
-async fn recorded_versions(
-    connection: &mut PgConnection,
-    table: &MigrationsTable,
-) -> Result<BTreeSet<i64>, TemplateError> {
-    let created = create_migrations_table(connection, table).await;
-    created.map_err(|error| unlocated(TABLE, &error))?;
-    let versions = internal::applied_versions(connection, &table.table).await;
-    Ok(versions.map_err(|error| unlocated(TABLE, &error))?)
 }

@@ -17,6 +17,11 @@ pub fn explain_build(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String
     }
 }
 
+/// The differences between two versions of the inputs of one template, one per line.
+pub fn explain_change(old: &[Input], new: &[Input]) -> Vec<String> {
+    differences(old, new)
+}
+
 /// The differences between the migrations that are compiled into a test and the run's, one per line. `None` if they are
 /// unrelated: they are related if both have the same versions, except that one may have more.
 pub fn explain_stale(run: &[Input], compiled: &[Input]) -> Option<Vec<String>> {
@@ -80,6 +85,7 @@ fn is_file(input: &Input) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::template::Contents;
 
     fn input(label: &str, value: &str) -> Input {
         Input {
@@ -95,6 +101,8 @@ mod tests {
             inputs,
             profile: None,
             settings: Vec::new(),
+            session: None,
+            contents: Contents::default(),
             built_at: 0,
             used_at,
         }

@@ -39,6 +39,11 @@ struct Record {
 }
 
 impl MigrationFile {
+    /// What it runs.
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// SHA-384 of what is run and recorded, in hexadecimal.
     pub(super) fn checksum(&self) -> String {
         let transaction = if self.transaction { "transaction" } else { "" };

@@ -13,16 +13,20 @@ mod files;
 mod fingerprint;
 mod observer;
 mod persistent;
+mod session;
 mod source;
 mod steps;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::TemplateError;
-pub use explain::{explain_build, explain_stale};
+pub use explain::{explain_build, explain_change, explain_stale};
 pub use fingerprint::{Chain, Input, Link};
 pub use observer::{BuildEvent, BuildObserver, LogObserver};
 pub use persistent::migrate_persistent;
+pub use session::SessionState;
 pub use source::Source;
 
 use crate::address::Address;
@@ -53,16 +57,90 @@ pub struct TemplateInfo {
     /// What a reset of its clones must leave; none before PostgreSQL 15.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// What its migrations left in their session; none if that cannot be restored, so that no build starts from this template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionState>,
+    /// What makes it stale although its inputs are the same.
+    #[serde(default)]
+    pub contents: Contents,
     /// Build time, in seconds since 1970.
     pub built_at: u64,
     /// Time of the last use by a run, accurate to the hour, in seconds since 1970.
     pub used_at: u64,
 }
 
+/// What a template contains that may be different now although its inputs are the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// If it has unlogged tables or sequences: when the server began to count, in µs since 1970. See [`DatabaseRow::counting_since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlogged_since: Option<i64>,
+    /// Its extensions, with the versions in which the server created them by default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extensions: BTreeMap<String, String>,
+}
+
+/// Why a database with a template's name cannot be cloned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is not sealed: an interrupted collection left it, or a user unsealed it.
+    #[error("it is not sealed")]
+    Wreck,
+    /// Its comment was replaced.
+    #[error("its comment cannot be read")]
+    Comment,
+    /// Its unlogged tables are empty.
+    #[error("the server has recovered from a crash, which empties unlogged tables")]
+    Crash,
+    /// The server has another version of one of its extensions.
+    #[error("the server has version {new} of the extension `{name}`, not {old} any more")]
+    Extension {
+        /// The extension.
+        name: String,
+        /// The version when the template was built.
+        old: String,
+        /// The version now.
+        new: String,
+    },
+}
+
 impl TemplateInfo {
     /// Parses a comment that this tool wrote.
     pub fn parse(comment: Option<&str>) -> Option<Self> {
         serde_json::from_str(comment?).ok()
+    }
+
+    /// The comment of a template that may be cloned, as far as its row shows that: only [`Self::check_extensions`] asks the server.
+    ///
+    /// # Errors
+    /// Why it cannot be cloned.
+    pub fn of(row: &DatabaseRow) -> Result<Self, Unusable> {
+        if !row.is_usable_template() {
+            return Err(Unusable::Wreck);
+        }
+        let info = Self::parse(row.comment.as_deref()).ok_or(Unusable::Comment)?;
+        match info.contents.unlogged_since {
+            Some(since) if since != row.counting_since => Err(Unusable::Crash),
+            _ => Ok(info),
+        }
+    }
+
+    /// Checks that the server would create the same versions of its extensions.
+    ///
+    /// # Errors
+    /// The extension that is different, or a failed statement.
+    pub async fn check_extensions(&self, admin: &mut Admin) -> Result<Option<Unusable>, PgError> {
+        let old = &self.contents.extensions;
+        let new = admin.default_versions(old.keys()).await?;
+        let changed = old.iter().find_map(|(name, old)| {
+            let new = new.get(name).filter(|new| *new != old)?;
+            Some(Unusable::Extension {
+                name: name.clone(),
+                old: old.clone(),
+                new: new.clone(),
+            })
+        });
+        Ok(changed)
     }
 }
 
@@ -182,7 +260,7 @@ pub async fn ensure(
     let found = admin
         .lock_and_find(&locks, std::slice::from_ref(&plan.name))
         .await?;
-    if let Some(template) = usable_template(&plan.name, found.first(), target.facts)? {
+    if let Ok(template) = find_usable(admin, &plan.name, found.first(), target.facts).await? {
         return Ok(template);
     }
     wait_for_build_lock(admin, observer).await?;
@@ -213,12 +291,15 @@ async fn wait_for_build_lock(
 }
 
 /// The row as a template, if we may use it. A database of another role is an error: we can neither use nor replace it.
-fn usable_template(
+async fn find_usable(
+    admin: &mut Admin,
     name: &DbName,
     row: Option<&DatabaseRow>,
     facts: &ServerFacts,
-) -> Result<Option<Template>, TemplateError> {
-    let Some(row) = row else { return Ok(None) };
+) -> Result<Result<Template, Unusable>, TemplateError> {
+    let Some(row) = row else {
+        return Ok(Err(Unusable::Wreck));
+    };
     if !row.owned {
         return Err(TemplateError::OtherOwner {
             name: row.name.to_string(),
@@ -226,15 +307,18 @@ fn usable_template(
             role: facts.role.clone(),
         });
     }
-    let info = TemplateInfo::parse(row.comment.as_deref());
-    Ok(match info {
-        Some(info) if row.is_usable_template() => Some(Template {
+    let info = match TemplateInfo::of(row) {
+        Ok(info) => info,
+        Err(unusable) => return Ok(Err(unusable)),
+    };
+    Ok(match info.check_extensions(admin).await? {
+        Some(unusable) => Err(unusable),
+        None => Ok(Template {
             name: name.clone(),
             settings: info.settings,
             profile: info.profile,
             existed: true,
         }),
-        _ => None,
     })
 }
 

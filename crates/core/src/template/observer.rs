@@ -31,6 +31,15 @@ pub enum BuildEvent<'a> {
         /// How long that took.
         took: Duration,
     },
+    /// A migration failed on top of the template that the build started from. It needs what earlier migrations left in their session, so all of them run.
+    Restart,
+    /// A migration gave the database to another role. It is ours again.
+    OtherOwner {
+        /// That role.
+        owner: &'a str,
+        /// Our role.
+        role: &'a str,
+    },
     /// The template is complete.
     Built,
 }

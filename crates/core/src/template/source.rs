@@ -111,6 +111,25 @@ pub enum SchemaStep {
     Step(BuildStep),
 }
 
+impl SchemaStep {
+    /// The migration of sqlx that it is.
+    pub(super) fn sqlx(&self) -> Option<&SqlxMigration> {
+        match self {
+            Self::Sqlx(sqlx) => Some(sqlx),
+            Self::File(_) | Self::Step(_) => None,
+        }
+    }
+
+    /// The text of a migration, which can leave something in the session. Scripts leave nothing, and commands have other sessions.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Sqlx(sqlx) => Some(internal::migration_sql(&sqlx.migration)),
+            Self::File(file) => Some(file.sql()),
+            Self::Step(_) => None,
+        }
+    }
+}
+
 /// A migration of sqlx.
 #[derive(Debug, Clone)]
 pub struct SqlxMigration {
@@ -271,10 +290,7 @@ impl Source {
 
     /// The migrations of sqlx.
     pub(super) fn sqlx(&self) -> impl Iterator<Item = &SqlxMigration> {
-        self.steps.iter().filter_map(|step| match step {
-            SchemaStep::Sqlx(sqlx) => Some(sqlx),
-            SchemaStep::File(_) | SchemaStep::Step(_) => None,
-        })
+        self.steps.iter().filter_map(SchemaStep::sqlx)
     }
 
     /// The migrations of a migrator that is compiled into a test.

@@ -1,7 +1,8 @@
 //! Steps of a build on the session of the building database.
 
 use sqlx::migrate::{MigrateError, Migration};
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection, Row};
 
 use crate::address::Address;
 use crate::pg::error::{Context, ErrorDetails};
@@ -9,9 +10,10 @@ use crate::pg::script::{ScriptError, ScriptPosition};
 use crate::pg::session::{SCRIPT_LIMIT, close, within};
 use crate::pg::{ServerFacts, connect, script, sql};
 use crate::protocol::{BuildStep, Profile, Script};
-use crate::recycle::profile;
+use crate::recycle::profile::{self, Files};
 use crate::sqlx_compat::{MigrationsTable, internal};
-use crate::template::{TemplateError, command};
+use crate::template::session::discard_all;
+use crate::template::{Contents, TemplateError, command};
 
 /// Waits at most an hour for a step. `what` completes "failed to …".
 pub(super) async fn limited<T>(
@@ -57,7 +59,7 @@ pub(super) async fn run_step(
     }
 }
 
-/// Runs a script, then resets its session settings (pg_dump empties `search_path`).
+/// Runs a script, and ends what it leaves in its session (pg_dump empties `search_path`).
 pub(super) async fn run_seed(
     connection: &mut PgConnection,
     seed: &Script,
@@ -69,19 +71,22 @@ pub(super) async fn run_seed(
     if text.checksum() != seed.checksum {
         return Err(TemplateError::Changed(seed.path.clone()));
     }
-    let reset = internal::execute(connection, "RESET ALL").await;
-    reset.context(|| "reset the session".to_owned())?;
-    Ok(())
+    let reset = discard_all(connection).await;
+    Ok(reset.context(|| "reset the session".to_owned())?)
 }
 
-/// Vacuums, so that clones start with frozen and analyzed rows, and closes the session.
+/// Vacuums, so that clones start with frozen and analyzed rows, and closes the session. `copied`: the tables of the template that this one was copied from.
 pub(super) async fn vacuum_and_close(
     mut connection: PgConnection,
     address: &Address,
     facts: &ServerFacts,
-) -> Result<Option<Profile>, TemplateError> {
+    copied: Option<&Files>,
+) -> Result<(Option<Profile>, Contents), TemplateError> {
     let context = || "vacuum the template".to_owned();
-    profile::vacuum(&mut connection).await.context(context)?;
+    let vacuumed = profile::vacuum(&mut connection, copied).await;
+    vacuumed.context(context)?;
+    let contents = read_contents(&mut connection).await;
+    let contents = contents.context(|| "read what the template contains".to_owned())?;
     let profile = if facts.can_recycle() {
         let read = profile::read(&mut connection).await;
         Some(read.context(|| "read the profile of the template".to_owned())?)
@@ -89,7 +94,39 @@ pub(super) async fn vacuum_and_close(
         None
     };
     close(connection, address, context).await?;
-    Ok(profile)
+    Ok((profile, contents))
+}
+
+/// The tables of a database that was copied from a template, unless the server is too old to tell what is written to them.
+pub(super) async fn copied_files(
+    connection: &mut PgConnection,
+    facts: &ServerFacts,
+) -> Result<Option<Files>, TemplateError> {
+    if !facts.can_recycle() {
+        return Ok(None);
+    }
+    let files = Files::of_copy(connection).await;
+    Ok(files.context(|| "list the tables of the template".to_owned())?)
+}
+
+async fn read_contents(connection: &mut PgConnection) -> Result<Contents, sqlx::Error> {
+    const EXTENSIONS: &str = "SELECT x.name::text AS name, x.default_version AS version FROM pg_extension e \
+         JOIN pg_available_extensions() x ON x.name = e.extname WHERE e.extname <> 'plpgsql'";
+    let sql = format!(
+        "SELECT CASE WHEN EXISTS (SELECT FROM pg_class WHERE relpersistence = 'u') THEN {} END AS since",
+        sql::COUNTING_SINCE
+    );
+    let rows = internal::rows(connection, &sql).await?;
+    let since = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let extensions = internal::rows(connection, EXTENSIONS).await?;
+    let read = |row: &PgRow| Ok((row.try_get("name")?, row.try_get("version")?));
+    Ok(Contents {
+        unlogged_since: since.try_get("since")?,
+        extensions: extensions
+            .iter()
+            .map(read)
+            .collect::<Result<_, sqlx::Error>>()?,
+    })
 }
 
 /// The error of a migration that failed on this connection, with its place in the file.
