@@ -1,6 +1,7 @@
 //! Runs from their opening to what a crash leaves: keeper, kept databases, pollution, sweep.
 
 pub mod interrupts;
+pub mod joined;
 pub mod kept;
 pub mod kills;
 pub mod lives;

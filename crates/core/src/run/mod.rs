@@ -14,12 +14,14 @@ pub mod spares;
 
 use std::time::SystemTime;
 
+use futures_util::future::join;
+
 use crate::config::Config;
 use crate::connections;
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::protocol::{
-    Connections, Limit, PROTOCOL, ResetMethod, RunDir, RunDirError, RunFile, RunId, RunKey,
+    Connections, DbName, Limit, PROTOCOL, ResetMethod, RunDir, RunDirError, RunFile, RunId, RunKey,
     Runtime, TemplateBase, TemplateInputs, random_word,
 };
 use crate::server::{Server, ServerError};
@@ -104,11 +106,12 @@ pub async fn open(
     observer: &dyn BuildObserver,
 ) -> Result<OpenRun, RunError> {
     let runtime = Runtime::open()?;
-    let (server, mut admin) = Server::locate(config, "run").await?;
+    // Many files take as long to read as the server to answer.
+    let (located, source) = join(Server::locate(config, "run"), Source::read(config)).await;
+    let (server, mut admin) = located?;
     let template_base = TemplateBase::of(config)?;
-    let source = Source::read(config).await?;
-    let plan = TemplatePlan::of(source, &config.namespace, &template_base, &server.facts);
-    let (dir, id, joined) = join_or_create(&runtime, config, &server, identity)?;
+    let plan = TemplatePlan::of(source?, &config.namespace, &template_base, &server.facts);
+    let (dir, id, joined) = join_or_create(&runtime, &server, &plan.name, identity)?;
     let target = BuildTarget::new(&config.namespace, &template_base, &server);
     let built = template::ensure(&mut admin, target, &plan, &id, observer).await;
     let template = match built {
@@ -168,21 +171,22 @@ pub async fn open(
     })
 }
 
-/// Joins the live run with this identity, or creates its directory.
+/// Joins the live run with this identity, or creates its directory. A run has one template: with other migrations it is another run.
 fn join_or_create(
     runtime: &Runtime,
-    config: &Config,
     server: &Server,
+    template: &DbName,
     identity: Identity<'_>,
 ) -> Result<(RunDir, RunId, bool), RunError> {
     let address = server.admin_address.to_string();
-    let namespace = config.namespace.as_str();
+    // It contains the namespace.
+    let template = template.to_string();
     let process = format!("{}-{}", std::process::id(), random_word());
     let (kind, id) = match identity {
         Identity::Nextest(id) => ("nextest", id),
         Identity::Command | Identity::Process => ("process", &*process),
     };
-    let parts = [kind, id, &address, namespace].into_iter();
+    let parts = [kind, id, &address, &template].into_iter();
     // All tests of a run have sessions with the same settings.
     let options = [&server.address, &server.admin_address];
     let options = options.into_iter().filter_map(|a| a.options.as_deref());
