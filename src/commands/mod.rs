@@ -1,6 +1,7 @@
 //! One file per command: a function that takes resolved settings and a printer.
 
 pub mod acquire;
+mod changes;
 pub mod completions;
 pub mod config;
 pub mod doctor;

@@ -8,6 +8,7 @@ use std::process::{Child, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::MissedTickBehavior;
 
 use kapsel_testdb_core::config::{Config, ExportUrl, Origin};
 use kapsel_testdb_core::pg::admin::Admin;
@@ -18,6 +19,7 @@ use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, clone};
 
 use crate::args::Run;
+use crate::commands::changes::{self, Changes};
 use crate::commands::interrupt::{Signals, interruptible};
 use crate::commands::pollution;
 use crate::commands::prepare::{adopt_spares, test_threads};
@@ -39,7 +41,8 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
         None
     };
     let variables = export::for_run(&run.dir, &run.file, url);
-    let status = command(&args.command, &variables, &mut signals).await;
+    let changes = Changes::since_start_of(&run, config).await;
+    let status = command(&args.command, &variables, &mut signals, changes, printer).await;
     let has_keeper = keeper.is_some();
     let (runtime, id) = (run.runtime.clone(), run.file.run.clone());
     end(run, keeper, config.template.keep, printer).await?;
@@ -85,6 +88,8 @@ async fn command(
     words: &[OsString],
     variables: &Variables,
     signals: &mut Signals,
+    mut changes: Changes<'_>,
+    printer: &Printer,
 ) -> Result<ExitStatus> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Failure::Usage(
@@ -96,8 +101,15 @@ async fn command(
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .spawn()
         .with_context(|| format!("failed to run `{}`", program.display()))?;
+    let mut looks = tokio::time::interval(changes::INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = looks.tick() => {
+                if let Some(report) = changes.report().await {
+                    printer.warn(&report);
+                }
+            }
             status = child.wait() => return Ok(status.context("failed to wait for the command")?),
             signal = signals.next() => {
                 // The terminal has already sent Ctrl-C to the command; forwarding it would make it a second one.

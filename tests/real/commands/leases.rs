@@ -233,3 +233,47 @@ fn a_lease_that_begins_while_its_run_ends_is_not_kept() {
     }
     nothing_is_left(&project, &server);
 }
+
+/// A watcher or a shell may run for hours.
+#[test]
+fn run_reports_migrations_and_seeds_that_change_while_its_command_runs() {
+    let server = Server::start();
+    let project = project(&server);
+    project.config("[template]\nseeds = [\"seed.sql\"]\n");
+    project.write("seed.sql", "INSERT INTO users VALUES (1);");
+    let (started, printed) = (project.beside("started"), project.beside("printed"));
+    let script = r#": > "$0"
+        for text in "migration 3 tags is new" "seed seed.sql was edited" "match the run's template again"; do
+            : > "$0-$(printf %s "$text" | tr -d ' .')"
+            for n in $(seq 1800); do grep -q "$text" "$1" && break; sleep 0.1; done
+            grep -q "$text" "$1" || exit 9
+        done"#;
+    let mut command = project
+        .tool("run --")
+        .args(["sh", "-c", script])
+        .args([&started, &printed])
+        .into_command();
+    command.stderr(std::fs::File::create(&printed).expect("a file"));
+    let mut child = command.spawn().expect("a run");
+    let wait = |suffix: &str| {
+        let path = project.beside(&format!("started-{suffix}"));
+        poll_until("the command has come so far", PATIENCE, || {
+            match path.exists() {
+                true => Ok(()),
+                false => Err(std::fs::read_to_string(&printed).unwrap_or_default()),
+            }
+        });
+    };
+    wait("migration3tagsisnew");
+    project.migration("0003_tags", "CREATE TABLE tags (id int);");
+    wait("seedseedsqlwasedited");
+    std::fs::remove_file(project.root().join("migrations/0003_tags.sql")).expect("a file");
+    project.write("seed.sql", "INSERT INTO users VALUES (2);");
+    wait("matchtherun'stemplateagain");
+    project.write("seed.sql", "INSERT INTO users VALUES (1);");
+    let status = child.wait().expect("a run");
+    let printed = std::fs::read_to_string(printed).expect("what it printed");
+    assert!(status.success(), "{printed}");
+    assert!(printed.contains("run the command again"), "{printed}");
+    nothing_is_left(&project, &server);
+}
