@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::config::{Config, SchemaSource, StepConfig};
 use kapsel_testdb_core::pg::ServerFacts;
 use kapsel_testdb_core::protocol::DbName;
 use kapsel_testdb_core::run::OpenRun;
@@ -75,13 +75,31 @@ impl<'a> Changes<'a> {
 }
 
 fn files(config: &Config) -> Files {
-    let directory = config.template.migrations.iter();
-    let migrations = directory.filter_map(|directory| std::fs::read_dir(directory).ok());
-    let migrations = migrations.flat_map(|entries| entries.flatten().map(|entry| entry.path()));
-    let seeds = config.template.seeds.iter().cloned();
-    let files = migrations.chain(seeds);
-    let states = files.filter_map(|path| state(&path).map(|state| (path, state)));
+    let template = &config.template;
+    let mut paths = Vec::new();
+    for source in &template.migrations {
+        match source {
+            SchemaSource::Directory(directory) => {
+                let entries = std::fs::read_dir(&directory.path).into_iter().flatten();
+                paths.extend(entries.flatten().map(|entry| entry.path()));
+            }
+            SchemaSource::Step(step) => paths.extend(path_of(step)),
+        }
+    }
+    let steps = [&template.before, &template.after, &template.seeds];
+    paths.extend(steps.into_iter().flatten().filter_map(path_of));
+    let states = paths
+        .into_iter()
+        .filter_map(|path| state(&path).map(|state| (path, state)));
     states.collect()
+}
+
+/// The file of a step. What a command reads is not watched: its patterns may name many files.
+fn path_of(step: &StepConfig) -> Option<PathBuf> {
+    match step {
+        StepConfig::Path(path) => Some(path.clone()),
+        StepConfig::Command(_) => None,
+    }
 }
 
 fn state(path: &Path) -> Option<(Option<SystemTime>, u64)> {

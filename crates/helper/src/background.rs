@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::TestDbError;
@@ -38,6 +39,8 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, TestDbError>> + Send + 'static,
 {
+    // Without its type: that of a test would otherwise contain it, and be too deep for the compiler.
+    let future: BoxFuture<'static, Result<T, TestDbError>> = Box::pin(future);
     runtime()?
         .spawn(future)
         .await

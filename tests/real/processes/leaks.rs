@@ -144,8 +144,7 @@ fn what_passing_tests_left_open_is_reported_once_by_the_next_command() {
     insta::assert_snapshot!(said(&prepared), @r#"
     kapsel-testdb: warning: 1 passing test left connections open:
       shop::it one
-        idle for 0.0 s, last query:
-          SELECT 'held'
+        1 connection of the test's pool
     await spawned tasks, drop acquired connections, end transactions, and close your own pools;
     `leaks = "fail"` makes such a test fail, and `leaks = "off"` turns the check off
     "#);

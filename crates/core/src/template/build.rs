@@ -350,7 +350,10 @@ impl Builder<'_> {
         match prefix {
             // Before the session begins, which may have no search path.
             Some(prefix) => {
-                for sqlx in source.steps[..prefix.done].iter().filter_map(SchemaStep::sqlx) {
+                for sqlx in source.steps[..prefix.done]
+                    .iter()
+                    .filter_map(SchemaStep::sqlx)
+                {
                     self.read_recorded(&mut connection, &sqlx.table, &mut recorded)
                         .await?;
                 }
@@ -403,8 +406,7 @@ impl Builder<'_> {
         building: &DbName,
         done: usize,
         mut recorded: Recorded<'_>,
-    ) -> Result<(), TemplateError>
-    {
+    ) -> Result<(), TemplateError> {
         let address = self.target.address;
         let source = &self.plan.source;
         for step in &source.steps[done..] {

@@ -271,7 +271,8 @@ pub async fn ensure(
         run,
         observer,
     };
-    let built = builder.build_if_missing().await;
+    // In a box, because it is large and rare.
+    let built = Box::pin(builder.build_if_missing()).await;
     let unlocked = admin.unlock(LockKey::build()).await;
     let template = built?;
     unlocked?;

@@ -133,6 +133,8 @@ impl SchemaStep {
 /// A migration of sqlx.
 #[derive(Debug, Clone)]
 pub struct SqlxMigration {
+    /// The workspace root, for messages.
+    root: PathBuf,
     /// The directory, unless it is compiled into a test.
     pub directory: Option<PathBuf>,
     /// The table in which sqlx records it.
@@ -153,6 +155,8 @@ pub struct LaterStep {
 /// Everything that a build runs, in order, after what the [`TemplateBase`] has.
 #[derive(Debug, Clone)]
 pub struct Source {
+    /// The workspace root, for messages.
+    root: PathBuf,
     /// The directories of migrations, unless they are compiled into a test.
     pub directories: Vec<MigrationDirectory>,
     /// The tables in which sqlx records migrations, one for each directory or compiled migrator.
@@ -204,6 +208,7 @@ impl Source {
 
     async fn schema(config: &Config) -> Result<Self, TemplateError> {
         let mut source = Self::empty();
+        source.root.clone_from(&config.root);
         for item in &config.template.migrations {
             match item {
                 SchemaSource::Directory(directory) => {
@@ -232,6 +237,7 @@ impl Source {
         migrate: &MigrateSettings,
     ) -> Result<Self, TemplateError> {
         let mut source = Self::empty();
+        source.root = find_root(&path);
         let migrate = migrate.clone();
         source
             .add_directory(MigrationDirectory { path, migrate })
@@ -260,7 +266,9 @@ impl Source {
         table: MigrationsTable,
         migrations: Vec<Migration>,
     ) {
+        let root = self.root.clone();
         let steps = migrations.into_iter().map(|migration| SqlxMigration {
+            root: root.clone(),
             directory: directory.map(Path::to_path_buf),
             table: table.clone(),
             migration,
@@ -304,6 +312,7 @@ impl Source {
     /// No migrations and no seeds.
     pub fn empty() -> Self {
         Self {
+            root: PathBuf::new(),
             directories: Vec::new(),
             tables: Vec::new(),
             steps: Vec::new(),
@@ -340,7 +349,7 @@ impl SqlxMigration {
                     let name = entry.file_name().into_string().ok()?;
                     let version: i64 = name.split_once('_')?.0.parse().ok()?;
                     let found = version == migration.version && !name.ends_with(".down.sql");
-                    found.then(|| shown_path(&find_root(directory), &entry.path()))
+                    found.then(|| shown_path(&self.root, &entry.path()))
                 })
         });
         found.unwrap_or_else(|| format!("{}_{}", migration.version, migration.description))

@@ -143,6 +143,8 @@ proptest! {
             sessions: Sessions::default(),
             base_locale: if flags[2] { String::new() } else { good().base_locale },
             options: None,
+            base: None,
+            role_settings: String::new(),
             settings: Settings {
                 synchronous_commit: if flags[3] { "on".to_owned() } else { "off".to_owned() },
                 full_page_writes: flags[4],
