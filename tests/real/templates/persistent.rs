@@ -64,7 +64,7 @@ fn an_edited_migration_leaves_it_untouched() {
     project.migration("0003_tags", "CREATE TABLE tags (id int);");
     let outcome = project.run("prepare");
     outcome.code(5).says(&[
-        "`0001_users.sql`",
+        "`migrations/0001_users.sql`",
         "was edited",
         "`app_dev`",
         "undo the edit",

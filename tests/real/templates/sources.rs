@@ -102,7 +102,7 @@ fn hooks_run_around_the_migrations_and_belong_to_the_fingerprint() {
     project
         .run("prepare")
         .code(5)
-        .says(&["`sql/grants.sql` failed at line 2"]);
+        .says(&["`sql/grants.sql` failed: ", "--> sql/grants.sql:2:8\n"]);
     std::fs::remove_file(project.root().join("sql/helpers.sql")).expect("a file");
     project
         .run("prepare")
@@ -188,7 +188,7 @@ fn a_role_that_a_migration_creates_twice_is_explained() {
         .run("prepare")
         .code(5)
         .says(&explained)
-        .says(&["`0001_role.sql`"]);
+        .says(&["`migrations/0001_role.sql`"]);
     project.config("[template]\nmigrations = ''\nseeds = ['role.sql']\n");
     project.write("role.sql", "SELECT 1;\nCREATE ROLE api;");
     project
@@ -386,7 +386,7 @@ fn files_of_other_migrators_are_run_and_recorded() {
             .position(|line| line.starts_with("INSERT"))
             .expect("the line");
         outcome.code(5).says(&[
-            &format!("`{last}` failed at line {}, column 1", line + 1),
+            &format!("--> {last}:{}:1\n", line + 1),
             "nowhere",
         ]);
     }
@@ -426,7 +426,7 @@ fn a_dump_of_the_schema_comes_before_newer_migrations() {
     );
     let line = dump.lines().count() + 1;
     project.run("prepare").code(5).says(&[
-        &format!("at line {line}"),
+        &format!("--> db/structure.sql:{line}:1\n"),
         "`\\connect other` is a psql command",
     ]);
 }
@@ -443,7 +443,7 @@ fn strings_that_end_elsewhere_are_refused() {
     ] {
         project.write("schema.sql", &format!("{off}\n{hidden}"));
         project.run("prepare").code(5).says(&[
-            "`schema.sql` failed at line 3",
+            "--> schema.sql:3:1\n",
             "`standard_conforming_strings` is off",
         ]);
     }
@@ -460,7 +460,7 @@ fn strings_that_end_elsewhere_are_refused() {
     project
         .run("prepare")
         .code(5)
-        .says(&["`schema.sql` failed at line 2", "E'…'"]);
+        .says(&["--> schema.sql:2:", "E'…'"]);
     project.write(
         "schema.sql",
         "CREATE TABLE a AS SELECT E'it\\'s; here' AS t;",
