@@ -385,10 +385,9 @@ fn files_of_other_migrators_are_run_and_recorded() {
             .lines()
             .position(|line| line.starts_with("INSERT"))
             .expect("the line");
-        outcome.code(5).says(&[
-            &format!("--> {last}:{}:1\n", line + 1),
-            "nowhere",
-        ]);
+        outcome
+            .code(5)
+            .says(&[&format!("--> {last}:{}:1\n", line + 1), "nowhere"]);
     }
     assert!(server.databases_of("building").is_empty());
 }
