@@ -41,7 +41,7 @@ impl Admin {
     /// Connects to a maintenance database for administrative work.
     ///
     /// # Errors
-    /// See [`connect`].
+    /// See [`Session::connect`].
     pub async fn connect(
         address: &Address,
         database: &str,
