@@ -195,7 +195,7 @@ fn a_role_that_a_migration_creates_twice_is_explained() {
         .run("prepare")
         .code(5)
         .says(&explained)
-        .says(&["`role.sql` failed in statement 2"]);
+        .says(&["--> role.sql:2:1\n"]);
     // Other objects exist for other reasons.
     project.write(
         "role.sql",

@@ -36,6 +36,8 @@ fn a_crash_of_the_server_empties_unlogged_tables_so_they_are_filled_again() {
     let server = Server::start();
     let project = Project::on(&server);
     project.prepared();
+    // Without it, the server loses what it has not written yet.
+    server.execute("CHECKPOINT");
     server.crash();
     // Nothing of it is unlogged.
     is_current(&project);
@@ -60,6 +62,7 @@ fn a_crash_of_the_server_empties_unlogged_tables_so_they_are_filled_again() {
     assert_eq!(column(&server, &project.prepared(), rows), ["7"]);
     is_current(&project);
     // Nor is a template that is stale the beginning of another one.
+    server.execute("CHECKPOINT");
     server.crash();
     project.config("");
     project.migration("0004_more", "CREATE TABLE more (id int);");
@@ -107,9 +110,9 @@ fn an_extension_with_a_newer_version_is_installed_again() {
     is_current(&project);
     // As if the server had got a newer version of it since.
     let mut info = comment(&server, &template);
-    let version = info["extensions"]["pg_trgm"].take();
+    let version = info["contents"]["extensions"]["pg_trgm"].take();
     assert!(version.is_string(), "{info}");
-    info["extensions"]["pg_trgm"] = "0.9".into();
+    info["contents"]["extensions"]["pg_trgm"] = "0.9".into();
     set_comment(&server, &template, &info.to_string());
     let because = format!(
         "because the server has version {} of the extension `pg_trgm`, not 0.9 any more",
