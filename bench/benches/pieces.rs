@@ -131,16 +131,13 @@ fn namespace() -> Namespace {
 fn row(run: &RunId) -> DatabaseRow {
     let fingerprint = Fingerprint::from_hash(&[3; 32]);
     DatabaseRow {
-        name: DbName::for_run(&namespace(), Kind::Clone, &fingerprint, run),
-        owned: true,
-        owner: "me".to_owned(),
-        is_template: false,
-        allow_connections: true,
-        invalid: false,
-        sessions: 0,
-        obstacles: 0,
         activity: 5,
-        comment: None,
+        ..DatabaseRow::unused(DbName::for_run(
+            &namespace(),
+            Kind::Clone,
+            &fingerprint,
+            run,
+        ))
     }
 }
 
@@ -190,6 +187,7 @@ fn run_file() -> RunFile {
         strategy: Strategy::FileCopy,
         settings: Vec::new(),
         threads: 39,
+        own_keys: false,
         disk_budget_mb: None,
         pool: PoolConfig {
             max_connections: 5,
