@@ -254,7 +254,7 @@ impl Admin {
             away.quoted(),
             from.quoted()
         );
-        self.run(sql, || format!("replace `{to}` by `{from}`"))
+        self.change_database(&sql, || format!("replace `{to}` by `{from}`"))
             .await
     }
 
@@ -268,7 +268,7 @@ impl Admin {
             name.quoted(),
             identifier(owner)
         );
-        self.run(sql, || {
+        self.change_database(&sql, || {
             format!("take `{name}` back from the role `{owner}`, to which a migration gave it")
         })
         .await

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Error as Sqlx, Row};
+use sqlx::{Error as Sqlx, Row};
 
 use crate::address::Address;
 use crate::pg::admin::Admin;
-use crate::pg::connect::{RetryLimits, connect, lock_session};
+use crate::pg::connect::{RetryLimits, lock_session};
 use crate::pg::error::{Context, PgError};
 use crate::pg::own::OwnSession;
+use crate::pg::session::{STATEMENT_LIMIT, Session};
 use crate::pg::sql::{NO_IDLE_TIMEOUT, literal};
 use crate::platform::System;
-use crate::sqlx_compat::internal;
 
 /// Version, settings and limits of a server, and the privileges of our role.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct ServerFacts {
 pub struct BaseFacts {
     /// Its oid: it has another one if it was dropped and created again.
     pub oid: u32,
-    /// Its extensions with their versions; empty if nobody can connect to it, and so nobody can update them.
+    /// Its extensions with their versions; empty if it accepts no connections, because then they cannot be updated.
     pub extensions: String,
 }
 
@@ -306,10 +306,9 @@ async fn extensions_of(address: &Address, database: &str) -> Result<String, PgEr
          FROM pg_extension WHERE extname <> 'plpgsql'";
     let context = || format!("read the extensions of `{database}`");
     let options = lock_session(address.options(database)).application_name("kapsel-testdb base");
-    let mut connection = connect(address, &options, RetryLimits::RUNNING).await?;
-    let rows = internal::rows(&mut connection, EXTENSIONS).await;
-    let rows = rows.context(context)?;
-    connection.close().await.context(context)?;
+    let mut session = Session::connect(address, &options, RetryLimits::RUNNING).await?;
+    let rows = session.rows(EXTENSIONS, STATEMENT_LIMIT, context).await?;
+    session.close(context).await?;
     let row = rows.first().ok_or(Sqlx::RowNotFound);
     let found = row.and_then(|row| row.try_get::<Option<String>, _>("extensions"));
     Ok(found.context(context)?.unwrap_or_default())
