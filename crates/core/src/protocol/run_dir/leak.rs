@@ -4,13 +4,12 @@
 //! the runtime directory ([`Runtime::preserve_leaks`]). A crash before that leaves it to the next process that removes the directory. Lines that
 //! cannot be parsed are ignored.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::append_line;
 use crate::protocol::{Claimant, DbName};
 
 const FILE: &str = "leaks";
@@ -49,11 +48,7 @@ impl Leak {
     /// # Errors
     /// The file cannot be written.
     pub fn append(&self, run_dir: &Path) -> io::Result<()> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        let mut file = OpenOptions::new();
-        let file = file.create(true).append(true).mode(0o600);
-        file.open(run_dir.join(FILE))?.write_all(&line)
+        append_line(&run_dir.join(FILE), self)
     }
 
     /// The file of a run.

@@ -245,6 +245,15 @@ pub fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
+/// Appends a JSON object as one line, by one write; creates the file with mode 0600 if it is missing.
+fn append_line(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    let mut file = OpenOptions::new();
+    let file = file.create(true).append(true).mode(0o600);
+    file.open(path)?.write_all(&line)
+}
+
 fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).open(path)
 }

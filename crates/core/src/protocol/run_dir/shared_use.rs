@@ -3,14 +3,13 @@
 //! It is read only if something was committed into the shared clone, to list the tests that could have done it. A crash leaves a use without an end.
 //! Lines that cannot be parsed are ignored.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::append_line;
 use crate::protocol::DbName;
 
 const FILE: &str = "shared.uses";
@@ -78,11 +77,7 @@ pub enum UseEvent {
 impl UseEvent {
     /// Appends the event to the file of a run.
     pub fn append(&self, run_dir: &Path) -> io::Result<()> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        let mut file = OpenOptions::new();
-        let file = file.create(true).append(true).mode(0o600);
-        file.open(run_dir.join(FILE))?.write_all(&line)
+        append_line(&run_dir.join(FILE), self)
     }
 
     /// The current time, in seconds since 1970.
@@ -126,6 +121,9 @@ impl SharedUse {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
     use super::*;
 
     fn opened(id: String) -> SharedUse {
