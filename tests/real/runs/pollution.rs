@@ -497,7 +497,7 @@ fn rows_of_tests_with_keys_of_their_own_are_not_reported_with_commit_times_or_wi
         nextest.end();
         project.run("wait").code(0).never_says("shared clone");
         assert!(reports(&project).is_empty());
-        // The template's rows are nobody's own.
+        // Rows of the template belong to no test.
         let nextest = FakeNextest::start(&project, "s");
         let changes = format!(
             "{ADDS}; UPDATE places SET name = 'KEY' WHERE id = 1; DELETE FROM places WHERE id = 2"

@@ -1,4 +1,4 @@
-//! Servers and backends that say nothing more: a network that is gone, a machine that is switched off, a lock that nobody releases.
+//! Servers and backends that stop answering: a lost network, a machine that is switched off, a lock that is never released.
 
 use std::time::Duration;
 

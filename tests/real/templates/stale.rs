@@ -161,7 +161,7 @@ fn another_base_of_the_same_name_is_another_base() {
         .code(0)
         .says(&["from `pg_trgm 1.3` to `pg_trgm 1.4`"]);
     is_current(&project);
-    // Nobody can change what nobody can connect to.
+    // A database that accepts no connections cannot be changed.
     server.execute("ALTER DATABASE base IS_TEMPLATE true ALLOW_CONNECTIONS false");
     project.prepared();
     is_current(&project);
