@@ -63,9 +63,4 @@ impl Leak {
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect()
     }
-
-    /// The number of connections. If the sessions are known, they include the connections that were not returned.
-    pub fn count(&self) -> usize {
-        self.sessions.len().max(self.held)
-    }
 }
