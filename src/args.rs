@@ -159,6 +159,11 @@ pub enum Command {
     /// List, open, dump, compare and drop the databases of failed tests
     #[command(subcommand)]
     Kept(KeptCommand),
+    /// List, explain, build, drop, export and import templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Drop all databases of this project that no live run uses: templates, spares and kept databases, too
+    Purge(Purge),
     /// Diagnose the test setup and suggest fixes
     Doctor(Doctor),
     /// Start, stop, inspect or open the managed server
@@ -247,6 +252,60 @@ pub enum KeptCommand {
     Diff(KeptDiff),
     /// Drop kept databases
     Drop(KeptDrop),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// List the templates of this project, the last used first
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show whether the current template exists, what a build would run and why; with -v also its inputs
+    Why {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build the current template if it is missing
+    Build,
+    /// Drop templates that no run uses, with their spares
+    Drop(TemplateDrop),
+    /// Write the current template into an archive, for a cache of CI; prints the file
+    Export {
+        /// Directory of the archive; it is created if it is missing [default: the current directory]
+        #[arg(long, short, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// Make a template of an archive instead of running the migrations
+    Import {
+        /// An archive, or a directory of archives: the one with the most migrations of this project is imported, if there is one
+        #[arg(value_name = "FILE|DIR")]
+        from: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["templates", "all"]))]
+pub struct TemplateDrop {
+    /// Names of templates, as `template list` prints them
+    #[arg(value_name = "TEMPLATE")]
+    pub templates: Vec<String>,
+    /// Drop all templates of this project
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Purge {
+    /// Drop the databases; without it, only list them
+    #[arg(long)]
+    pub yes: bool,
+    /// Also those of all other projects that use this server
+    #[arg(long)]
+    pub all_projects: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -338,6 +397,9 @@ pub struct Acquire {
     /// Test name that `kept` shows if the database is kept [default: the nextest test]
     #[arg(long)]
     pub name: Option<String>,
+    /// Name of the template, if the project has several [default: that of the package in CARGO_PKG_NAME, else the first one]
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
     /// Release the database when the process with this id ends [default: the calling process]
     #[arg(long)]
     pub pid: Option<u32>,

@@ -7,9 +7,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kapsel_testdb_core::address::Address;
-use kapsel_testdb_core::config::ExportUrl;
+use kapsel_testdb_core::config::{Config, ExportUrl, TemplateConfig};
 use kapsel_testdb_core::env;
 use kapsel_testdb_core::protocol::{RunDir, RunFile};
+use kapsel_testdb_core::run::OpenRun;
+use kapsel_testdb_core::run::templates::TemplateRun;
 
 /// Why an export failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +47,30 @@ pub enum Format {
     Github,
 }
 
+/// The variables of the runs of all templates, for the test processes.
+///
+/// # Errors
+/// A path is not UTF-8.
+pub fn for_runs(
+    config: &Config,
+    runs: &[OpenRun],
+    url: ExportUrl,
+) -> Result<Variables, serde_json::Error> {
+    let mut variables = for_run(&runs[0].dir, &runs[0].file, url);
+    if config.template.name.is_some() {
+        let of = |(template, run): (&TemplateConfig, &OpenRun)| TemplateRun {
+            template: template.name.clone().unwrap_or_default(),
+            packages: template.packages.clone(),
+            run_dir: run.dir.path().to_path_buf(),
+        };
+        let runs: Vec<TemplateRun> = config.templates().zip(runs).map(of).collect();
+        variables.push((env::TEMPLATE_RUNS.to_owned(), serde_json::to_string(&runs)?));
+    }
+    Ok(variables)
+}
+
 /// The variables of a run, for its test processes.
-pub fn for_run(dir: &RunDir, file: &RunFile, url: ExportUrl) -> Variables {
+fn for_run(dir: &RunDir, file: &RunFile, url: ExportUrl) -> Variables {
     let path = dir.path().to_string_lossy().into_owned();
     let mut variables = vec![(env::RUN_DIR.to_owned(), path)];
     let database = match url {

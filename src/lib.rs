@@ -2,10 +2,11 @@
 //!
 //! `args` is the command line. A command (`commands/`) takes the resolved configuration and a `Printer`, the only access to the terminal.
 //! These modules build on the core: `compare` (a database and its template), `pollution` (what tests committed into the shared clone), `sweep`
-//! (what dead runs left behind) and `keeper` (a run's background process). Errors are printed once, here, and mapped to exit codes.
+//! (what dead runs left behind), `archive` (a template as a file) and `keeper` (a run's background process). Errors are printed once, here, and mapped to exit codes.
 
 #![doc(hidden)]
 
+mod archive;
 mod args;
 pub mod commands;
 pub mod compare;
@@ -90,6 +91,12 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
         }
         Command::Kept(command) => {
             commands::kept::run(&global.config(printer)?, command, printer).await
+        }
+        Command::Template(command) => {
+            commands::template::run(&global.config(printer)?, command, printer).await
+        }
+        Command::Purge(options) => {
+            commands::purge::run(&global.config(printer)?, &options, printer).await
         }
         Command::Server(command) => {
             commands::server::run(&global.config(printer)?, command, printer).await

@@ -16,10 +16,11 @@ use kapsel_testdb_core::env;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::platform::{self, DirWatch, ProcessId, ProcessWatch};
 use kapsel_testdb_core::protocol::{
-    Claimant, DbName, Entries, EntryState, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
+    Claimant, DbName, Entries, EntryState, Ledger, QueueEntry, RunDir, RunDirError, RunFile, RunId,
 };
 use kapsel_testdb_core::run::lease::{self, KEEPER_CHECK_INTERVAL};
 use kapsel_testdb_core::run::renew::Means;
+use kapsel_testdb_core::run::templates::TemplateRun;
 use kapsel_testdb_core::run::{clone, kept, renew};
 
 use crate::args::{Acquire, Hold, Release};
@@ -31,7 +32,7 @@ use crate::printer::Printer;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
-    let path = run_dir()?;
+    let path = run_dir(args.template.as_deref())?;
     let owner = match args.pid {
         Some(pid) => ProcessId::of(pid)
             .ok_or_else(|| Failure::Usage(format!("no process has the id `{pid}`; check `--pid`")))?,
@@ -82,7 +83,7 @@ pub async fn acquire(args: Acquire, printer: &Printer) -> Result<ExitCode> {
 
 pub async fn release(args: &Release) -> Result<ExitCode> {
     let name: DbName = args.database.parse()?;
-    let dir = RunDir::join(&run_dir()?)?;
+    let dir = RunDir::join(&run_dir_of(&name)?)?;
     let to = if args.failed {
         EntryState::Failed
     } else {
@@ -174,12 +175,25 @@ async fn ended(owner: Option<&ProcessWatch>) {
     }
 }
 
-fn run_dir() -> Result<PathBuf> {
-    let path = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty());
-    path.map(PathBuf::from).ok_or_else(|| {
-        Failure::NotInRun(format!(
+/// The run of the template of that name; without a name, of the template that has the package in its list, else of the first one.
+fn run_dir(template: Option<&str>) -> Result<PathBuf> {
+    let Some(first) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) else {
+        return Err(Failure::NotInRun(format!(
             "no current run: {} is not set; call this from a test under nextest, or from `kapsel-testdb run -- COMMAND`",
             env::RUN_DIR
-        ))
-    })
+        )));
+    };
+    let runs = TemplateRun::exported()?;
+    let package = std::env::var(env::PACKAGE_NAME).ok();
+    let chosen = TemplateRun::choose(&runs, template, package.as_deref())?;
+    Ok(chosen.map_or_else(|| first.into(), |run| run.run_dir.clone()))
+}
+
+/// The run that a database belongs to.
+fn run_dir_of(database: &DbName) -> Result<PathBuf> {
+    let first = run_dir(None)?;
+    let run = database.run().map(RunId::as_str);
+    let is_its = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()) == run;
+    let mut dirs = TemplateRun::exported()?.into_iter().map(|run| run.run_dir);
+    Ok(dirs.find(is_its).unwrap_or(first))
 }

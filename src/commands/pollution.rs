@@ -1,4 +1,4 @@
-//! Prints the reports about ended runs, pollution and leaks: each once, by the first command that finds it.
+//! Prints the reports about ended runs (pollution, leaks, what was collected): each once, by the first command that finds it.
 
 use kapsel_testdb_core::protocol::{Namespace, RunId, Runtime};
 
@@ -14,6 +14,9 @@ pub fn print_pending(
     printer: &Printer,
 ) -> bool {
     leaks::print_pending(runtime, namespace, run, printer);
+    for line in runtime.take_notices(namespace) {
+        printer.line(&format!("kapsel-testdb: {line}"));
+    }
     let mut failed = false;
     for pending in PollutionReport::pending(runtime, namespace, run) {
         if let Some((report, path)) = pending.take() {

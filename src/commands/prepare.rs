@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kapsel_testdb_core::config::{Config, ExportUrl};
+use kapsel_testdb_core::protocol::Daily;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone, spares};
 use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::server::verify::{Requirements, one_line_summary, verify};
@@ -45,29 +46,38 @@ async fn under_nextest(
     } else {
         Identity::Nextest(&id)
     };
-    let mut run = run::open(config, identity, test_threads(), printer).await?;
-    warn(config, &run, false, printer);
-    pollution::print_pending(&run.runtime, &config.namespace, None, printer);
-    if run.joined {
-        clone::refresh_shared(&run.dir).await?;
+    let mut runs: Vec<OpenRun> = Vec::new();
+    for (index, config) in config.per_template().iter().enumerate() {
+        let threads = test_threads();
+        let run = run::open_beside(runs.first(), config, identity, threads, printer);
+        let mut run = run.await?;
+        if index == 0 {
+            warn(config, &run, false, printer);
+            pollution::print_pending(&run.runtime, &config.namespace, None, printer);
+        }
+        if run.joined {
+            clone::refresh_shared(&run.dir).await?;
+        }
+        let demand = adopt_spares(&mut run).await?;
+        if config.export_url == ExportUrl::Shared && index == 0 {
+            clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
+        }
+        if config.keeper && !args.no_keeper {
+            spawn::spawn_keeper(&run, platform::nextest_ancestor(), config, demand)?;
+        }
+        printer.detail(&summary(&run, begun));
+        runs.push(run);
     }
-    let demand = adopt_spares(&mut run).await?;
-    if config.export_url == ExportUrl::Shared {
-        clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
-    }
-    if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, platform::nextest_ancestor(), config, demand)?;
-    } else {
+    if !config.keeper || args.no_keeper {
         // Without a keeper nothing else sweeps. An error here is no reason for tests to fail.
-        match sweep::sweep_local(&run.runtime, &run.file).await {
+        match sweep::sweep_local(&runs[0].runtime, &runs[0].file).await {
             Ok(report) => printer.detail(&report.to_string()),
             Err(error) => printer.warn(&format!("the sweep failed: {error}")),
         }
         super::idle::start_watch(config, printer);
     }
-    let variables = export::for_run(&run.dir, &run.file, config.export_url);
+    let variables = export::for_runs(config, &runs, config.export_url)?;
     export::write_nextest(&nextest_env, &variables)?;
-    printer.detail(&summary(&run, begun));
     Ok(())
 }
 
@@ -93,6 +103,12 @@ async fn outside_nextest(config: &Config, args: &Prepare, printer: &Printer) -> 
     printer.line(&summary(&run, begun));
     warn(config, &run, true, printer);
     pollution::print_pending(&run.runtime, &config.namespace, None, printer);
+    for other in config.per_template().iter().skip(1) {
+        let begun = Instant::now();
+        let run = run::open(other, Identity::Process, test_threads(), printer).await?;
+        printer.line(&summary(&run, begun));
+        run.close().await;
+    }
     let prepared = persistent(config, &mut run, printer).await;
     let OpenRun {
         runtime,
@@ -121,9 +137,6 @@ async fn outside_nextest(config: &Config, args: &Prepare, printer: &Printer) -> 
     Ok(())
 }
 
-/// Interval before the same warning is printed again.
-const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Prints one line if the server makes tests slow or fail; under nextest not for every run.
 fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
     let requirements = Requirements {
@@ -138,10 +151,10 @@ fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
     };
     let warning = format!("{}: {line}\n", run.server.admin_address);
     let (runtime, namespace) = (&run.runtime, &config.namespace);
-    if always || !runtime.is_warning_noted(namespace, &warning, WARNING_INTERVAL) {
+    if always || !runtime.is_noted(Daily::Warning, namespace, &warning) {
         printer.warn(&line);
         // If this fails, the warning is printed again next time.
-        let _ = runtime.note_warning(namespace, &warning);
+        let _ = runtime.note(Daily::Warning, namespace, &warning);
     }
 }
 
@@ -157,7 +170,8 @@ async fn persistent(config: &Config, run: &mut OpenRun, printer: &Printer) -> Re
     Ok(())
 }
 
-fn summary(run: &OpenRun, begun: Instant) -> String {
+/// What a preparation did, in a line.
+pub fn summary(run: &OpenRun, begun: Instant) -> String {
     let facts = &run.server.facts;
     format!(
         "{} PostgreSQL {} at {}, template {} {}, {} ms",

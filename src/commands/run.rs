@@ -33,20 +33,29 @@ use crate::printer::Printer;
 pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let url = export_url(config);
-    let opening = open(config, url, printer);
-    let (run, demand) = interruptible(config, &mut signals, printer, opening).await?;
-    let keeper = if config.keeper && !args.no_keeper {
-        spawn::spawn_keeper(&run, ProcessId::current(), config, demand)?
-    } else {
-        None
-    };
-    let variables = export::for_run(&run.dir, &run.file, url);
-    let changes = Changes::since_start_of(&run, config).await;
+    let configs = config.per_template();
+    let opening = open(&configs, url, printer);
+    let (runs, demands) = interruptible(config, &mut signals, printer, opening).await?;
+    let has_keeper = config.keeper && !args.no_keeper;
+    let mut keepers = Vec::new();
+    for ((run, demand), config) in runs.iter().zip(demands).zip(&configs) {
+        keepers.push(match has_keeper {
+            true => spawn::spawn_keeper(run, ProcessId::current(), config, demand)?,
+            false => None,
+        });
+    }
+    let variables = export::for_runs(config, &runs, url)?;
+    let mut changes = Vec::new();
+    for (run, config) in runs.iter().zip(&configs) {
+        changes.push(Changes::since_start_of(run, config).await);
+    }
     let status = command(&args.command, &variables, &mut signals, changes, printer).await;
-    let has_keeper = keeper.is_some();
-    let (runtime, id) = (run.runtime.clone(), run.file.run.clone());
-    end(run, keeper, config.template.keep, printer).await?;
-    let polluted = pollution::print_pending(&runtime, &config.namespace, Some(&id), printer);
+    let mut polluted = false;
+    for (run, keeper) in runs.into_iter().zip(keepers) {
+        let (runtime, id) = (run.runtime.clone(), run.file.run.clone());
+        end(run, keeper, config.template.keep, printer).await?;
+        polluted |= pollution::print_pending(&runtime, &config.namespace, Some(&id), printer);
+    }
     if !has_keeper {
         super::idle::start_watch(config, printer);
     }
@@ -61,14 +70,24 @@ pub async fn run(config: &Config, args: Run, printer: &Printer) -> Result<ExitCo
     }
 }
 
-/// Opens the run, and returns how many clones the last run used at the same time.
-async fn open(config: &Config, url: ExportUrl, printer: &Printer) -> Result<(OpenRun, usize)> {
-    let mut run = run::open(config, Identity::Command, test_threads(), printer).await?;
-    let demand = adopt_spares(&mut run).await?;
-    if url == ExportUrl::Shared {
-        clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
+/// Opens the run of each template, and returns how many clones the last run of each used at the same time.
+async fn open(
+    configs: &[Config],
+    url: ExportUrl,
+    printer: &Printer,
+) -> Result<(Vec<OpenRun>, Vec<usize>)> {
+    let (mut runs, mut demands) = (Vec::new(), Vec::new());
+    for config in configs {
+        let (first, threads) = (runs.first(), test_threads());
+        let opening = run::open_beside(first, config, Identity::Command, threads, printer);
+        let mut run = opening.await?;
+        demands.push(adopt_spares(&mut run).await?);
+        if url == ExportUrl::Shared && runs.is_empty() {
+            clone::ensure_shared(&mut run.admin, &run.dir, &run.file, None).await?;
+        }
+        runs.push(run);
     }
-    Ok((run, demand))
+    Ok((runs, demands))
 }
 
 /// How often the keeper is polled.
@@ -88,7 +107,7 @@ async fn command(
     words: &[OsString],
     variables: &Variables,
     signals: &mut Signals,
-    mut changes: Changes<'_>,
+    mut changes: Vec<Changes<'_>>,
     printer: &Printer,
 ) -> Result<ExitStatus> {
     let Some((program, arguments)) = words.split_first() else {
@@ -106,8 +125,10 @@ async fn command(
     loop {
         tokio::select! {
             _ = looks.tick() => {
-                if let Some(report) = changes.report().await {
-                    printer.warn(&report);
+                for changes in &mut changes {
+                    if let Some(report) = changes.report().await {
+                        printer.warn(&report);
+                    }
                 }
             }
             status = child.wait() => return Ok(status.context("failed to wait for the command")?),

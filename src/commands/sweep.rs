@@ -50,6 +50,9 @@ fn print(report: &SweepReport, printer: &Printer) {
         let verb = if report.dry_run { "would keep" } else { "kept" };
         printer.line(&format!("{verb} {name}"));
     }
+    if let Some(line) = report.others_line() {
+        printer.line(&line);
+    }
     for run in &report.unconfirmed_runs {
         printer.line(&format!(
             "run {run} of another host appears dead; `kapsel-testdb sweep` without --dry-run and --no-wait watches it for 30 s and removes it"

@@ -4,12 +4,10 @@
 //! sweep removes the clone, and no process collects the template meanwhile. A crash leaves a directory with a free flock and a database
 //! with the run's id; the next sweep removes both.
 
-use std::time::SystemTime;
-
 use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::lock::LockKey;
-use kapsel_testdb_core::protocol::{DbName, Kind, RunDir, RunId, RunKey, Runtime, random_word};
+use kapsel_testdb_core::protocol::{DbName, Kind, RunDir, RunId, Runtime};
 use kapsel_testdb_core::run::{self, RunError};
 use kapsel_testdb_core::server::Server;
 use kapsel_testdb_core::template::{self, TemplateError, TemplateInfo};
@@ -36,9 +34,7 @@ impl Reference {
         template: &DbName,
     ) -> Result<Self, RunError> {
         let runtime = Runtime::open()?;
-        let unique = format!("{}-{}", std::process::id(), random_word());
-        let run = RunId::new(SystemTime::now(), &RunKey::new(&["compare", &unique]));
-        let dir = runtime.create(&runtime.gate()?, &run)?;
+        let (dir, run) = run::open_directory(&runtime, "compare")?;
         let name = DbName::for_run(
             template.namespace(),
             Kind::Clone,
@@ -80,6 +76,11 @@ impl Reference {
         let admin = &mut self.admin;
         admin.create_database(&self.name, &source, strategy).await?;
         Ok(admin.apply_settings(&self.name, &info.settings).await?)
+    }
+
+    /// The clone.
+    pub fn database(&self) -> &DbName {
+        &self.name
     }
 
     /// Compares a database with the template.

@@ -14,6 +14,7 @@ use kapsel_testdb_core::server::compose::ComposeError;
 use kapsel_testdb_core::server::local::LocalError;
 use kapsel_testdb_core::template::TemplateError;
 
+use crate::archive::ArchiveError;
 use crate::export::ExportError;
 use crate::init::InitError;
 
@@ -61,6 +62,9 @@ pub enum Failure {
     /// The template could not be built or used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// An archive of a template cannot be written or used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The run could not be started or used.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -94,7 +98,7 @@ impl Failure {
             Self::Usage(_) | Self::Kept(_) | Self::Name(_) => 2,
             Self::Config(_) | Self::Init(_) => 3,
             Self::Server(_) | Self::Local(_) | Self::Compose(_) | Self::Pg(_) => 4,
-            Self::Template(_) => 5,
+            Self::Template(_) | Self::Archive(_) => 5,
             Self::RunDir(_) | Self::NotInRun(_) => 6,
             Self::Run(error) => match error {
                 RunError::Server(_) | RunError::Pg(_) | RunError::SharedClone(_) => 4,

@@ -136,7 +136,7 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
         extra: Arc::new(Semaphore::new(1)),
         warned_of_space: false,
     };
-    let stop = keeper.work(order.watch.as_ref(), &mut terminate).await;
+    let stop = keeper.work(order, &mut terminate).await;
     tracing::info!(?stop, "the keeper stops its work");
     if stop == Stop::Fenced {
         return Ok(TeardownOutcome::FencedOff);
@@ -150,11 +150,8 @@ pub async fn keep(order: &KeeperOrder) -> Result<TeardownOutcome, RunError> {
 }
 
 impl Keeper {
-    async fn work(
-        &mut self,
-        watched: Option<&platform::ProcessId>,
-        terminate: &mut Signal,
-    ) -> Stop {
+    async fn work(&mut self, order: &KeeperOrder, terminate: &mut Signal) -> Stop {
+        let watched = order.watch.as_ref();
         let entries = EntryState::ALL.map(|state| self.dir.entries_dir(state));
         let mut watch_list: Vec<_> = entries.iter().map(std::path::PathBuf::as_path).collect();
         let templates = self.dir.templates_dir();
@@ -166,7 +163,7 @@ impl Keeper {
         let extra = self.extra.clone();
         let mut sweep = std::pin::pin!(async {
             let _session = extra.acquire().await;
-            sweep::sweep_for_run(&runtime, &file).await
+            sweep::sweep_for_run(&runtime, &file, order.others).await
         });
         // The sweep begins after the first moment without work, so that tests do not wait for it.
         let mut sweeping = false;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::config::{Config, OthersLimits};
 use kapsel_testdb_core::platform::{self, ProcessId};
 use kapsel_testdb_core::run::{OpenRun, RunError};
 use kapsel_testdb_core::server::local::idle::IdleStopJob;
@@ -32,6 +32,8 @@ pub struct KeeperOrder {
     pub watch: Option<ProcessId>,
     /// How many templates are kept.
     pub templates: usize,
+    /// When databases of other namespaces are dropped.
+    pub others: OthersLimits,
     /// How many clones the last run used at the same time.
     pub demand: usize,
     /// How to stop a managed server that is idle after the run.
@@ -74,6 +76,7 @@ fn start(
         keeper_fd: keeper_lock.as_raw_fd(),
         watch,
         templates: config.template.keep,
+        others: config.template.others,
         demand,
         idle: IdleStopJob::of(&config.server).map_err(std::io::Error::other)?,
     };

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use kapsel_testdb_core::address::Address;
-use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::config::{Config, OthersLimits};
 use kapsel_testdb_core::env;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
 use kapsel_testdb_core::pg::lock::LockKey;
 use kapsel_testdb_core::protocol::{
-    DbName, Kind, Namespace, PROTOCOL, Presence, RunDir, RunFile, RunId, RunSummary, Runtime,
+    Daily, DbName, Kind, Namespace, PROTOCOL, Presence, RunDir, RunFile, RunId, RunSummary, Runtime,
 };
 use kapsel_testdb_core::run::end::{
     self, Ending, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
@@ -22,9 +22,10 @@ use kapsel_testdb_core::run::{RunError, clone};
 use kapsel_testdb_core::server::Server;
 
 use crate::sweep::SweepReport;
+use crate::sweep::others::collect_others;
 use crate::sweep::plan::{Inputs, RunState, Verdict, is_still_quiet, plan};
 use crate::sweep::spares::surplus_spares;
-use crate::sweep::templates::collect_templates;
+use crate::sweep::templates::{Collected, collect_templates};
 
 /// How long a run of another host must stay quiet.
 const WATCH_TIME: Duration = Duration::from_secs(30);
@@ -103,16 +104,44 @@ pub async fn sweep(config: &Config, options: Options) -> Result<Option<SweepRepo
         options.dry_run,
     );
     report.dropped.extend(templates.await?);
+    let (own, limits) = (&config.namespace, config.template.others);
+    let others = collect_others(&mut admin, &runtime, own, limits, options.dry_run);
+    report.others = report_others(others.await?);
     admin.close().await;
     Ok(Some(report))
 }
 
-/// Sweeps for a keeper, in the background of its run.
+/// Sweeps for a keeper, in the background of its run. Once a day, also collects what other projects left.
 ///
 /// # Errors
 /// The server cannot be used.
-pub async fn sweep_for_run(runtime: &Runtime, file: &RunFile) -> Result<SweepReport, RunError> {
-    sweep_with(runtime, file, Options::full()).await
+pub async fn sweep_for_run(
+    runtime: &Runtime,
+    file: &RunFile,
+    limits: OthersLimits,
+) -> Result<SweepReport, RunError> {
+    let mut report = sweep_with(runtime, file, Options::full()).await?;
+    let (own, server) = (&file.namespace, file.admin_address().to_string());
+    if runtime.is_noted(Daily::Collection, own, &server) {
+        return Ok(report);
+    }
+    runtime.note(Daily::Collection, own, &server)?;
+    let mut admin = clone::connect(file, "sweep", RetryLimits::RUNNING).await?;
+    let others = collect_others(&mut admin, runtime, own, limits, false).await?;
+    admin.close().await;
+    report.others = report_others(others);
+    if let Some(line) = report.others_line() {
+        runtime.add_notice(own, &line)?;
+    }
+    Ok(report)
+}
+
+/// What could not be dropped is not the fault of this project.
+fn report_others(others: Collected) -> Vec<DbName> {
+    for skipped in others.skipped {
+        tracing::info!("did not drop `{}`: {}", skipped.name, skipped.reason);
+    }
+    others.dropped
 }
 
 /// Sweeps dead runs of this host only; does not watch runs of other hosts.

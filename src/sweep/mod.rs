@@ -7,10 +7,12 @@
 //! can only be dropped again.
 
 mod execute;
+mod others;
 mod plan;
 mod spares;
 mod templates;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -19,8 +21,9 @@ use kapsel_testdb_core::protocol::{DbName, RunId};
 use kapsel_testdb_core::run::end::Skipped;
 
 pub use execute::{Options, sweep, sweep_for_run, sweep_local};
+pub use others::drop_unused;
 pub use plan::{Inputs, RunState, SweepPlan, Verdict, plan};
-pub use templates::collect_templates;
+pub use templates::{Collected, collect_templates, drop_templates};
 
 /// The result of a sweep, or with `--dry-run` of what it would do. `sweep --json` prints it.
 #[derive(Debug, Default, Serialize)]
@@ -37,8 +40,39 @@ pub struct SweepReport {
     pub live_runs: Vec<RunId>,
     /// Runs of other hosts that appear dead, but were not watched for long enough.
     pub unconfirmed_runs: Vec<RunId>,
+    /// Dropped databases of other projects.
+    pub others: Vec<DbName>,
     /// Databases that could not be dropped.
     pub skipped: Vec<Skipped>,
+}
+
+impl SweepReport {
+    /// What was dropped of other projects, in a line.
+    pub fn others_line(&self) -> Option<String> {
+        let namespaces: BTreeSet<String> = self
+            .others
+            .iter()
+            .map(|name| name.namespace().to_string())
+            .collect();
+        let verb = if self.dry_run {
+            "would drop"
+        } else {
+            "dropped"
+        };
+        (!namespaces.is_empty()).then(|| {
+            format!(
+                "{verb} {} that other projects left on the server ({}); `template.others_max_age_days` and `template.others_max_mb` set the limits",
+                count(self.others.len(), "database"),
+                namespaces.into_iter().collect::<Vec<_>>().join(", ")
+            )
+        })
+    }
+}
+
+/// A number of things.
+pub fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 impl fmt::Display for SweepReport {

@@ -3,6 +3,9 @@
 /// Path of the run directory. `prepare` sets it for the test processes; without it they take the slow path.
 pub const RUN_DIR: &str = "KAPSEL_TESTDB_RUN_DIR";
 
+/// The runs of all templates, as JSON, if there are several. `prepare` sets it for the test processes.
+pub const TEMPLATE_RUNS: &str = "KAPSEL_TESTDB_TEMPLATE_RUNS";
+
 /// Prefix of variables that set a configuration key: `server.allow_remote` is `KAPSEL_TESTDB_SERVER_ALLOW_REMOTE`.
 pub const CONFIG_PREFIX: &str = "KAPSEL_TESTDB_";
 
@@ -31,6 +34,7 @@ pub const NO_DOCKER: &str = "KAPSEL_TESTDB_NO_DOCKER";
 /// Variables with our prefix that do not set a configuration key.
 pub const OTHERS: &[&str] = &[
     RUN_DIR,
+    TEMPLATE_RUNS,
     ALLOW_REMOTE,
     CONFIG,
     RUNTIME_DIR,
@@ -63,6 +67,8 @@ pub const NEXTEST_TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
 pub const NEXTEST_WORKSPACE_ROOT: &str = "NEXTEST_WORKSPACE_ROOT";
 /// Set by nextest for tests: the global slot, a small number that no other running test has.
 pub const NEXTEST_TEST_GLOBAL_SLOT: &str = "NEXTEST_TEST_GLOBAL_SLOT";
+/// Set by cargo and nextest for tests: the name of the package.
+pub const PACKAGE_NAME: &str = "CARGO_PKG_NAME";
 /// Set by nextest for tests: the test's name.
 pub const NEXTEST_TEST_NAME: &str = "NEXTEST_TEST_NAME";
 /// Set by nextest for tests: the id of the test binary.

@@ -14,7 +14,7 @@ use kapsel_testdb_core::pg::connect::{Retry, RetryLimits};
 use kapsel_testdb_core::protocol::{Claim, DbName};
 
 use crate::sandbox::Sandboxed;
-use crate::session::{Session, current, standalone};
+use crate::session::{Session, TemplateRequest, current, standalone};
 use crate::shared_use::{SharedCloneUse, SharedRequest};
 use crate::slots::Permit;
 use crate::sqlx_compat::Version;
@@ -58,11 +58,12 @@ pub struct Leased<V: Version> {
 /// Obtains a lease. `connections` is the number of connections that the test declares.
 pub async fn obtain<V: Version>(
     request: LeaseRequest,
+    template: TemplateRequest,
     connections: Option<u32>,
 ) -> Result<Leased<V>, TestDbError> {
     let mut retry = Retry::within(RetryLimits::RUNNING.busy);
     loop {
-        match try_obtain(request, connections).await {
+        match try_obtain(request, template, connections).await {
             Err(error) if error.is_transient() => retry.pause(error).await?,
             result => return result,
         }
@@ -71,12 +72,15 @@ pub async fn obtain<V: Version>(
 
 async fn try_obtain<V: Version>(
     request: LeaseRequest,
+    template: TemplateRequest,
     connections: Option<u32>,
 ) -> Result<Leased<V>, TestDbError> {
-    match obtain_in(current(connections).await?, request, connections).await {
+    let session = current(template, connections).await?;
+    match obtain_in(session, request, connections).await {
         Err(error) if error.is_missing_template() => {
             report::lost_template(&error);
-            obtain_in(standalone(connections).await?, request, connections).await
+            let session = standalone(template, connections).await?;
+            obtain_in(session, request, connections).await
         }
         result => result,
     }
@@ -88,10 +92,12 @@ async fn obtain_in<V: Version>(
     connections: Option<u32>,
 ) -> Result<Leased<V>, TestDbError> {
     let template = match request {
-        LeaseRequest::Clone(Some(schema)) => {
+        LeaseRequest::Clone(Some(schema))
+            if !(schema.is_inferred() && session.is_for_package()) =>
+        {
             schema.custom_template(&session.file).await?.map(Arc::new)
         }
-        LeaseRequest::Clone(None) | LeaseRequest::Shared(_) | LeaseRequest::Sandbox => None,
+        LeaseRequest::Clone(_) | LeaseRequest::Shared(_) | LeaseRequest::Sandbox => None,
     };
     let permit = session.permit(connections).await?;
     let target = Target::select(&session, request, template.as_ref()).await?;

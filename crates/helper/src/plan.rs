@@ -37,6 +37,7 @@ pub struct TestPlan {
     pub(super) should_panic: bool,
     pub(super) own_keys: bool,
     pub(super) migrations: Migrations,
+    pub(super) template: Option<&'static str>,
     pub(super) fixtures: Vec<&'static str>,
     pub(super) flavor: Flavor,
 }
@@ -62,6 +63,7 @@ impl TestPlan {
             should_panic: false,
             own_keys: false,
             migrations: Migrations::default(),
+            template: None,
             fixtures: Vec::new(),
             flavor: Flavor::default(),
         }
@@ -123,6 +125,12 @@ impl TestPlan {
         self
     }
 
+    /// Uses the template of that name.
+    pub fn template(mut self, name: &'static str) -> Self {
+        self.template = Some(name);
+        self
+    }
+
     /// Uses an empty database.
     pub fn without_migrations(mut self) -> Self {
         self.migrations = Migrations::None;
@@ -162,6 +170,7 @@ impl TestPlan {
             package: self.package,
             migrations: self.migrations,
         });
+        let options = self.template.map_or(options, |name| options.template(name));
         let options = self.connections.map_or(options, |n| options.connections(n));
         let options = self.leaks.map_or(options, |leaks| options.leaks(leaks));
         match self.isolation {

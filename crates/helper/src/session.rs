@@ -3,6 +3,7 @@
 
 mod administration;
 mod creation;
+mod selection;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kapsel_testdb_core::config::{self, Config, Layer};
+use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::protocol::{
     Claim, Claimant, DbName, EntryState, Kind, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
@@ -22,6 +23,8 @@ use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, clone, end, kept, renew};
 use kapsel_testdb_core::template::LogObserver;
 use kapsel_testdb_core::{connections, env, platform};
+
+pub use selection::TemplateRequest;
 
 use crate::slots::{self, Permit};
 use crate::template::CustomTemplate;
@@ -35,6 +38,8 @@ pub struct Session {
     /// The contents of `run.json`.
     pub file: RunFile,
     path: PathBuf,
+    /// The packages whose tests use its template, whatever migrations they have.
+    packages: Vec<String>,
     keeper_watch: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -65,51 +70,93 @@ const RECYCLING_PAUSES: [Duration; 5] = [
     Duration::from_millis(10),
 ];
 
-/// The exported run. The process participates in it until it ends.
-static EXPORTED: Mutex<Option<Arc<Session>>> = Mutex::new(None);
-/// The standalone run. It ends with its last lease.
-static STANDALONE: Mutex<Weak<Session>> = Mutex::new(Weak::new());
+/// The exported runs, one for each template. The process participates in them until it ends.
+static EXPORTED: Mutex<Vec<Arc<Session>>> = Mutex::new(Vec::new());
+/// The standalone runs, one for each template. A run ends with its last lease.
+static STANDALONE: Mutex<Vec<OpenStandalone>> = Mutex::new(Vec::new());
 /// Released claims of a retry. Their `flock`s are held until the process ends, so the keeper knows that the retry may still fail.
 static RELEASED_BY_RETRY: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
 /// Held while a session is opened, so that only one is.
 static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Returns the process's session. The first caller opens it; `connections` is the number of connections that this caller declares.
-pub async fn current(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+/// A standalone run of this process.
+struct OpenStandalone {
+    template: Option<String>,
+    /// Whether the configuration has one template.
+    is_only: bool,
+    session: Weak<Session>,
+}
+
+/// Returns the process's session for a template. The first caller opens it; `connections` is the number of connections that this caller declares.
+pub async fn current(
+    template: TemplateRequest,
+    connections: Option<u32>,
+) -> Result<Arc<Session>, TestDbError> {
     let _opening = OPENING.lock().await;
-    if let Some(session) = lock(&EXPORTED).clone() {
-        return Ok(session);
-    }
-    if let Some(session) = lock(&STANDALONE).upgrade() {
-        return Ok(session);
-    }
-    if let Some(path) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) {
-        match Session::join(Path::new(&path)) {
+    if let Some(exported) = selection::exported(template).await? {
+        let path = exported.path;
+        let joined = lock(&EXPORTED).iter().find(|s| s.path == path).cloned();
+        if let Some(session) = joined {
+            return Ok(session);
+        }
+        // After the end of the exported run, the standalone one is used again without another report.
+        if let Some(session) = only_standalone() {
+            return Ok(session);
+        }
+        match Session::join(&path, exported.packages) {
             Ok(session) => {
                 let session = Arc::new(session);
-                *lock(&EXPORTED) = Some(session.clone());
+                lock(&EXPORTED).push(session.clone());
                 return Ok(session);
             }
             Err(error @ RunDirError::Gone { .. }) => report::stale_run(&error),
             Err(error) => return Err(error.into()),
         }
     }
-    open_standalone(connections).await
+    find_or_open_standalone(template, connections).await
 }
 
 /// Returns the session of a standalone run, even if a run was exported: that run's template is gone.
-pub async fn standalone(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
+pub async fn standalone(
+    template: TemplateRequest,
+    connections: Option<u32>,
+) -> Result<Arc<Session>, TestDbError> {
     let _opening = OPENING.lock().await;
-    let open = lock(&STANDALONE).upgrade();
-    match open {
-        Some(session) => Ok(session),
-        None => open_standalone(connections).await,
-    }
+    find_or_open_standalone(template, connections).await
 }
 
-async fn open_standalone(connections: Option<u32>) -> Result<Arc<Session>, TestDbError> {
-    let session = Arc::new(background::run(Session::open_standalone(connections)).await?);
-    *lock(&STANDALONE) = Arc::downgrade(&session);
+/// The standalone run, if there can be no other.
+fn only_standalone() -> Option<Arc<Session>> {
+    let open = lock(&STANDALONE);
+    let only = open.iter().find(|open| open.is_only)?;
+    only.session.upgrade()
+}
+
+async fn find_or_open_standalone(
+    template: TemplateRequest,
+    connections: Option<u32>,
+) -> Result<Arc<Session>, TestDbError> {
+    if let Some(session) = only_standalone() {
+        return Ok(session);
+    }
+    let (config, is_only) = selection::configured(template)?;
+    let template = config.template.name.clone();
+    let live = || {
+        let mut open = lock(&STANDALONE);
+        open.retain(|open| open.session.strong_count() > 0);
+        let same = open.iter().find(|open| open.template == template)?;
+        same.session.upgrade()
+    };
+    if let Some(session) = live() {
+        return Ok(session);
+    }
+    let opened = background::run(Session::open_standalone(config, connections)).await?;
+    let session = Arc::new(opened);
+    lock(&STANDALONE).push(OpenStandalone {
+        template,
+        is_only,
+        session: Arc::downgrade(&session),
+    });
     Ok(session)
 }
 
@@ -118,19 +165,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Session {
-    fn join(path: &Path) -> Result<Self, RunDirError> {
+    fn join(path: &Path, packages: Vec<String>) -> Result<Self, RunDirError> {
         let dir = RunDir::join(path)?;
         let file = dir.read()?;
-        Ok(Self::new(dir, file, None, None))
+        Ok(Self::new(dir, file, packages, None, None))
+    }
+
+    /// Whether this test's package is in the list of the run's template.
+    pub fn is_for_package(&self) -> bool {
+        let package = selection::package_name();
+        let mut packages = self.packages.iter();
+        packages.any(|listed| package.as_ref() == Some(listed))
     }
 
     /// Does what `prepare` does, for this process alone.
-    async fn open_standalone(connections: Option<u32>) -> Result<Self, TestDbError> {
-        let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-        let start = start
-            .or_else(|| std::env::current_dir().ok())
-            .unwrap_or_default();
-        let config = config::load(&config::find_root(&start), Layer::default())?;
+    async fn open_standalone(
+        config: Config,
+        connections: Option<u32>,
+    ) -> Result<Self, TestDbError> {
         let runtime = Runtime::open()?;
         // The process must not hold a connection while it waits for slots. A managed server has no address before it runs, but it has
         // enough connections.
@@ -154,12 +206,14 @@ impl Session {
             first_lease_pending: AtomicBool::new(true),
         };
         let (admin, standalone) = (Some(open.admin), Some(standalone));
-        Ok(Self::new(open.dir, open.file, admin, standalone))
+        let packages = config.template.packages;
+        Ok(Self::new(open.dir, open.file, packages, admin, standalone))
     }
 
     fn new(
         dir: RunDir,
         file: RunFile,
+        packages: Vec<String>,
         admin: Option<Admin>,
         standalone: Option<StandaloneRun>,
     ) -> Self {
@@ -171,6 +225,7 @@ impl Session {
                 standalone,
             }),
             file,
+            packages,
             keeper_watch: Mutex::new(None),
         }
     }

@@ -94,6 +94,25 @@ impl SchemaRequest {
         }))
     }
 
+    /// Whether the test names no migrations.
+    pub fn is_inferred(&self) -> bool {
+        matches!(self.migrations, Migrations::Inferred)
+    }
+
+    /// The migration directory that the test names, or else the package's own.
+    pub fn named_directory(&self) -> Option<PathBuf> {
+        let package = package_directory(self.package);
+        match self.migrations {
+            Migrations::Directory(directory) => Some(package.join(directory)),
+            Migrations::Inferred => {
+                let migrate = MigrateSettings::of_package(&package).ok()?;
+                let directory = migrate.migrations_dir.as_deref();
+                Some(package.join(directory.unwrap_or("migrations")))
+            }
+            Migrations::Embedded(_) | Migrations::None => None,
+        }
+    }
+
     /// The migration directory that the test names, or else the package's own, with the settings of the package's `sqlx.toml`. `None` if
     /// it is the run's directory, or if the package has none.
     fn directory(

@@ -6,13 +6,14 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
-    Error, Expr, ExprGroup, ExprLit, Lit, LitInt, Meta, MetaNameValue, Path, Token, parse_quote,
+    Error, Expr, ExprGroup, ExprLit, Lit, LitInt, LitStr, Meta, MetaNameValue, Path, Token,
+    parse_quote,
 };
 
 use crate::function::Function;
 use crate::{fixtures, migrations};
 
-const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `own_keys`, `migrations`, `migrator`, `fixtures`, `flavor`, `worker_threads` or `crate`";
+const UNKNOWN: &str = "unknown argument; expected `isolation`, `connections`, `databases`, `leaks`, `own_keys`, `template`, `migrations`, `migrator`, `fixtures`, `flavor`, `worker_threads` or `crate`";
 /// Arguments that a test without a database may have.
 const WITHOUT_DATABASE: [&str; 3] = ["crate", "flavor", "worker_threads"];
 
@@ -89,6 +90,11 @@ impl AttributeArguments {
                     self.plan.push(quote!(.own_keys()));
                 }
             }
+            (Some("template"), Meta::NameValue(pair)) => {
+                self.record_once("template", pair)?;
+                let name = template(&pair.value)?;
+                self.plan.push(quote!(.template(#name)));
+            }
             (Some("migrations"), Meta::NameValue(pair)) => {
                 self.record_once("migrations", pair)?;
                 self.plan.push(migrations::directory(&pair.value)?);
@@ -148,6 +154,14 @@ impl AttributeArguments {
         {
             let message =
                 format!("`{name}` and `migrations` cannot be combined: remove one of them");
+            return Err(Error::new(span, message));
+        }
+        if self.find_given(&["template"]).is_some()
+            && let Some((name, span)) = self.find_given(&["migrations", "migrator"])
+        {
+            let message = format!(
+                "`{name}` and `template` cannot be combined, because a template has migrations of its own: remove one of them"
+            );
             return Err(Error::new(span, message));
         }
         if self.isolation.as_deref() != Some("shared")
@@ -233,6 +247,16 @@ fn isolation(value: &Expr) -> Result<(String, Tokens), Error> {
         }
     };
     Ok((text.value(), variant))
+}
+
+fn template(value: &Expr) -> Result<LitStr, Error> {
+    match literal(value) {
+        Some(Lit::Str(text)) if !text.value().is_empty() => Ok(text.clone()),
+        _ => {
+            let message = "expected the name of a template, in quotes";
+            Err(Error::new(value.span(), message))
+        }
+    }
 }
 
 fn leaks(value: &Expr) -> Result<Tokens, Error> {

@@ -114,13 +114,15 @@ async fn check_server(
     checks.push(test_role(config, server, admin).await?);
     checks.extend(unused_settings(config, server));
     let rows = admin.databases(&config.namespace).await?;
-    let (check, found) = template(config, server, &rows).await;
-    checks.push(check);
+    let mut size = None;
+    for config in &config.per_template() {
+        let (check, found) = template(config, server, &rows).await;
+        checks.push(check);
+        if let Some(row) = found {
+            size = size.max(Some(admin.database_size(&row.name).await?));
+        }
+    }
     checks.push(kept(config, &rows));
-    let size = match found {
-        Some(row) => Some(admin.database_size(&row.name).await?),
-        None => None,
-    };
     checks.extend(disk(server, admin, size).await);
     checks.extend(shared_memory(server));
     Ok(())

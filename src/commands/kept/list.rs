@@ -123,7 +123,7 @@ fn row(entry: &KeptEntry) -> [String; 6] {
     ]
 }
 
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         s if s < 60 => format!("{s} s"),
         s if s < 3600 => format!("{} min", s / 60),
@@ -132,7 +132,7 @@ fn age(seconds: u64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     format!("{} MB", bytes.div_ceil(1 << 20))
 }
 

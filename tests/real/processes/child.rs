@@ -19,6 +19,8 @@ pub const DO: &str = "KT_DO";
 pub const CONNECTIONS: &str = "KT_CONNECTIONS";
 /// What it does in the shared clone.
 pub const SQL: &str = "KT_SQL";
+/// The template that it asks for.
+pub const TEMPLATE: &str = "KT_TEMPLATE";
 /// Where it writes its database's name.
 const NAME: &str = "KT_NAME";
 
@@ -53,6 +55,7 @@ fn child() {
             "sandbox" => sandbox().await,
             "own-sql" => own_sql().await,
             "shared-sql" => shared_sql().await,
+            "template-sql" => template_sql().await,
             "begin-sql" => begin_sql().await,
             "panic" => panic_with_a_lease().await,
             "late" => panic_after_a_release().await,
@@ -117,6 +120,16 @@ async fn sandbox() {
 async fn own_sql() {
     let db = TestDb::lease().await.expect("a lease");
     tell(db.name());
+    let ran = sqlx::raw_sql(sql()).execute(db.pool()).await;
+    ran.expect("what the test wants");
+    db.release().await;
+}
+
+/// In a clone of the template that the environment names.
+async fn template_sql() {
+    let name = std::env::var(TEMPLATE).expect("a template");
+    let options = TestDbOptions::new().template(name.leak());
+    let db = options.lease().await.expect("a lease");
     let ran = sqlx::raw_sql(sql()).execute(db.pool()).await;
     ran.expect("what the test wants");
     db.release().await;

@@ -9,6 +9,7 @@ pub mod maintenance_databases;
 pub mod namespaces;
 pub mod pollution;
 pub mod reuse;
+pub mod several_templates;
 pub mod spares;
 pub mod sweep_leftovers;
 pub mod sweep_names;

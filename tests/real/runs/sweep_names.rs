@@ -38,7 +38,10 @@ fn databases_with_other_names_stay() {
     let server = Server::start();
     let mut project = Project::on(&server);
     project.set("KAPSEL_TESTDB_WATCH_SECS", "0");
-    project.config("[template]\nkeep = 1\n[keep]\nmax = 0\nmax_age_days = 0\n");
+    // Those of other namespaces look as if their runs began in 1970.
+    project.config(
+        "[template]\nkeep = 1\nothers_max_age_days = 0\n[keep]\nmax = 0\nmax_age_days = 0\n",
+    );
     server.create(&lookalikes());
     let before = server.databases();
     // One that is ours, to see that this sweep does sweep.
@@ -83,6 +86,7 @@ fn a_dry_run_tells_all_and_changes_nothing() {
 fn a_sweep_reports_in_json_what_it_did() {
     let server = Server::start();
     let project = Project::on(&server);
+
     let run = DeadRun::leave(&project, "dead");
     server.create(&[run.clone_name(1)]);
     let outcome = project.run("sweep --json");

@@ -163,7 +163,8 @@ fn a_connection_limit_reaches_the_clones() {
     nextest.end();
 }
 
-const EVERY_KIND: &str = include_str!("every_kind.sql");
+/// Creates objects of all kinds.
+pub const EVERY_KIND: &str = include_str!("every_kind.sql");
 
 /// What pg_dump of PostgreSQL 15 knows, but for what no clone has: a subscription, which belongs to the publisher as well, and a security label, which needs
 /// a provider that the server was started with.

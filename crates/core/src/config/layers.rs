@@ -38,8 +38,13 @@ impl fmt::Display for Origin {
 /// One layer: values by key, each with its origin.
 #[derive(Debug, Default, Clone)]
 pub struct Layer {
-    pub(super) values: BTreeMap<String, (Value, Origin)>,
+    pub(super) values: Values,
+    /// The values of each `[[template]]` after the first one.
+    pub(super) more_templates: Vec<Values>,
 }
+
+/// Values by key, with their origins.
+pub(super) type Values = BTreeMap<String, (Value, Origin)>;
 
 /// The path of the configuration file: the one that the environment variable names, else [`FILE`] in `root`.
 pub fn file_path(root: &Path, named: Option<&str>) -> PathBuf {
@@ -55,6 +60,7 @@ impl Layer {
         });
         Self {
             values: values.collect(),
+            more_templates: Vec::new(),
         }
     }
 
@@ -93,24 +99,17 @@ impl Layer {
             path: path.clone(),
             message: with_position(&text, &e),
         })?;
-        let mut layer = Self::default();
-        layer.flatten("", table, &Origin::File(path));
-        Ok(layer)
-    }
-
-    fn flatten(&mut self, prefix: &str, table: Table, origin: &Origin) {
-        for (name, value) in table {
-            let name = format!("{prefix}{name}");
-            let is_value = KEYS.iter().any(|key| key.name == name);
-            match value {
-                Value::Table(inner) if !is_value => {
-                    self.flatten(&format!("{name}."), inner, origin)
-                }
-                value => {
-                    self.values.insert(name, (value, origin.clone()));
-                }
-            }
-        }
+        let (first, others) = split_templates(table);
+        let origin = Origin::File(path);
+        let flat = |table: Table| {
+            let mut values = Values::new();
+            flatten(&mut values, "", table, &origin);
+            values
+        };
+        Ok(Self {
+            values: flat(first),
+            more_templates: others.into_iter().map(flat).collect(),
+        })
     }
 
     /// Reads the environment variables of all keys, and the aliases of some.
@@ -145,6 +144,34 @@ impl Layer {
             }
         }
         Ok(layer)
+    }
+}
+
+/// The table with the first `[[template]]`, and one with each of the others.
+fn split_templates(mut table: Table) -> (Table, Vec<Table>) {
+    const TEMPLATE: &str = "template";
+    let of = |value: &Value| Table::from_iter([(TEMPLATE.to_owned(), value.clone())]);
+    let others = match table.get(TEMPLATE) {
+        Some(Value::Array(templates)) if templates.iter().all(Value::is_table) => {
+            templates.iter().map(of).collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut others: Vec<Table> = others;
+    if !others.is_empty() {
+        table.extend(others.remove(0));
+    }
+    (table, others)
+}
+
+fn flatten(values: &mut Values, prefix: &str, table: Table, origin: &Origin) {
+    for (name, value) in table {
+        let name = format!("{prefix}{name}");
+        let is_value = KEYS.iter().any(|key| key.name == name);
+        match value {
+            Value::Table(inner) if !is_value => flatten(values, &format!("{name}."), inner, origin),
+            value => drop(values.insert(name, (value, origin.clone()))),
+        }
     }
 }
 

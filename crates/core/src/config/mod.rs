@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use keys::{KEYS, Key, commented_file};
 pub use layers::{Layer, Origin, file_path};
 pub use resolve::{load, load_with};
@@ -68,6 +70,30 @@ pub enum ConfigError {
         /// The valid values.
         expected: Cow<'static, str>,
     },
+    /// The `[[template]]` tables contradict each other.
+    #[error("`[[template]]` in `{FILE}`: {0}")]
+    Templates(String),
+    /// A variable that a run exports was changed.
+    #[error(
+        "{variable} is not valid: {problem}; unset it, or use the same version of kapsel-testdb for the command line tool and the tests"
+    )]
+    Variable {
+        /// The variable.
+        variable: &'static str,
+        /// The problem.
+        problem: String,
+    },
+    /// No template has this name.
+    #[error(
+        "there is no template `{name}`; the configuration has {}",
+        quoted(known)
+    )]
+    UnknownTemplate {
+        /// The name.
+        name: String,
+        /// The names of all templates.
+        known: Vec<String>,
+    },
     /// A URL is invalid.
     #[error("{source} (from {origin})")]
     Url {
@@ -98,6 +124,17 @@ pub enum ConfigError {
         "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"
     )]
     NoUrl,
+}
+
+fn quoted(names: &[String]) -> String {
+    match names {
+        [] => "none with a name".to_owned(),
+        names => names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 /// How a server is located.
@@ -133,8 +170,10 @@ pub struct Config {
     pub namespace: Namespace,
     /// The server.
     pub server: ServerConfig,
-    /// The template.
+    /// The template; the first one if there are several.
     pub template: TemplateConfig,
+    /// The other templates, each with a name.
+    pub more_templates: Vec<TemplateConfig>,
     /// The pools of tests.
     pub pool: PoolConfig,
     /// The database that is exported as `DATABASE_URL`.
@@ -149,6 +188,8 @@ pub struct Config {
     pub persistent: Option<String>,
     /// Whether a run has a keeper.
     pub keeper: bool,
+    /// How many keepers a test run has: one for each template.
+    pub keepers: u32,
     /// The most disk space for the databases of a run together, in MB.
     pub disk_budget_mb: Option<u64>,
     /// Whether used clones are recycled where that is possible.
@@ -161,6 +202,50 @@ pub struct Config {
     pub unknown: Vec<(String, Origin)>,
     /// libpq's variables that are set, and that an adopted server would need if we were libpq.
     pub unused_variables: Vec<&'static str>,
+}
+
+impl Config {
+    /// All templates, the first one first.
+    pub fn templates(&self) -> impl Iterator<Item = &TemplateConfig> {
+        std::iter::once(&self.template).chain(&self.more_templates)
+    }
+
+    /// A configuration for each template, in which it is the only one. They share the disk budget.
+    pub fn per_template(&self) -> Vec<Self> {
+        let count = self.templates().count();
+        let of = |template: &TemplateConfig| Self {
+            keepers: u32::try_from(count).unwrap_or(u32::MAX),
+            template: template.clone(),
+            more_templates: Vec::new(),
+            disk_budget_mb: self.disk_budget_mb.map(|mb| mb / count as u64),
+            ..self.clone()
+        };
+        self.templates().map(of).collect()
+    }
+
+    /// The template of that name; without a name, the one that has the package in its list, else the first one.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownTemplate`].
+    pub fn choose_template(
+        &self,
+        name: Option<&str>,
+        package: Option<&str>,
+    ) -> Result<&TemplateConfig, ConfigError> {
+        let mut templates = self.templates();
+        if let Some(name) = name {
+            let found = templates.find(|template| template.name.as_deref() == Some(name));
+            return found.ok_or_else(|| ConfigError::UnknownTemplate {
+                name: name.to_owned(),
+                known: self.templates().filter_map(|t| t.name.clone()).collect(),
+            });
+        }
+        let is_its = |template: &&TemplateConfig| {
+            let mut packages = template.packages.iter();
+            packages.any(|listed| package == Some(listed.as_str()))
+        };
+        Ok(templates.find(is_its).unwrap_or(&self.template))
+    }
 }
 
 /// How to reach or start the server.
@@ -219,9 +304,13 @@ pub struct ComposeConfig {
     pub command: Vec<String>,
 }
 
-/// The inputs of the template.
+/// The inputs of a template.
 #[derive(Debug, Clone)]
 pub struct TemplateConfig {
+    /// Its name, if there are several templates.
+    pub name: Option<String>,
+    /// The packages whose tests use it.
+    pub packages: Vec<String>,
     /// The sources of the schema, in this order; empty if the key is an empty string.
     pub migrations: Vec<SchemaSource>,
     /// What runs before the first migration.
@@ -238,4 +327,15 @@ pub struct TemplateConfig {
     pub base: String,
     /// How many templates stay on the server.
     pub keep: usize,
+    /// When databases of other namespaces are dropped.
+    pub others: OthersLimits,
+}
+
+/// When databases of our role in other namespaces are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OthersLimits {
+    /// After how many days without use; 0 for never.
+    pub max_age_days: u64,
+    /// The most disk space of their templates and spares together, in MB; 0 for no limit.
+    pub max_mb: u64,
 }

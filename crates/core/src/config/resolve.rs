@@ -9,11 +9,11 @@ use toml::Value;
 
 use crate::address::{Address, has_password, unused_variables};
 use crate::config::keys::KEYS;
-use crate::config::layers::{Layer, Origin, unknown_variables};
+use crate::config::layers::{Layer, Origin, Values, unknown_variables};
 use crate::config::steps::{self, SchemaSource, StepConfig};
 use crate::config::{
-    ComposeConfig, Config, ConfigError, ExportUrl, ServerConfig, ServerMode, TemplateConfig,
-    server_settings,
+    ComposeConfig, Config, ConfigError, ExportUrl, OthersLimits, ServerConfig, ServerMode,
+    TemplateConfig, server_settings,
 };
 use crate::env;
 use crate::protocol::{KeepConfig, Leaks, Namespace, Pollution, PoolConfig};
@@ -36,7 +36,7 @@ pub fn load_with(
     var: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
     check_paths(var)?;
-    let mut values = BTreeMap::new();
+    let (mut values, mut more_templates) = (Values::new(), Vec::new());
     for layer in [
         Layer::defaults(),
         Layer::sqlx_toml(root)?,
@@ -45,8 +45,62 @@ pub fn load_with(
         flags,
     ] {
         values.extend(layer.values);
+        more_templates.extend(layer.more_templates);
     }
-    Resolver { root, values }.config()
+    let mut config = Resolver { root, values }.config()?;
+    for values in more_templates {
+        add_template(&mut config, values)?;
+    }
+    Ok(config)
+}
+
+/// Adds a `[[template]]` after the first. The environment and `sqlx.toml` set keys of the first one only.
+fn add_template(config: &mut Config, values: Values) -> Result<(), ConfigError> {
+    let problem = |problem: String| Err(ConfigError::Templates(problem));
+    let set = Layer::defaults().values.into_iter().chain(values.clone());
+    let root = config.root.clone();
+    let resolver = Resolver {
+        root: &root,
+        values: set.collect(),
+    };
+    let template = resolver.template()?;
+    for key in [
+        "template.keep",
+        "template.others_max_age_days",
+        "template.others_max_mb",
+    ] {
+        if values.contains_key(key) {
+            return problem(format!(
+                "`{key}` applies to all templates; set it in the first `[[template]]`"
+            ));
+        }
+    }
+    let known: Vec<&TemplateConfig> = config.templates().collect();
+    let (Some(name), true) = (
+        &template.name,
+        known.iter().all(|known| known.name.is_some()),
+    ) else {
+        return problem("each `[[template]]` needs a `name` if there are several".to_owned());
+    };
+    if known.iter().any(|known| known.name.as_ref() == Some(name)) {
+        return problem(format!("two templates are called `{name}`"));
+    }
+    let mut packages = template.packages.iter();
+    if let Some(package) =
+        packages.find(|package| known.iter().any(|known| known.packages.contains(package)))
+    {
+        return problem(format!(
+            "the package `{package}` is in the lists of two templates"
+        ));
+    }
+    let keep = (config.template.keep, config.template.others);
+    config.more_templates.push(TemplateConfig {
+        keep: keep.0,
+        others: keep.1,
+        ..template
+    });
+    config.unknown.extend(resolver.unknown_keys());
+    Ok(())
 }
 
 /// Refuses relative paths in variables: the keeper, the server and the tests have working directories of their own.
@@ -64,7 +118,7 @@ const NAMESPACE_RULE: &str = "1 to 16 of a-z and 0-9, beginning with a letter";
 
 struct Resolver<'a> {
     root: &'a Path,
-    values: BTreeMap<String, (Value, Origin)>,
+    values: Values,
 }
 
 impl Resolver<'_> {
@@ -84,6 +138,7 @@ impl Resolver<'_> {
             namespace,
             server,
             template: self.template()?,
+            more_templates: Vec::new(),
             pool: PoolConfig {
                 max_connections: self.number("pool.max_connections", 1..=10_000)? as u32,
                 acquire_timeout_secs: self.number("pool.acquire_timeout_secs", 1..=86_400)?,
@@ -127,6 +182,7 @@ impl Resolver<'_> {
             own_keys: self.flag("shared.own_keys")?,
             persistent: self.string("persistent.database")?,
             keeper: self.flag("run.keeper")?,
+            keepers: 1,
             disk_budget_mb: match self.values.contains_key("run.disk_budget_mb") {
                 true => Some(self.number("run.disk_budget_mb", 1..=1 << 40)?),
                 false => None,
@@ -223,7 +279,17 @@ impl Resolver<'_> {
         let migrations = migrations
             .into_iter()
             .map(|step| SchemaSource::of(self.root, step));
+        let name = self.string("template.name")?;
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name
+            .as_ref()
+            .is_some_and(|name| name.is_empty() || !name.chars().all(is_word))
+        {
+            return Err(self.invalid("template.name", "letters, digits, `-` and `_`"));
+        }
         Ok(TemplateConfig {
+            name,
+            packages: self.strings("template.packages")?,
             migrations: migrations.collect::<Result<_, _>>()?,
             before: self.step_list("template.before")?,
             after: self.step_list("template.after")?,
@@ -232,6 +298,10 @@ impl Resolver<'_> {
             roles: self.strings("template.roles")?,
             base: self.required_string("template.base")?,
             keep: self.number("template.keep", 1..=10_000)? as usize,
+            others: OthersLimits {
+                max_age_days: self.number("template.others_max_age_days", 0..=36_500)?,
+                max_mb: self.number("template.others_max_mb", 0..=1_000_000_000)?,
+            },
         })
     }
 
@@ -370,12 +440,13 @@ impl Resolver<'_> {
     }
 
     fn unknown(&self) -> Vec<(String, Origin)> {
-        self.values
-            .iter()
-            .filter(|(name, _)| KEYS.iter().all(|key| key.name != **name))
-            .map(|(name, (_, origin))| (name.clone(), origin.clone()))
-            .chain(unknown_variables())
-            .collect()
+        self.unknown_keys().chain(unknown_variables()).collect()
+    }
+
+    fn unknown_keys(&self) -> impl Iterator<Item = (String, Origin)> {
+        let values = self.values.iter();
+        let unknown = values.filter(|(name, _)| KEYS.iter().all(|key| key.name != **name));
+        unknown.map(|(name, (_, origin))| (name.clone(), origin.clone()))
     }
 }
 

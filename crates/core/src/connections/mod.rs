@@ -19,12 +19,21 @@ use crate::address::Address;
 use crate::pg::facts::Sessions;
 use crate::protocol::{Connections, Ledger, Limit, PoolConfig, RunDirError, RunId, Runtime};
 
-/// The connection slots of a server now. `opened` is a run that is about to get a keeper.
+/// Keepers that are about to start.
+#[derive(Debug, Clone, Copy)]
+pub struct Keepers<'a> {
+    /// The run of one of them.
+    pub of: &'a RunId,
+    /// How many others start for the same test run, at most.
+    pub more: u32,
+}
+
+/// The connection slots of a server now.
 pub fn limit(
     runtime: &Runtime,
     server: &Address,
     sessions: &Sessions,
-    opened: Option<&RunId>,
+    starting: Option<Keepers<'_>>,
 ) -> Result<Limit, RunDirError> {
     let here: BTreeSet<RunId> = runtime.runs().into_iter().collect();
     let has_keeper = |run: &RunId| runtime.has_keeper_pid(run);
@@ -38,9 +47,10 @@ pub fn limit(
         .filter(|file| file.admin_address().is_same_server(server))
         .map(|file| file.run)
         .filter(has_keeper)
-        .chain(opened.cloned())
+        .chain(starting.map(|keepers| keepers.of.clone()))
         .collect();
     let keepers = u32::try_from(with_keeper.len()).unwrap_or(u32::MAX);
+    let keepers = keepers.saturating_add(starting.map_or(0, |keepers| keepers.more));
     Ok(Limit::new(sessions, &here, keepers))
 }
 
@@ -49,9 +59,9 @@ pub fn update(
     runtime: &Runtime,
     server: &Address,
     sessions: &Sessions,
-    opened: Option<&RunId>,
+    starting: Option<Keepers<'_>>,
 ) -> Result<(Ledger, Limit), RunDirError> {
-    let limit = limit(runtime, server, sessions, opened)?;
+    let limit = limit(runtime, server, sessions, starting)?;
     let ledger = Ledger::open(runtime, server)?;
     ledger.set_limit(&limit)?;
     Ok((ledger, limit))

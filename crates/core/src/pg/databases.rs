@@ -119,6 +119,21 @@ impl Admin {
             .context(|| "list databases".to_owned())
     }
 
+    /// All databases whose names parse, of all namespaces.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn all_databases(&mut self) -> Result<Vec<DatabaseRow>, PgError> {
+        // The parser rejects other names.
+        let kinds = Kind::ALL.map(Kind::as_str).join("|");
+        let condition = format!("d.datname ~ '^[a-z0-9]+_({kinds})_'");
+        let query = database_query(&condition, true);
+        let rows = self.rows(query, "list databases").await?;
+        let rows = rows.iter().filter_map(read_database);
+        let rows: Result<_, _> = rows.collect();
+        rows.context(|| "list databases".to_owned())
+    }
+
     /// Creates a database from another one. `name`: one of our databases, or the persistent database.
     ///
     /// # Errors

@@ -11,18 +11,19 @@ pub mod kept;
 pub mod lease;
 pub mod renew;
 pub mod spares;
+pub mod templates;
 
 use std::time::SystemTime;
 
 use futures_util::future::join;
 
 use crate::config::Config;
-use crate::connections;
+use crate::connections::{self, Keepers};
 use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::protocol::{
-    Connections, DbName, Limit, PROTOCOL, ResetMethod, RunDir, RunDirError, RunFile, RunId, RunKey,
-    Runtime, TemplateBase, TemplateInputs, random_word,
+    Connections, DbName, Limit, Namespace, PROTOCOL, ResetMethod, RunDir, RunDirError, RunFile,
+    RunId, RunKey, Runtime, TemplateBase, TemplateInputs, random_word,
 };
 use crate::server::{Server, ServerError};
 use crate::template::{
@@ -95,11 +96,33 @@ pub struct OpenRun {
     pub joined: bool,
 }
 
+impl OpenRun {
+    /// Ends the session and removes the directory, unless another process has joined the run.
+    pub async fn close(self) {
+        self.admin.close().await;
+        close(&self.runtime, self.dir);
+    }
+}
+
 /// Opens a run: server, run directory, locks, template, `run.json`.
 ///
 /// # Errors
 /// [`RunError`]. The run directory is removed then, or left to the sweep.
 pub async fn open(
+    config: &Config,
+    identity: Identity<'_>,
+    threads: usize,
+    observer: &dyn BuildObserver,
+) -> Result<OpenRun, RunError> {
+    open_beside(None, config, identity, threads, observer).await
+}
+
+/// Opens a run for another template of the same test run: both share the connections that the first one reserved.
+///
+/// # Errors
+/// See [`open`].
+pub async fn open_beside(
+    first: Option<&OpenRun>,
     config: &Config,
     identity: Identity<'_>,
     threads: usize,
@@ -117,11 +140,8 @@ pub async fn open(
     let template = match built {
         Ok(template) => template,
         Err(error) => {
-            // A build that lost its session may have left a database. Then the directory stays, so that the sweep finds the run.
-            let rows = admin.databases(&config.namespace).await;
-            let clean = rows.is_ok_and(|rows| rows.iter().all(|row| row.name.run() != Some(&id)));
-            if clean && !joined {
-                close(&runtime, dir);
+            if !joined {
+                close_if_empty(&runtime, dir, &mut admin, &config.namespace, &id).await;
             }
             return Err(error.into());
         }
@@ -135,9 +155,13 @@ pub async fn open(
         &runtime,
         &server.admin_address,
         &server.facts.sessions,
-        opened,
+        opened.map(|id| Keepers {
+            of: id,
+            more: config.keepers - 1,
+        }),
     )?;
     let connections = match opened {
+        Some(_) if let Some(first) = first => first.file.connections,
         None => Connections {
             per_process: limit.share(threads, config.pool.max_connections),
             reserved: false,
@@ -199,6 +223,31 @@ fn join_or_create(
     let id = RunId::new(SystemTime::now(), &key);
     let dir = runtime.create(&gate, &id)?;
     Ok((dir, id, false))
+}
+
+/// Creates the directory of a run that only this process takes part in. `purpose` is a part of its id.
+///
+/// # Errors
+/// The directory cannot be created.
+pub fn open_directory(runtime: &Runtime, purpose: &str) -> Result<(RunDir, RunId), RunDirError> {
+    let unique = format!("{}-{}", std::process::id(), random_word());
+    let id = RunId::new(SystemTime::now(), &RunKey::new(&[purpose, &unique]));
+    let dir = runtime.create(&runtime.gate()?, &id)?;
+    Ok((dir, id))
+}
+
+/// [`close`] after a failed build. If it lost its session, it may have left a database. Then the directory stays, so that the sweep finds the run.
+pub async fn close_if_empty(
+    runtime: &Runtime,
+    dir: RunDir,
+    admin: &mut Admin,
+    namespace: &Namespace,
+    run: &RunId,
+) {
+    let rows = admin.databases(namespace).await;
+    if rows.is_ok_and(|rows| rows.iter().all(|row| row.name.run() != Some(run))) {
+        close(runtime, dir);
+    }
 }
 
 /// Removes the directory of a run without databases, unless another process has joined the run.

@@ -48,9 +48,7 @@ impl Builder<'_> {
                 Err(unusable) => unusable,
             };
         let prefix = self.longest_prefix(&existing).await?;
-        for role in &self.target.template_base.roles {
-            self.admin.ensure_role(role, "template.roles").await?;
-        }
+        self.ensure_roles().await?;
         self.announce(&existing, prefix.as_ref(), &unusable);
         let migrated = self.build_schema(&existing, prefix).await?;
         let built = match &self.plan.chain.seeded {
@@ -67,6 +65,13 @@ impl Builder<'_> {
             profile: built.profile,
             existed: false,
         })
+    }
+
+    pub(super) async fn ensure_roles(&mut self) -> Result<(), TemplateError> {
+        for role in &self.target.template_base.roles {
+            self.admin.ensure_role(role, "template.roles").await?;
+        }
+        Ok(())
     }
 
     fn announce(&self, existing: &[DatabaseRow], prefix: Option<&Prefix>, unusable: &Unusable) {
@@ -167,7 +172,7 @@ impl Builder<'_> {
 
     /// Drops a database of ours with the template's name that is not sealed: an interrupted collection left it, or a user unsealed it. A stale template
     /// stays until the new one takes its place, because live runs may clone it.
-    async fn drop_wreck(
+    pub(super) async fn drop_wreck(
         &mut self,
         link: &Link,
         existing: &[DatabaseRow],
@@ -193,7 +198,7 @@ impl Builder<'_> {
         )
     }
 
-    async fn create_building(
+    pub(super) async fn create_building(
         &mut self,
         link: &Link,
         source: &str,
@@ -207,7 +212,7 @@ impl Builder<'_> {
     }
 
     /// Publishes the building database, or drops it if the build failed. A crash leaves it to the sweep of the run.
-    async fn finish(
+    pub(super) async fn finish(
         &mut self,
         building: DbName,
         link: &Link,
@@ -317,7 +322,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         building: &DbName,
     ) -> Result<(PgConnection, OwnSession), TemplateError> {
@@ -466,7 +471,7 @@ impl Builder<'_> {
         limited(address, what, copied_files(connection, facts)).await?
     }
 
-    async fn vacuum_and_close(
+    pub(super) async fn vacuum_and_close(
         &self,
         connection: PgConnection,
         copied: Option<&Files>,
@@ -592,14 +597,14 @@ struct Prefix {
 }
 
 /// What is known about a building database that is complete.
-struct Built {
-    profile: Option<Profile>,
-    session: Option<SessionState>,
-    contents: Contents,
+pub(super) struct Built {
+    pub profile: Option<Profile>,
+    pub session: Option<SessionState>,
+    pub contents: Contents,
 }
 
-struct Published {
-    name: DbName,
-    settings: Vec<String>,
-    profile: Option<Profile>,
+pub(super) struct Published {
+    pub name: DbName,
+    pub settings: Vec<String>,
+    pub profile: Option<Profile>,
 }

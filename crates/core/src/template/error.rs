@@ -78,6 +78,9 @@ pub enum TemplateError {
          (`template.keep` sets how many templates stay)"
     )]
     Gone(DbName),
+    /// The current template does not exist.
+    #[error("the template `{0}` does not exist; `kapsel-testdb template build` builds it")]
+    NotBuilt(DbName),
     /// A file changed after the fingerprint was computed.
     #[error("the file `{}` changed while the template was being built; run the command again", .0.display())]
     Changed(PathBuf),

@@ -62,7 +62,7 @@ fn differences(old: &[Input], new: &[Input]) -> Vec<String> {
         match find(old, &input.label) {
             None => lines.push(format!("{} is new", input.label)),
             Some(value) if value == input.value => {}
-            Some(_) if is_file(input) => lines.push(format!("{} was edited", input.label)),
+            Some(_) if input.is_step() => lines.push(format!("{} was edited", input.label)),
             Some(value) => lines.push(format!(
                 "{} changed from `{value}` to `{}`",
                 input.label, input.value
@@ -75,11 +75,6 @@ fn differences(old: &[Input], new: &[Input]) -> Vec<String> {
         }
     }
     lines
-}
-
-fn is_file(input: &Input) -> bool {
-    const KINDS: [&str; 4] = ["migration ", "before ", "after ", "seed "];
-    KINDS.iter().any(|kind| input.label.starts_with(kind))
 }
 
 #[cfg(test)]

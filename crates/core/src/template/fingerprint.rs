@@ -31,6 +31,12 @@ impl Input {
             value: value.into(),
         }
     }
+
+    /// Whether it is a migration or another step of the build, not a setting.
+    pub fn is_step(&self) -> bool {
+        const KINDS: [&str; 4] = ["migration ", "before ", "after ", "seed "];
+        KINDS.iter().any(|kind| self.label.starts_with(kind))
+    }
 }
 
 /// A link of the chain: the hash of all inputs up to here.

@@ -13,6 +13,7 @@ mod files;
 mod fingerprint;
 mod observer;
 mod persistent;
+mod restore;
 mod session;
 mod source;
 mod steps;
@@ -26,6 +27,7 @@ pub use explain::{explain_build, explain_change, explain_stale};
 pub use fingerprint::{Chain, Input, Link};
 pub use observer::{BuildEvent, BuildObserver, LogObserver};
 pub use persistent::migrate_persistent;
+pub use restore::{ChainPart, TemplateDump, restore};
 pub use session::SessionState;
 pub use source::Source;
 
@@ -108,6 +110,12 @@ impl TemplateInfo {
     /// Parses a comment that this tool wrote.
     pub fn parse(comment: Option<&str>) -> Option<Self> {
         serde_json::from_str(comment?).ok()
+    }
+
+    /// Number of its migrations and other steps.
+    pub fn steps(&self) -> usize {
+        let steps = self.inputs.iter();
+        steps.filter(|input| input.is_step()).count()
     }
 
     /// The comment of a template that may be cloned, as far as its row shows that: only [`Self::check_extensions`] asks the server.

@@ -17,7 +17,7 @@ use kapsel_testdb_core::recycle;
 pub use self::options::TestDbOptions;
 use crate::lease::{self, Lease, LeaseRequest, Leased};
 use crate::sandbox::{SandboxLost, is_pool_timeout};
-use crate::session::Session;
+use crate::session::{Session, TemplateRequest};
 use crate::shared_use::SharedRequest;
 use crate::slots::Permit;
 use crate::sqlx_compat::{InternalSqlx, PooledConnection, SharedPool, Version, WarmSession};
@@ -127,7 +127,8 @@ impl TestDb {
     /// See [`Self::lease`].
     pub async fn begin() -> Result<TestTransaction, TestDbError> {
         let request = LeaseRequest::Shared(SharedRequest::TRANSACTION);
-        TestTransaction::begin(lease::obtain(request, Some(1)).await?).await
+        let leased = lease::obtain(request, TemplateRequest::default(), Some(1)).await?;
+        TestTransaction::begin(leased).await
     }
 }
 

@@ -5,6 +5,7 @@ use kapsel_testdb_core::protocol::{Leaks, UseMode};
 use crate::TestDbError;
 use crate::db::TestDb;
 use crate::lease::{self, LeaseRequest};
+use crate::session::TemplateRequest;
 use crate::shared_use::SharedRequest;
 use crate::sqlx_compat::Version;
 use crate::template::SchemaRequest;
@@ -21,7 +22,7 @@ use crate::template::SchemaRequest;
 pub struct TestDbOptions {
     connections: Option<u32>,
     leaks: Option<Leaks>,
-    schema: Option<SchemaRequest>,
+    template: TemplateRequest,
     own_keys: bool,
 }
 
@@ -83,9 +84,23 @@ impl TestDbOptions {
         self
     }
 
+    /// The template of that name, if the configuration has several (`[[template]]`). The default is the one that lists the test's package, else the
+    /// first one.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let db = kapsel_testdb::TestDbOptions::new().template("audit").lease().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn template(mut self, name: &'static str) -> Self {
+        self.template.name = Some(name);
+        self
+    }
+
     /// The schema that the attribute names.
     pub(crate) fn schema(mut self, schema: SchemaRequest) -> Self {
-        self.schema = Some(schema);
+        self.template.schema = Some(schema);
         self
     }
 
@@ -117,7 +132,12 @@ impl TestDbOptions {
     /// # Errors
     /// See [`TestDb::lease`].
     pub async fn lease_as<V: Version>(self) -> Result<TestDb<V>, TestDbError> {
-        self.obtain(LeaseRequest::Clone(self.schema)).await
+        // A template that is named has its own migrations.
+        let schema = self
+            .template
+            .schema
+            .filter(|_| self.template.name.is_none());
+        self.obtain(LeaseRequest::Clone(schema)).await
     }
 
     async fn obtain<V: Version>(self, request: LeaseRequest) -> Result<TestDb<V>, TestDbError> {
@@ -125,7 +145,7 @@ impl TestDbOptions {
             LeaseRequest::Sandbox => Some(1),
             LeaseRequest::Clone(_) | LeaseRequest::Shared(_) => self.connections,
         };
-        let leased = lease::obtain(request, connections).await?;
+        let leased = lease::obtain(request, self.template, connections).await?;
         Ok(TestDb::new(leased, self.leaks))
     }
 

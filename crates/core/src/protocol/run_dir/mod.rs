@@ -31,6 +31,7 @@ pub use file::{Connections, PROTOCOL, RunFile, RunSummary, TemplateInputs};
 pub use leak::{Leak, LeakedSession};
 pub use run::{DeadRunDir, RunDir};
 pub use runtime::{Gate, Presence, Runtime};
+pub use runtime_files::Daily;
 pub use settings::{
     BuildCommand, BuildStep, KeepConfig, Leaks, MigrateSettings, MigrationDirectory, Pollution,
     PoolConfig, ResetMethod, Script, Strategy, TemplateBase,

@@ -1,5 +1,5 @@
-//! Files in the runtime directory that outlive a run: keeper logs, pollution reports, leaks, the cache of compose services, and the last server
-//! warning.
+//! Files in the runtime directory that outlive a run: keeper logs, pollution reports, leaks, notices, the cache of compose services, and the times of what
+//! is done once a day.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::IoContext;
+use super::{IoContext, append_line};
 use crate::protocol::{
     DbName, DeadRunDir, Leak, Namespace, RunDirError, RunId, Runtime, private_dir, random_word,
     write_atomically,
@@ -24,6 +24,17 @@ const MAX_LEAK_FILES: usize = 200;
 /// Extensions of a report before and after it was printed.
 const PENDING: &str = "json";
 const PRINTED: &str = "told";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is done at most once a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daily {
+    /// A warning about the server is printed.
+    Warning,
+    /// What other projects left on a server is collected.
+    Collection,
+}
 
 impl Runtime {
     /// The log of a run's keeper. It is outside the run directory, so that it can be read after the run's end.
@@ -103,29 +114,60 @@ impl Runtime {
         Ok((file("json"), file("lock")))
     }
 
-    /// Whether this server warning was noted within the last `interval`.
-    pub fn is_warning_noted(
-        &self,
-        namespace: &Namespace,
-        warning: &str,
-        interval: Duration,
-    ) -> bool {
-        let path = self.warning(namespace);
+    /// Whether this text was noted for the purpose within the last day.
+    pub fn is_noted(&self, purpose: Daily, namespace: &Namespace, text: &str) -> bool {
+        let path = self.daily(purpose, namespace);
         let age = path.metadata().and_then(|metadata| metadata.modified());
-        age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < interval))
-            && fs::read_to_string(&path).is_ok_and(|noted| noted == warning)
+        age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < DAY))
+            && fs::read_to_string(&path).is_ok_and(|noted| noted == text)
     }
 
-    /// Notes a server warning.
+    /// Notes a text for a purpose; it replaces the last one.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn note_warning(&self, namespace: &Namespace, warning: &str) -> Result<(), RunDirError> {
-        write_atomically(&self.warning(namespace), warning)
+    pub fn note(
+        &self,
+        purpose: Daily,
+        namespace: &Namespace,
+        text: &str,
+    ) -> Result<(), RunDirError> {
+        write_atomically(&self.daily(purpose, namespace), text)
     }
 
-    fn warning(&self, namespace: &Namespace) -> PathBuf {
-        self.path().join(format!("warned-{namespace}"))
+    fn daily(&self, purpose: Daily, namespace: &Namespace) -> PathBuf {
+        let prefix = match purpose {
+            Daily::Warning => "warned",
+            Daily::Collection => "collected",
+        };
+        self.path().join(format!("{prefix}-{namespace}"))
+    }
+
+    /// Leaves a line that the next command of the namespace prints.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add_notice(&self, namespace: &Namespace, line: &str) -> Result<(), RunDirError> {
+        let path = self.notices(namespace);
+        append_line(&path, &line).at("write", &path)
+    }
+
+    /// The lines that were left for the next command of the namespace. Another call finds none of them.
+    pub fn take_notices(&self, namespace: &Namespace) -> Vec<String> {
+        let taken = self.path().join(format!("notices.{}.tmp", random_word()));
+        if fs::rename(self.notices(namespace), &taken).is_err() {
+            return Vec::new();
+        }
+        let text = fs::read_to_string(&taken).unwrap_or_default();
+        let _ = fs::remove_file(&taken);
+        let lines = text.lines();
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    fn notices(&self, namespace: &Namespace) -> PathBuf {
+        self.path().join(format!("notices-{namespace}"))
     }
 
     /// A private passfile that is unlinked already: no other process can find it, and it needs no removal.
@@ -193,6 +235,30 @@ mod tests {
             files_by_age(&base.path().join("rt").join(POLLUTION)).len(),
             5
         );
+    }
+
+    #[test]
+    fn a_notice_is_read_once_by_its_namespace() {
+        let base = tempfile::tempdir().expect("a temp dir");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime directory");
+        let [app, other] = ["app", "other"].map(|name| Namespace::new(name).expect("valid"));
+        for line in ["one", "two\nlines"] {
+            runtime.add_notice(&app, line).expect("written");
+        }
+        assert!(runtime.take_notices(&other).is_empty());
+        assert_eq!(runtime.take_notices(&app), ["one", "two\nlines"]);
+        assert!(runtime.take_notices(&app).is_empty());
+    }
+
+    #[test]
+    fn a_note_counts_for_its_purpose_and_its_text() {
+        let base = tempfile::tempdir().expect("a temp dir");
+        let runtime = Runtime::open_at(&base.path().join("rt")).expect("a runtime directory");
+        let app = Namespace::new("app").expect("valid");
+        runtime.note(Daily::Warning, &app, "slow").expect("written");
+        assert!(runtime.is_noted(Daily::Warning, &app, "slow"));
+        assert!(!runtime.is_noted(Daily::Warning, &app, "slower"));
+        assert!(!runtime.is_noted(Daily::Collection, &app, "slow"));
     }
 
     #[test]
