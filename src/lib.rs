@@ -16,6 +16,7 @@ pub mod init;
 pub mod keeper;
 pub mod pollution;
 mod printer;
+mod screen;
 pub mod sweep;
 
 use std::process::ExitCode;

@@ -9,12 +9,19 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
 use kapsel_testdb_core::config::ServerConfig;
 use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::template::{BuildEvent, BuildObserver};
+
+use crate::screen;
+
+/// The narrowest and the widest screen, in columns.
+const MIN_WIDTH: usize = 40;
+const MAX_WIDTH: usize = 100;
 
 /// Prints for people and for programs.
 #[derive(Debug)]
@@ -47,6 +54,19 @@ impl Printer {
             verbose: verbose > 0,
             bar: Mutex::new(None),
         }
+    }
+
+    /// Whether to print details.
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// The width of a screen: that of the terminal, within limits.
+    pub fn width(&self) -> usize {
+        let terminal = Term::stdout();
+        let columns = terminal.size_checked().map(|(_, columns)| columns);
+        let columns = columns.map(usize::from).filter(|_| terminal.is_term());
+        columns.map_or(screen::WIDTH, |columns| columns.clamp(MIN_WIDTH, MAX_WIDTH))
     }
 
     /// A line for people.
@@ -99,6 +119,11 @@ impl Printer {
     /// Data for programs, on standard output. A closed pipe is not an error.
     pub fn data(&self, text: &str) {
         let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+
+    /// A screen for people, on standard output. It loses its styles in a pipe, and where NO_COLOR or CLICOLOR=0 is set; CLICOLOR_FORCE keeps them.
+    pub fn screen(&self, text: &str) {
+        let _ = anstream::stdout().write_all(text.as_bytes());
     }
 
     fn print_above_bar(&self, text: &str) {

@@ -8,8 +8,6 @@ mod remove;
 
 use std::process::ExitCode;
 
-pub use list::{age, size};
-
 use kapsel_testdb_core::config::Config;
 
 use crate::args::KeptCommand as Command;

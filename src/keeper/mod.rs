@@ -29,7 +29,7 @@ use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::error::backoff;
 use kapsel_testdb_core::platform::{self, DirWatch, ProcessWatch};
-use kapsel_testdb_core::protocol::{DbName, EntryState, Kind, RunDir, RunFile, Runtime};
+use kapsel_testdb_core::protocol::{DbName, EntryState, Kind, Noticed, RunDir, RunFile, Runtime};
 use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{RunError, clone};
 
@@ -217,11 +217,8 @@ impl Keeper {
         };
         // Before the abandoned ones: if a released database of a retry is listed here, the end of its earlier attempts is noticed below.
         let released = unassigned(EntryState::Released);
-        for name in self
-            .dir
-            .entries()
-            .move_abandoned(self.state_for_abandoned())
-        {
+        let to = self.state_for_abandoned();
+        for name in self.dir.entries().move_abandoned(to, Noticed::AtOnce) {
             tracing::info!("the claimant of `{name}` died");
         }
         let leased = self.dir.list(EntryState::Leased);

@@ -226,6 +226,7 @@ mod tests {
                     .as_millis() as u64,
                 run,
                 keep,
+                cause: None,
                 claimant: None,
             };
             row.comment = Some(serde_json::to_string(&note).expect("JSON"));

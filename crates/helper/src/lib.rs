@@ -43,6 +43,7 @@ mod left_rows;
 mod measure;
 mod plan;
 mod report;
+mod returned;
 mod runner;
 mod sandbox;
 mod session;
@@ -58,6 +59,7 @@ mod transaction;
 pub mod testing {
     pub use crate::arguments::{Arguments, SandboxArguments, sandboxed};
     pub use crate::plan::{Isolation, TestPlan};
+    pub use crate::returned::{DebugError, DisplayError, NoError, Returned};
     pub use crate::runner::{run, run_blocking};
     pub use crate::template::Migrations;
 }

@@ -157,7 +157,9 @@ impl TestPlan {
         for index in 0..databases.len() {
             let applied = fixtures::apply(&databases[index], &package, &self.fixtures).await;
             if let Err(error) = applied {
-                databases.swap_remove(index).end(Outcome::Failed("")).await;
+                let failure = error.to_string();
+                let outcome = Outcome::Failed(&failure);
+                databases.swap_remove(index).end(outcome).await;
                 return Err(error);
             }
         }

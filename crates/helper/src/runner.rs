@@ -15,11 +15,15 @@ use crate::sqlx_compat::Version;
 use crate::{TestDb, TestDbError, report};
 
 /// Runs an async test: sets up its databases, calls the function, and releases or keeps the databases. Returns the exit code of what the
-/// test returned, reported as the test harness would report it.
+/// test returned, reported as the test harness would report it. `error` is the text of a returned error.
 ///
 /// # Panics
 /// Panics with the test's own panic, or if the test gets no database.
-pub fn run<A, T, F>(plan: TestPlan, test: impl FnOnce(A) -> F) -> ExitCode
+pub fn run<A, T, F>(
+    plan: TestPlan,
+    test: impl FnOnce(A) -> F,
+    error: impl FnOnce(&T) -> Option<String>,
+) -> ExitCode
 where
     A: Arguments,
     T: Termination,
@@ -27,7 +31,7 @@ where
 {
     runtime(builder(plan.flavor)).block_on(async {
         let (databases, arguments) = unwrap(plan.set_up().await);
-        let body = async { test(arguments).await.report() };
+        let body = async { Report::of(test(arguments).await, error) };
         let outcome = AssertUnwindSafe(body).catch_unwind().await;
         plan.finish(databases, outcome).await
     })
@@ -37,7 +41,11 @@ where
 ///
 /// # Panics
 /// Panics with the test's own panic, or if the test gets no database.
-pub fn run_blocking<A, T>(plan: TestPlan, test: impl FnOnce(A) -> T) -> ExitCode
+pub fn run_blocking<A, T>(
+    plan: TestPlan,
+    test: impl FnOnce(A) -> T,
+    error: impl FnOnce(&T) -> Option<String>,
+) -> ExitCode
 where
     A: Arguments,
     T: Termination,
@@ -46,9 +54,24 @@ where
     let (databases, arguments) = unwrap(runtime.block_on(plan.set_up()));
     let outcome = {
         let _entered = runtime.enter();
-        catch_unwind(AssertUnwindSafe(|| test(arguments).report()))
+        catch_unwind(AssertUnwindSafe(|| Report::of(test(arguments), error)))
     };
     runtime.block_on(plan.finish(databases, outcome))
+}
+
+/// What a test returned.
+struct Report {
+    code: ExitCode,
+    /// The text of an error.
+    error: Option<String>,
+}
+
+impl Report {
+    fn of<T: Termination>(returned: T, error: impl FnOnce(&T) -> Option<String>) -> Self {
+        let error = error(&returned);
+        let code = returned.report();
+        Self { code, error }
+    }
 }
 
 fn builder(flavor: Flavor) -> Builder {
@@ -82,15 +105,15 @@ impl TestPlan {
     async fn finish<V: Version>(
         &self,
         databases: Vec<TestDb<V>>,
-        result: std::thread::Result<ExitCode>,
+        result: std::thread::Result<Report>,
     ) -> ExitCode {
         let passed = match &result {
-            Ok(code) => *code == ExitCode::SUCCESS,
+            Ok(report) => report.code == ExitCode::SUCCESS,
             Err(_) => self.should_panic,
         };
         let outcome = match &result {
             _ if passed => Outcome::Passed,
-            Ok(_) => Outcome::Failed(""),
+            Ok(report) => Outcome::Failed(report.error.as_deref().unwrap_or_default()),
             Err(panic) => Outcome::Failed(panic_message(panic)),
         };
         let (mut lost, mut leak) = (None, None);
@@ -111,7 +134,10 @@ impl TestPlan {
             lost.iter().for_each(|lost| report::lost_sandbox(lost));
             leak.iter().for_each(FoundLeak::warn);
         }
-        result.unwrap_or_else(|panic| resume_unwind(panic))
+        match result {
+            Ok(report) => report.code,
+            Err(panic) => resume_unwind(panic),
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::protocol::{
-    Claim, Claimant, DbName, EntryState, Kind, Ledger, QueueEntry, RunDir, RunDirError, RunFile,
-    Runtime,
+    Claim, Claimant, DbName, EntryState, FailureCause, Kind, Ledger, QueueEntry, RunDir,
+    RunDirError, RunFile, Runtime,
 };
 use kapsel_testdb_core::run::end::Ending;
 use kapsel_testdb_core::run::renew::Means;
@@ -420,7 +420,10 @@ impl Session {
     }
 
     /// Keeps a failed test's clone, and returns its new name. If there is a keeper, the keeper renames it a little later.
-    pub fn keep(&self, claim: Claim) -> Result<DbName, TestDbError> {
+    pub fn keep(&self, claim: Claim, failure: &str) -> Result<DbName, TestDbError> {
+        if let Some(cause) = FailureCause::of_message(failure) {
+            claim.note_cause(&cause);
+        }
         let name = claim.name.clone();
         let kept_name = name.with_kind(Kind::Kept);
         if !self.dir().end_lease(claim, EntryState::Failed) || self.has_keeper() {

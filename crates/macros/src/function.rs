@@ -77,6 +77,19 @@ impl Function {
         }
     }
 
+    /// A closure that returns the text of an error that the test returned.
+    pub fn error(&self, krate: &Path) -> Tokens {
+        match &self.item.sig.output {
+            ReturnType::Type(_, ty) if is_nameable(ty) && !is_unit(ty) => quote! {
+                |returned| {
+                    use #krate::testing::{DebugError as _, DisplayError as _, NoError as _};
+                    (&&&#krate::testing::Returned(returned)).error()
+                }
+            },
+            _ => quote!(|_| ::core::option::Option::None),
+        }
+    }
+
     /// The return type for the test harness: an exit code, or nothing, which `#[should_panic]` requires.
     pub fn output(&self) -> Option<Tokens> {
         match &self.item.sig.output {

@@ -75,7 +75,11 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
     }
     let krate = &arguments.krate;
     let call = function.call(krate, arguments.is_sandbox());
-    let (run, output) = (function.run(krate), function.output());
+    let (run, error, output) = (
+        function.run(krate),
+        function.error(krate),
+        function.output(),
+    );
     let Function { item, .. } = &function;
     let ItemFn {
         attrs,
@@ -93,15 +97,15 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens, Error> {
     Ok(quote! {
         #[::core::prelude::v1::test]
         #(#attrs)*
-        // The closure carries the span of the parameter's type.
-        #[allow(clippy::redundant_closure)]
+        // The closure carries the span of the parameter's type. The type that the test returns decides which trait and how many borrows are used.
+        #[allow(clippy::redundant_closure, clippy::needless_borrow, unused_imports)]
         #vis fn #name() #output {
             #awaited fn #name(#inputs) #returned #block
             #check
             let plan = #krate::testing::TestPlan::new(::core::env!("CARGO_MANIFEST_DIR"))
                 #panics
                 #(#plan)*;
-            #run(plan, #call) #end
+            #run(plan, #call, #error) #end
         }
     })
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
-use kapsel_testdb_core::protocol::{Claimant, Kind, Namespace};
+use kapsel_testdb_core::protocol::{Claimant, FailureCause, Kind, Namespace};
 use kapsel_testdb_core::run::kept::{KeptNote, kept_at};
 use kapsel_testdb_core::server::Server;
 
@@ -20,15 +20,20 @@ pub struct KeptDatabase {
     pub kept_at: SystemTime,
     /// The test, if it is known.
     pub claimant: Option<Claimant>,
+    /// Why it failed, if that is known.
+    pub cause: Option<FailureCause>,
 }
 
 impl KeptDatabase {
     fn new(row: DatabaseRow) -> Self {
+        let kept_at = kept_at(&row);
         let note = KeptNote::parse(row.comment.as_deref());
+        let (claimant, cause) = note.map_or((None, None), |note| (note.claimant, note.cause));
         Self {
-            kept_at: kept_at(&row),
-            claimant: note.and_then(|note| note.claimant),
             row,
+            kept_at,
+            claimant,
+            cause,
         }
     }
 
@@ -216,6 +221,7 @@ mod tests {
             row: DatabaseRow::unused(name),
             kept_at: began + Duration::from_secs(attempt.into()),
             claimant: (!test.is_empty()).then_some(claimant),
+            cause: None,
         }
     }
 

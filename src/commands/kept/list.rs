@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anstyle::Style;
 use serde::Serialize;
 
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::admin::Admin;
-use kapsel_testdb_core::protocol::{DbName, RunId};
+use kapsel_testdb_core::protocol::{DbName, FailureCause, RunId};
 use kapsel_testdb_core::sqlstate;
 
 use crate::commands::kept::find::{KeptDatabase, find_kept};
 use crate::failure::Result;
 use crate::printer::Printer;
+use crate::screen::{DETAIL, FAILURE, TITLE, WARNING, line, name_end, paint, size, span};
 
 /// The output of `--json`. `schema` changes when a field is removed or changes its meaning.
 #[derive(Debug, Serialize)]
@@ -40,6 +42,22 @@ struct KeptEntry {
     size_bytes: Option<u64>,
     sessions: i64,
     owner: String,
+    /// Null, like the next fields, if it is unknown.
+    cause: Option<Cause>,
+    /// The first line of the panic's message or of the returned error.
+    message: Option<String>,
+    /// For how many seconds a process that died had the database.
+    ran_secs: Option<u64>,
+}
+
+/// Why a database is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Cause {
+    /// The test reported a failure.
+    Failed,
+    /// Its process ended without releasing the database.
+    Died,
 }
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
@@ -62,7 +80,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
     } else if list.kept.is_empty() {
         printer.line("no kept databases");
     } else {
-        printer.data(&table(&list.kept));
+        printer.screen(&screen(&list.kept, printer.width(), printer.is_verbose()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,6 +95,11 @@ async fn entry(admin: &mut Admin, one: KeptDatabase) -> Result<Option<KeptEntry>
     };
     let name = one.row.name;
     let claimant = one.claimant;
+    let (cause, message, ran_secs) = match one.cause {
+        None => (None, None, None),
+        Some(FailureCause::Failed(message)) => (Some(Cause::Failed), Some(message), None),
+        Some(FailureCause::Died { after_secs }) => (Some(Cause::Died), None, after_secs),
+    };
     let since = |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default();
     Ok(Some(KeptEntry {
         test: claimant.as_ref().map(|c| c.test.clone()),
@@ -90,51 +113,119 @@ async fn entry(admin: &mut Admin, one: KeptDatabase) -> Result<Option<KeptEntry>
         size_bytes,
         sessions: one.row.sessions,
         owner: one.row.owner,
+        cause,
+        message,
+        ran_secs,
         database: name,
     }))
 }
 
-/// One line for each database, in columns.
-fn table(kept: &[KeptEntry]) -> String {
-    let title = ["test", "attempt", "age", "size", "run", "database"];
-    let title = title.map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(title).chain(kept.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths = [0, 1, 2, 3, 4].map(|column| width(column).unwrap_or(0));
-    let line = |[test, attempt, age, size, run, database]: &[String; 6]| {
-        let [a, b, c, d, e] = widths;
-        format!("{test:a$}  {attempt:>b$}  {age:>c$}  {size:>d$}  {run:e$}  {database}\n")
+/// Two lines for each database: the test with age and size, and why it is kept. With `verbose`, what else identifies it.
+fn screen(kept: &[KeptEntry], width: usize, verbose: bool) -> String {
+    let facts: Vec<[String; 2]> = kept.iter().map(facts).collect();
+    let widest = |column: usize| {
+        let cells = facts.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
     };
-    rows.iter().map(line).collect()
+    let (age_width, size_width) = (widest(0), widest(1));
+    let room = width.saturating_sub(age_width + size_width + 4);
+    let mut text = String::new();
+    for (entry, [age, size]) in kept.iter().zip(&facts) {
+        let facts = format!("{age:>age_width$}  {size:>size_width$}");
+        text.push_str(&entry.lines(&facts, room, width, verbose));
+        if verbose {
+            text.push_str(&entry.details());
+        }
+    }
+    text
 }
 
-fn row(entry: &KeptEntry) -> [String; 6] {
-    let unknown = || "?".to_owned();
-    let binary = entry.binary.as_ref().map(|binary| format!("{binary} "));
-    let round = entry.stress_index.map(|round| format!(" (round {round})"));
-    let test = entry.test.clone().unwrap_or_else(unknown);
+const INDENT: &str = "  ";
+
+fn facts(entry: &KeptEntry) -> [String; 2] {
     [
-        [binary.unwrap_or_default(), test, round.unwrap_or_default()].concat(),
-        entry.attempt.map_or_else(unknown, |n| n.to_string()),
-        age(entry.age_secs),
-        entry.size_bytes.map_or_else(unknown, size),
-        entry.run.as_ref().map_or_else(unknown, RunId::to_string),
-        entry.database.to_string(),
+        span(entry.age_secs),
+        entry.size_bytes.map_or_else(|| "?".to_owned(), size),
     ]
 }
 
-pub fn age(seconds: u64) -> String {
-    match seconds {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min", s / 60),
-        s if s < 2 * 86_400 => format!("{} h", s / 3600),
-        s => format!("{} days", s / 86_400),
+impl KeptEntry {
+    /// Its two lines. The facts are at the end of the first one, or of the second one if the test's name is long.
+    fn lines(&self, facts: &str, room: usize, width: usize, verbose: bool) -> String {
+        let title = self.title(width);
+        let is_long = title.chars().count() > room;
+        let why_width = match is_long {
+            true => room - INDENT.len(),
+            false => width - INDENT.len(),
+        };
+        let why = self.why();
+        let why = line(&why, if verbose { usize::MAX } else { why_width });
+        let (facts, style) = (paint(DETAIL, facts), self.style());
+        let gap = |text: &str, used: usize| {
+            " ".repeat(room.saturating_sub(text.chars().count() + used) + 2)
+        };
+        let (beside, below) = match is_long {
+            true => (String::new(), gap(&why, INDENT.len()) + &facts),
+            false => (gap(&title, 0) + &facts, String::new()),
+        };
+        let (title, why) = (paint(TITLE, &title), paint(style, &why));
+        format!("{title}{beside}\n{INDENT}{why}{below}\n")
+    }
+
+    /// The test as nextest prints it, or as much of it as fits; the database if the test is unknown.
+    fn title(&self, width: usize) -> String {
+        let Some(test) = &self.test else {
+            return self.database.to_string();
+        };
+        let attempt = self.attempt.filter(|attempt| *attempt > 1);
+        let attempt = attempt.map(|attempt| format!("attempt {attempt}"));
+        let round = self.stress_index.map(|round| format!("round {round}"));
+        let parts: Vec<String> = attempt.into_iter().chain(round).collect();
+        let suffix = match &parts[..] {
+            [] => String::new(),
+            parts => format!(" ({})", parts.join(", ")),
+        };
+        let room = width.saturating_sub(suffix.chars().count());
+        let binary = self.binary.as_deref().unwrap_or_default();
+        let whole = format!("{binary} {test}");
+        let name = match whole.chars().count() <= room {
+            true => whole.trim_start().to_owned(),
+            false => name_end(test, room),
+        };
+        name + &suffix
+    }
+
+    fn why(&self) -> String {
+        match (self.cause, &self.message, self.ran_secs) {
+            (Some(Cause::Failed), Some(message), _) => message.clone(),
+            (Some(Cause::Died), _, Some(secs)) => {
+                format!("process ended after {}: {ENDS}", span(secs))
+            }
+            (Some(Cause::Died), ..) => format!("process ended: {ENDS}"),
+            _ => "failed, without a message".to_owned(),
+        }
+    }
+
+    fn style(&self) -> Style {
+        match self.cause {
+            Some(Cause::Died) => WARNING,
+            _ => FAILURE,
+        }
+    }
+
+    fn details(&self) -> String {
+        let run = self.run.as_ref().map(|run| format!("run {run}"));
+        let parts: Vec<String> = self.binary.iter().cloned().chain(run).collect();
+        let lines = [parts.join(", "), self.database.to_string()];
+        let lines = lines
+            .iter()
+            .map(|line| format!("{INDENT}{}\n", paint(DETAIL, line)));
+        lines.collect()
     }
 }
 
-pub fn size(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1 << 20))
-}
+/// How a process ends that releases no database. The process that notices it is not its parent, so it does not learn more.
+const ENDS: &str = "killed, timed out or interrupted";
 
 #[cfg(test)]
 mod tests {
@@ -155,21 +246,70 @@ mod tests {
             size_bytes: test.map(|_| 8_300_000),
             sessions: 0,
             owner: "app".to_owned(),
+            cause: None,
+            message: None,
+            ran_secs: None,
+        }
+    }
+
+    fn failed(test: &str, attempt: u32, message: &str) -> KeptEntry {
+        KeptEntry {
+            cause: Some(Cause::Failed),
+            message: Some(message.to_owned()),
+            ..entry(Some(test), attempt, 59)
+        }
+    }
+
+    fn died(test: &str, ran_secs: Option<u64>) -> KeptEntry {
+        KeptEntry {
+            cause: Some(Cause::Died),
+            ran_secs,
+            ..entry(Some(test), 1, 7_300)
+        }
+    }
+
+    fn all() -> Vec<KeptEntry> {
+        let long = "a payment is charged once: \u{1b}[31mthe second request must return the charge of the first one, and nothing else";
+        vec![
+            failed(
+                "billing::pays",
+                1,
+                "assertion `left == right` failed (left: 1, right: 2)",
+            ),
+            failed(
+                "billing::invoices::reminders::a_reminder_is_sent_once_for_each_unpaid_invoice",
+                2,
+                long,
+            ),
+            died("lists", Some(61)),
+            died("exports", None),
+            entry(Some("imports"), 1, 100_000),
+            entry(None, 1, 900_000),
+        ]
+    }
+
+    fn widest(text: &str) -> usize {
+        let lines = anstream::adapter::strip_str(text).to_string();
+        let widths = lines.lines().map(|line| line.chars().count());
+        widths.max().unwrap_or(0)
+    }
+
+    #[test]
+    fn the_list_says_why_and_fits_the_terminal() {
+        let text = screen(&all(), 80, false);
+        insta::assert_snapshot!("kept_list", anstream::adapter::strip_str(&text));
+        insta::assert_snapshot!(
+            "kept_list_coloured",
+            text.escape_debug().to_string().replace("\\n", "\n")
+        );
+        for width in [60, 80, 100] {
+            assert!(widest(&screen(&all(), width, false)) <= width, "{width}");
         }
     }
 
     #[test]
-    fn table_has_a_line_for_each_database_even_if_the_test_is_unknown() {
-        let kept = [
-            entry(Some("billing::pays"), 1, 59),
-            entry(Some("lists"), 2, 7_300),
-            entry(None, 1, 900_000),
-        ];
-        insta::assert_snapshot!(table(&kept), @r"
-        test                     attempt      age  size  run              database
-        app::it billing::pays          1     59 s  8 MB  000000000000001  app_kept_0123456789abc_000000000000001_000001
-        app::it lists (round 4)        2      2 h  8 MB  000000000000001  app_kept_0123456789abc_000000000000001_000001
-        ?                              ?  10 days     ?  000000000000001  app_kept_0123456789abc_000000000000001_000001
-        ");
+    fn verbose_adds_run_and_database() {
+        let text = screen(&all()[..2], 80, true);
+        insta::assert_snapshot!("kept_list_verbose", anstream::adapter::strip_str(&text));
     }
 }

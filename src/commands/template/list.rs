@@ -12,10 +12,10 @@ use kapsel_testdb_core::server::Server;
 use kapsel_testdb_core::sqlstate;
 use kapsel_testdb_core::template::{TemplateInfo, Unusable};
 
-use crate::commands::kept::{age, size};
 use crate::commands::template::plans;
 use crate::failure::Result;
 use crate::printer::Printer;
+use crate::screen::{size, span};
 
 /// The output of `--json`. `schema` changes when a field is removed or changes its meaning.
 #[derive(Debug, Serialize)]
@@ -126,7 +126,7 @@ fn table(templates: &[Entry], now: u64) -> String {
 
 fn row(entry: &Entry, now: u64) -> [String; 6] {
     let unknown = || "?".to_owned();
-    let since = |at: Option<u64>| at.map_or_else(unknown, |at| age(now.saturating_sub(at)));
+    let since = |at: Option<u64>| at.map_or_else(unknown, |at| span(now.saturating_sub(at)));
     let note = match (&entry.unusable, entry.current) {
         (Some(unusable), _) => format!("unusable: {unusable}"),
         (None, Some(true)) => "current".to_owned(),

@@ -163,13 +163,16 @@ async fn panic_with_a_lease() {
 
 /// As `#[kapsel_testdb::test]` does it.
 fn fail_without_panic() {
-    let code =
-        kapsel_testdb::testing::run(TestPlan::new("/nowhere"), |pool: sqlx::PgPool| async move {
+    let code = kapsel_testdb::testing::run(
+        TestPlan::new("/nowhere"),
+        |pool: sqlx::PgPool| async move {
             sqlx::query("INSERT INTO nowhere VALUES (1)")
                 .execute(&pool)
                 .await
                 .map(drop)
-        });
+        },
+        |returned| returned.as_ref().err().map(ToString::to_string),
+    );
     assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
 }
 
@@ -190,14 +193,18 @@ fn exhaust_the_pool(how: &str) {
         _ => plan,
     };
     let panics = how == "panic";
-    let code = kapsel_testdb::testing::run(plan, |pool: sqlx::PgPool| async move {
-        let more = one_more(&pool).await;
-        if panics {
-            more.expect("one more connection");
-            return Ok(());
-        }
-        more
-    });
+    let code = kapsel_testdb::testing::run(
+        plan,
+        |pool: sqlx::PgPool| async move {
+            let more = one_more(&pool).await;
+            if panics {
+                more.expect("one more connection");
+                return Ok(());
+            }
+            more
+        },
+        |_| None,
+    );
     assert_eq!(code, ExitCode::SUCCESS, "as the harness reports an `Err`");
 }
 
@@ -210,11 +217,15 @@ async fn one_more(pool: &sqlx::PgPool) -> sqlx::Result<()> {
 /// Commits into the shared clone, as a test that declares that it has keys of its own. `KEY` in the SQL stands for one.
 fn own_keys_sql() {
     let plan = TestPlan::new("/nowhere").isolation(Isolation::Shared);
-    kapsel_testdb::testing::run(plan.own_keys(), |pool: sqlx::PgPool| async move {
-        let sql = sql().0.replace("KEY", &kapsel_testdb::test_id());
-        let ran = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await;
-        ran.expect("what the test wants");
-    });
+    kapsel_testdb::testing::run(
+        plan.own_keys(),
+        |pool: sqlx::PgPool| async move {
+            let sql = sql().0.replace("KEY", &kapsel_testdb::test_id());
+            let ran = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await;
+            ran.expect("what the test wants");
+        },
+        |_| None,
+    );
 }
 
 /// Runs the SQL and fails, as a test of the attribute or with a `TestDb` of its own.
@@ -226,11 +237,15 @@ fn fail_after_sql(isolation: &str) {
         "sandbox" => plan.isolation(Isolation::Transaction),
         _ => return fail_without_attribute(isolation),
     };
-    kapsel_testdb::testing::run(plan, |pool: sqlx::PgPool| async move {
-        let ran = sqlx::raw_sql(sql()).execute(&pool).await;
-        ran.expect("what the test wants");
-        panic!("as a failing test does");
-    });
+    kapsel_testdb::testing::run(
+        plan,
+        |pool: sqlx::PgPool| async move {
+            let ran = sqlx::raw_sql(sql()).execute(&pool).await;
+            ran.expect("what the test wants");
+            panic!("as a failing test does");
+        },
+        |_| None,
+    );
 }
 
 fn fail_without_attribute(task: &str) {

@@ -42,9 +42,13 @@ pub async fn leave(task: &str) {
 /// A test as the attribute makes it, which leaves a connection of its pool and passes.
 pub fn attribute() {
     let plan = TestPlan::new("/").leaks(Leaks::Fail);
-    testing::run(plan, |pool: PgPool| async move {
-        std::mem::forget(pool.acquire().await.expect("a connection"));
-    });
+    testing::run(
+        plan,
+        |pool: PgPool| async move {
+            std::mem::forget(pool.acquire().await.expect("a connection"));
+        },
+        |_| None,
+    );
 }
 
 /// Uses all there is, and drops it in the last moment.

@@ -35,6 +35,12 @@ fn what_a_failed_test_leaves_is_kept_with_its_name_with_a_keeper_and_without() {
         assert!(database.contains(one["run"].as_str().expect("a run")));
         assert!(one["size_bytes"].as_u64().expect("a size") > 1 << 20);
         assert_eq!(one["stress_index"], serde_json::Value::Null);
+        assert_eq!(one["cause"], "failed");
+        let message = match one["test"].as_str() {
+            Some("billing::pays") => "the test panicked",
+            _ => "error returned from database: relation \"nowhere\" does not exist",
+        };
+        assert_eq!(one["message"], message);
     }
     nextest.end();
     project.run("sweep --no-wait").code(0);
@@ -56,7 +62,10 @@ fn what_a_killed_test_leaves_is_kept_as_well() {
     // The keeper sees it.
     run(&nextest.exported);
     let all = [("killed", 1), ("aborts", 1), ("exits", 1)];
-    wait_for_kept(&project, &all);
+    for one in wait_for_kept(&project, &all) {
+        assert_eq!(one["cause"], "died");
+        assert!(one["ran_secs"].as_u64().is_some_and(|secs| secs < 600));
+    }
     // It would sweep the dead runs that follow, sooner or later.
     nextest.end();
     wait_for_kept(&project, &all);
@@ -68,8 +77,49 @@ fn what_a_killed_test_leaves_is_kept_as_well() {
     assert_eq!(dry.stderr.matches("would keep app_kept_").count(), 6);
     let swept = project.run("sweep --no-wait");
     assert_eq!(swept.code(0).stderr.matches("kept app_kept_").count(), 6);
-    wait_for_kept(&project, &all.repeat(3));
+    let list = wait_for_kept(&project, &all.repeat(3));
+    // The sweep does not know when they died.
+    let late = list.iter().filter(|one| one["ran_secs"].is_null());
+    assert_eq!(late.count(), 6);
+    assert!(list.iter().all(|one| one["cause"] == "died"));
     assert_eq!(server.databases_of("clone"), [""; 0]);
+}
+
+#[test]
+fn the_list_says_why_a_database_is_kept() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let own = Attempt::first(&nextest.exported, "billing::pays").command(&project, "fails own");
+    own.env(child::SQL, "SELECT 1").run().code(101);
+    let attribute = Attempt::first(&nextest.exported, "leaks").run(&project, "attribute");
+    attribute.code(101);
+    let hold = Attempt::first(&nextest.exported, "killed").command(&project, "hold");
+    Holder::of(&project, hold).kill();
+    wait_for_kept(
+        &project,
+        &[("billing::pays", 1), ("leaks", 1), ("killed", 1)],
+    );
+    let list = project.run("kept list");
+    let list = &list.code(0).stdout;
+    for (test, why) in [
+        ("shop::it billing::pays", "as a failing test does"),
+        ("shop::it leaks", "the test `leaks` left 1 connection"),
+        ("shop::it killed", "process ended after "),
+    ] {
+        let mut lines = list.lines().skip_while(|line| !line.starts_with(test));
+        assert!(lines.next().is_some(), "{list}");
+        let below = lines.next().unwrap_or_default();
+        assert!(below.trim_start().starts_with(why), "{list}");
+    }
+    assert!(
+        list.lines().all(|line| line.chars().count() <= 80),
+        "{list}"
+    );
+    assert!(!list.contains("app_kept_"), "{list}");
+    let verbose = project.run("kept list -v");
+    assert_eq!(verbose.code(0).stdout.matches("\n  app_kept_").count(), 3);
+    nextest.end();
 }
 
 #[test]

@@ -17,7 +17,8 @@ use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::pg::obstacles::Purpose;
 use crate::protocol::{
-    DbName, DeadRunDir, Entries, EntryState, KeepConfig, Kind, Namespace, RunFile, RunId, Runtime,
+    DbName, DeadRunDir, Entries, EntryState, KeepConfig, Kind, Namespace, Noticed, RunFile, RunId,
+    Runtime,
 };
 use crate::sqlstate;
 
@@ -118,7 +119,7 @@ async fn drop_databases(
     let entries = dead.entries();
     let keeps = dead.keeps_failed();
     if keeps {
-        entries.move_abandoned(EntryState::Failed);
+        entries.move_abandoned(EntryState::Failed, Noticed::Later);
     }
     let mut removal = preserve_failed(admin, run, entries, dead.keep()).await?;
     for name in entries.list(EntryState::Released) {

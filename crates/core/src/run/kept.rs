@@ -11,7 +11,9 @@ use crate::pg::PgError;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
 use crate::pg::obstacles::Purpose;
-use crate::protocol::{Claimant, DbName, Entries, EntryState, KeepConfig, Kind, Namespace, RunId};
+use crate::protocol::{
+    Claimant, DbName, Entries, EntryState, FailureCause, KeepConfig, Kind, Namespace, RunId,
+};
 use crate::sqlstate;
 
 /// The comment of a kept database.
@@ -28,6 +30,9 @@ pub struct KeptNote {
     /// The limits of that run, which hold for this database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<KeepConfig>,
+    /// Why the test failed, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<FailureCause>,
     /// Its claimant, if it is known.
     #[serde(flatten)]
     pub claimant: Option<Claimant>,
@@ -40,7 +45,7 @@ impl KeptNote {
     }
 
     /// The note about a database of a run; a name without a run has none.
-    fn new(name: &DbName, keep: Option<KeepConfig>, claimant: Option<Claimant>) -> Option<Self> {
+    fn new(name: &DbName, keep: Option<KeepConfig>, entries: Entries<'_>) -> Option<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Some(Self {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
@@ -48,7 +53,8 @@ impl KeptNote {
             template: name.template_name(),
             kept_at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
             keep,
-            claimant,
+            cause: entries.cause(EntryState::Failed, name),
+            claimant: entries.claimant(EntryState::Failed, name),
         })
     }
 }
@@ -66,7 +72,7 @@ pub async fn preserve(
     keep: Option<KeepConfig>,
 ) -> Result<Option<DbName>, PgError> {
     let kept = name.with_kind(Kind::Kept);
-    let note = KeptNote::new(name, keep, entries.claimant(EntryState::Failed, name));
+    let note = KeptNote::new(name, keep, entries);
     let text = serde_json::to_string(&note).unwrap_or_default();
     admin.end_sessions(name).await?;
     let cleared = admin.clear_obstacles(name, Purpose::Keep).await;

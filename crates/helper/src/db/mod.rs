@@ -267,7 +267,7 @@ impl<V: Version> TestDb<V> {
                 // The connection that reads the rows needs a slot.
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await;
             }
-            self.release_or_keep(lease, true);
+            self.release_or_keep(lease, Some(message));
             return ended;
         }
         if let Lease::Sandbox(sandbox, shared_use) = lease {
@@ -300,9 +300,9 @@ impl<V: Version> TestDb<V> {
         {
             shared_use.end();
         }
-        let fails = leak.is_some() && policy == Leaks::Fail;
-        self.release_or_keep(lease, fails);
-        if fails {
+        let fails = leak.as_ref().filter(|_| policy == Leaks::Fail);
+        self.release_or_keep(lease, fails.map(|leak| leak.message.as_str()));
+        if fails.is_some() {
             ended.fatal_leak = leak;
         } else if let Some(leak) = leak {
             leak.warn();
@@ -349,26 +349,26 @@ impl<V: Version> TestDb<V> {
     }
 
     /// Releases a clone, or keeps it if the test failed.
-    fn release_or_keep(&self, lease: Lease, failed: bool) {
-        let keep = failed && self.session.file.keep.failed;
-        match lease {
-            Lease::Clone(claim) if keep => self.keep(claim),
-            Lease::Clone(claim) => {
+    fn release_or_keep(&self, lease: Lease, failure: Option<&str>) {
+        let failure = failure.filter(|_| self.session.file.keep.failed);
+        match (lease, failure) {
+            (Lease::Clone(claim), Some(failure)) => self.keep(claim, failure),
+            (Lease::Clone(claim), None) => {
                 if let Err(error) = self.session.release(claim) {
                     report::left_to_sweep(&error);
                 }
             }
-            Lease::Shared(_) if keep => report::nothing_kept(UseMode::Shared),
-            Lease::Sandbox(..) if keep => report::nothing_kept(UseMode::Begin),
-            Lease::Shared(_) | Lease::Sandbox(..) | Lease::Ended => {}
+            (Lease::Shared(_), Some(_)) => report::nothing_kept(UseMode::Shared),
+            (Lease::Sandbox(..), Some(_)) => report::nothing_kept(UseMode::Begin),
+            (Lease::Shared(_) | Lease::Sandbox(..) | Lease::Ended, _) => {}
         }
     }
 
     /// Keeps a failed test's clone. Its rows are read first: once its entry says that the test failed, the keeper renames it.
-    fn keep(&self, claim: Claim) {
+    fn keep(&self, claim: Claim, failure: &str) {
         let claimant = claim.claimant().cloned();
         let rows = left_rows::describe(&self.session, &claim);
-        match self.session.keep(claim) {
+        match self.session.keep(claim, failure) {
             Ok(kept) => report::kept(&kept, &rows, claimant.as_ref(), self.one_of_several),
             Err(error) => report::not_kept(&self.db_name, &error),
         }
@@ -379,7 +379,7 @@ impl<V: Version> TestDb<V> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome<'a> {
     Passed,
-    /// With the message of the panic, empty if there is none.
+    /// With the message of the panic or of the returned error, empty if there is none.
     Failed(&'a str),
 }
 
@@ -431,6 +431,8 @@ pub(super) struct EndReport {
 impl<V: Version> Drop for TestDb<V> {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
+        // A destructor cannot read the message.
+        let failure = panicking.then_some("the test panicked");
         match std::mem::replace(&mut self.lease, Lease::Ended) {
             Lease::Sandbox(sandbox, shared_use) => {
                 match sandbox.ended(&self.pool, panicking.then_some("")) {
@@ -438,13 +440,13 @@ impl<V: Version> Drop for TestDb<V> {
                     Err(lost) => panic!("{lost}"),
                     Ok(()) => {}
                 }
-                self.release_or_keep(Lease::Sandbox(sandbox, shared_use), panicking);
+                self.release_or_keep(Lease::Sandbox(sandbox, shared_use), failure);
             }
             lease => {
                 if panicking {
                     self.report_exhausted_pool(&lease, "");
                 }
-                self.release_or_keep(lease, panicking);
+                self.release_or_keep(lease, failure);
             }
         }
     }

@@ -6,11 +6,14 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{IoContext, is_locked, lock_file, open_to_append};
-use crate::protocol::{Baseline, Claimant, Cleaning, DbName, RunDir, RunDirError, open_lock};
+use crate::protocol::{
+    Baseline, Claimant, Cleaning, DbName, FailureCause, RunDir, RunDirError, open_lock,
+};
 
 /// The state of a database of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,11 @@ impl Claim {
         self.append(&line(cleaning));
     }
 
+    /// Records why the test failed.
+    pub fn note_cause(&self, cause: &FailureCause) {
+        self.append(&line(cause));
+    }
+
     /// What the clone was like when it was last known to equal its template.
     pub fn baseline(&self) -> Option<Baseline> {
         let mut text = String::new();
@@ -140,6 +148,15 @@ pub(super) fn parse_baseline(text: &str) -> Option<Baseline> {
     Some(text.lines().find_map(parse)?.baseline)
 }
 
+/// When the death of a claimant is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noticed {
+    /// By a process that watches the entries.
+    AtOnce,
+    /// At any time after it.
+    Later,
+}
+
 /// The entries of a run directory, dead or alive.
 #[derive(Debug, Clone, Copy)]
 pub struct Entries<'a> {
@@ -178,6 +195,11 @@ impl<'a> Entries<'a> {
             .find_map(|line| serde_json::from_str(line).ok())
     }
 
+    /// Why the test failed, if it is known. What the test itself recorded comes first.
+    pub fn cause(&self, state: EntryState, name: &DbName) -> Option<FailureCause> {
+        self.text(state, name).lines().find_map(FailureCause::parse)
+    }
+
     /// The released clones that their clients have cleaned, and that no process has renamed yet.
     pub fn cleaned(self) -> impl Iterator<Item = (Baseline, DbName)> {
         let released = self.list(EntryState::Released).into_iter();
@@ -211,14 +233,36 @@ impl<'a> Entries<'a> {
         is_locked(&self.path(state, &name.to_string()))
     }
 
-    /// Changes the state of the leased databases of dead claimants, and returns their names.
-    pub fn move_abandoned(&self, to: EntryState) -> Vec<DbName> {
+    /// Changes the state of the leased databases of dead claimants, records their deaths in the entries, and returns the names.
+    pub fn move_abandoned(&self, to: EntryState, noticed: Noticed) -> Vec<DbName> {
         let mut abandoned = self.list(EntryState::Leased);
         abandoned.retain(|name| {
             // Of several processes that do this, one wins the rename.
             !self.is_held(EntryState::Leased, name) && self.move_entry(name, EntryState::Leased, to)
         });
+        for name in &abandoned {
+            self.note_death(to, name, noticed);
+        }
         abandoned
+    }
+
+    fn note_death(&self, state: EntryState, name: &DbName, noticed: Noticed) {
+        // The claimant's line is the last one.
+        let claimed = || self.age(state, name).filter(|_| noticed == Noticed::AtOnce);
+        let after_secs = self
+            .claimant(state, name)
+            .and_then(|_| Some(claimed()?.as_secs()));
+        let cause = line(&FailureCause::Died { after_secs });
+        let file = open_to_append(&self.path(state, &name.to_string()));
+        if let Err(error) = file.and_then(|mut file| file.write_all(cause.as_bytes())) {
+            tracing::debug!("failed to write into the entry of `{name}`: {error}");
+        }
+    }
+
+    /// How long ago the entry was written to.
+    fn age(&self, state: EntryState, name: &DbName) -> Option<Duration> {
+        let metadata = fs::metadata(self.path(state, &name.to_string())).ok()?;
+        metadata.modified().ok()?.elapsed().ok()
     }
 
     /// Whether a database is in this state.

@@ -8,6 +8,7 @@
 //! A crash leaves a directory whose `lock` is free, with or without `run.json`; the sweep removes it. Run directories are created and removed only
 //! under the gate (`runs.lock`), so no process mistakes one that is just being created for one of a dead run.
 
+mod cause;
 mod claimant;
 mod entries;
 mod file;
@@ -25,8 +26,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use cause::FailureCause;
 pub use claimant::Claimant;
-pub use entries::{Claim, Entries, EntryState};
+pub use entries::{Claim, Entries, EntryState, Noticed};
 pub use file::{Connections, PROTOCOL, RunFile, RunSummary, TemplateInputs};
 pub use leak::{Leak, LeakedSession};
 pub use run::{DeadRunDir, RunDir};

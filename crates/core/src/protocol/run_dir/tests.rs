@@ -75,11 +75,14 @@ fn a_claim_is_abandoned_only_after_its_claimant_has_gone() {
     dir.offer(&name, None).expect("an entry");
     let claim = dir.claim().expect("one is ready");
     let entries = dir.entries();
-    assert_eq!(entries.move_abandoned(EntryState::Failed), []);
+    assert_eq!(
+        entries.move_abandoned(EntryState::Failed, Noticed::Later),
+        []
+    );
     assert!(entries.is_held(EntryState::Leased, &name));
     drop(claim);
     assert!(!entries.is_held(EntryState::Leased, &name));
-    let abandoned = entries.move_abandoned(EntryState::Failed);
+    let abandoned = entries.move_abandoned(EntryState::Failed, Noticed::Later);
     assert_eq!(abandoned, std::slice::from_ref(&name));
     assert_eq!(dir.list(EntryState::Failed), [name]);
     assert!(dir.list(EntryState::Leased).is_empty());
@@ -91,7 +94,11 @@ fn a_created_leased_entry_is_never_visible_unlocked() {
     let run = run("enter");
     let dir = create(&runtime, &run);
     let claim = dir.create_leased(&clone(&run)).expect("an entry");
-    assert_eq!(dir.entries().move_abandoned(EntryState::Failed), []);
+    assert_eq!(
+        dir.entries()
+            .move_abandoned(EntryState::Failed, Noticed::Later),
+        []
+    );
     assert!(dir.end_lease(claim, EntryState::Failed));
     assert_eq!(dir.list(EntryState::Failed).len(), 1);
 }
@@ -212,7 +219,11 @@ fn a_check_of_an_entry_does_not_hide_an_abandoned_claim() {
     let path = dir.entries_dir(EntryState::Leased).join(name.to_string());
     let check = fs::File::open(path).expect("the entry");
     check.lock_shared().expect("a shared lock");
-    assert_eq!(dir.entries().move_abandoned(EntryState::Failed), [name]);
+    assert_eq!(
+        dir.entries()
+            .move_abandoned(EntryState::Failed, Noticed::Later),
+        [name]
+    );
 }
 
 #[test]
@@ -281,9 +292,49 @@ fn the_claimant_stays_in_the_entry_in_every_state() {
         let read = dir.entries().claimant(EntryState::Leased, &name);
         assert_eq!(read.as_ref(), Some(&test));
         drop(claim);
-        dir.entries().move_abandoned(EntryState::Failed);
+        dir.entries()
+            .move_abandoned(EntryState::Failed, Noticed::Later);
         assert_eq!(dir.entries().claimant(EntryState::Failed, &name), read);
     }
+}
+
+#[test]
+fn an_entry_says_why_the_test_failed_and_a_message_precedes_a_death() {
+    let (_dir, runtime) = runtime();
+    let run = run("why");
+    let dir = create(&runtime, &run);
+    let claim = || {
+        let claim = dir.create_leased(&clone(&run)).expect("an entry");
+        claim.with_claimant(Some(Claimant::named("a")))
+    };
+    let causes = |to, noticed| -> Vec<Option<FailureCause>> {
+        let names = dir.entries().move_abandoned(to, noticed);
+        let causes = names.iter().map(|name| dir.entries().cause(to, name));
+        causes.collect()
+    };
+    let died = |after_secs| Some(FailureCause::Died { after_secs });
+    drop(claim());
+    let at_once = causes(EntryState::Failed, Noticed::AtOnce);
+    assert!(
+        matches!(
+            &at_once[..],
+            [Some(FailureCause::Died {
+                after_secs: Some(0..60)
+            })]
+        ),
+        "{at_once:?}"
+    );
+    drop(claim());
+    assert_eq!(causes(EntryState::Failed, Noticed::Later), [died(None)]);
+    // No test has used this one, so nothing says since when.
+    drop(dir.create_leased(&clone(&run)).expect("an entry"));
+    assert_eq!(causes(EntryState::Failed, Noticed::AtOnce), [died(None)]);
+    let failed = FailureCause::of_message("no such payment");
+    let told = claim();
+    told.note_cause(failed.as_ref().expect("a message"));
+    assert_eq!(told.claimant(), Some(&Claimant::named("a")));
+    drop(told);
+    assert_eq!(causes(EntryState::Failed, Noticed::AtOnce), [failed]);
 }
 
 #[test]
