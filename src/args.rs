@@ -321,8 +321,12 @@ pub struct KeptTest {
 pub struct KeptPsql {
     #[command(flatten)]
     pub test: KeptTest,
-    /// Arguments for psql
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments for psql; after `--` if the first one is also a global option
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub arguments: Vec<OsString>,
 }
 
@@ -333,8 +337,12 @@ pub struct KeptDump {
     /// Output file [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Arguments for pg_dump
-    #[arg(last = true, value_name = "ARGS")]
+    /// Arguments for pg_dump; after `--` if the first one is also a global option
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub arguments: Vec<OsString>,
 }
 

@@ -102,6 +102,24 @@ fn psql_gets_the_database_and_the_password_but_not_on_its_command_line() {
 }
 
 #[test]
+fn arguments_of_client_programs_need_no_dashes() {
+    let server = Server::start();
+    let project = project(&server, &["pays"]);
+    for arguments in [
+        "-XAtc",
+        "-X -A --tuples-only -c",
+        "--attempt 1 -XAtc",
+        "-- -XAtc",
+    ] {
+        let psql = project.tool(&format!("kept psql pays {arguments}"));
+        let outcome = psql.args(["SELECT id FROM users"]).run();
+        assert_eq!(outcome.code(0).stdout, "42\n", "{arguments}");
+    }
+    let data = project.run("kept dump pays --data-only");
+    assert!(!data.code(0).stdout.contains("CREATE TABLE"));
+}
+
+#[test]
 fn a_dump_can_be_restored_into_another_database() {
     let server = Server::start();
     let project = project(&server, &["pays"]);
