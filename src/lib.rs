@@ -35,6 +35,7 @@ pub fn command_line() -> clap::Command {
 
 /// Parses the command line, runs the command, prints its error if there is one.
 pub fn main() -> ExitCode {
+    commands::completions::answer_shell();
     let args = Args::parse();
     let printer = Printer::new(args.global.quiet, args.global.verbose);
     // The keeper's standard error is its log file.

@@ -1,7 +1,7 @@
 //! `kapsel-testdb kept`: lists, opens, dumps, compares and drops kept databases. Like `status`, it does not start a server.
 
 mod diff;
-mod find;
+pub mod find;
 mod list;
 mod open;
 mod remove;

@@ -385,13 +385,3 @@ fn usage_errors_have_a_code_of_their_own() {
     project.run("--help").code(0);
     project.run("--version").code(0);
 }
-
-#[test]
-fn completions_know_the_commands() {
-    let project = Project::new("app");
-    for shell in ["bash", "zsh", "fish"] {
-        let outcome = project.run(&format!("completions {shell}"));
-        outcome.code(0);
-        assert!(outcome.stdout.contains("prepare"), "{shell}");
-    }
-}

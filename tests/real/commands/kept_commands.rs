@@ -120,6 +120,66 @@ fn arguments_of_client_programs_need_no_dashes() {
 }
 
 #[test]
+fn a_shell_completes_the_names_of_tests_with_kept_databases() {
+    let server = Server::start();
+    let project = project(&server, &["billing::pays", "lists"]);
+    let complete = |command: &str, typed: &str| -> Vec<String> {
+        let words: Vec<&str> = command.split(' ').chain([typed]).collect();
+        let tool = project.tool("--").args(&words);
+        let tool = tool.env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
+        let outcome = tool
+            .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+            .run();
+        assert_eq!(outcome.code(0).stderr, "");
+        outcome.stdout.lines().map(str::to_owned).collect()
+    };
+    for command in ["psql", "dump", "diff", "drop"] {
+        let command = format!("kapsel-testdb kept {command}");
+        for (typed, expected) in [
+            ("bil", "billing::pays"),
+            ("billing::p", "billing::pays"),
+            ("pa", "pays"),
+            ("l", "lists"),
+        ] {
+            assert_eq!(complete(&command, typed), [expected], "{command} {typed}");
+        }
+        let all = complete(&command, "");
+        assert!(
+            all.contains(&"billing::pays".to_owned()) && all.contains(&"lists".to_owned()),
+            "{all:?}"
+        );
+    }
+    assert_eq!(complete("kapsel-testdb", "comp"), ["completions"]);
+}
+
+#[test]
+fn completion_scripts_ask_the_command() {
+    let project = Project::new("app");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let outcome = project.run(&format!("completions {shell}"));
+        let script = &outcome.code(0).stdout;
+        assert!(
+            script.contains("COMPLETE") && script.contains("kapsel-testdb"),
+            "{script}"
+        );
+    }
+}
+
+#[test]
+fn completion_without_a_server_is_silent() {
+    let project = Project::new("app");
+    let tool = project.tool("-- kapsel-testdb kept psql").args(["b"]);
+    let tool = tool
+        .env("COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", "3");
+    let outcome = tool.run();
+    assert_eq!(
+        (outcome.code(0).stdout.as_str(), outcome.stderr.as_str()),
+        ("", "")
+    );
+}
+
+#[test]
 fn a_dump_can_be_restored_into_another_database() {
     let server = Server::start();
     let project = project(&server, &["pays"]);
