@@ -65,9 +65,7 @@ fn start(args: Args, printer: &Printer) -> Result<ExitCode> {
 async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
     let global = &args.global;
     match args.command {
-        Command::Init(options) => {
-            commands::init::run(&global.root()?, options, global.allows_remote(), printer)
-        }
+        Command::Init(options) => commands::init::run(global, options, printer).await,
         Command::Completions { shell } => commands::completions::run(shell, printer),
         Command::Keeper(order) => commands::keeper::run(&order).await,
         Command::Acquire(options) => commands::acquire::acquire(options, printer).await,

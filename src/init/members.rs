@@ -8,41 +8,35 @@ use std::{
 
 use toml_edit::{Document, Item};
 
-use kapsel_testdb_core::protocol::Namespace;
+use crate::init::{ALL, InitError, SCRIPT, read, splice};
 
-use crate::init::{InitError, Project, SCRIPT, read, splice};
-
-const ALL: &str = "all()";
-
-/// The workspace's default namespace and, if `with_filter`, the filterset of the packages that depend on kapsel-testdb.
-pub(super) fn project(root: &Path, with_filter: bool) -> Result<Project, InitError> {
-    let dir = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let name = dir.file_name().unwrap_or_default();
-    let namespace = Namespace::from_directory_name(&name.to_string_lossy()).to_string();
-    let filter = if with_filter {
-        filter(&dir)?
-    } else {
-        ALL.to_owned()
-    };
-    Ok(Project { namespace, filter })
+/// A package of the workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Its directory.
+    pub(super) dir: PathBuf,
+    /// Its name in Rust code.
+    pub(super) krate: String,
+    /// Its term of the filterset; `None` if it does not depend on kapsel-testdb.
+    pub(super) term: Option<String>,
 }
 
-fn filter(root: &Path) -> Result<String, InitError> {
+/// The packages of the workspace; `None` if there is no `Cargo.toml`, or if the files contain something unknown.
+pub(super) fn find(root: &Path) -> Result<Option<Vec<Member>>, InitError> {
     let Some(text) = read(&root.join("Cargo.toml"))? else {
-        return Ok(ALL.to_owned());
+        return Ok(None);
     };
     let manifest = parse(&root.join("Cargo.toml"), &text)?;
     let Some(mut dirs) = member_dirs(root, manifest.as_item()) else {
-        return Ok(ALL.to_owned());
+        return Ok(None);
     };
-    let mut terms = Vec::new();
-    while let Some(dir) = dirs.get(terms.len()).cloned() {
+    let mut members: Vec<Member> = Vec::new();
+    while let Some(dir) = dirs.get(members.len()).cloned() {
         let path = dir.join("Cargo.toml");
         let Some(text) = read(&path)? else {
-            return Ok(ALL.to_owned());
+            return Ok(None);
         };
         let member = parse(&path, &text)?;
-        terms.push(term(member.as_item(), manifest.as_item()));
         // Path dependencies inside the workspace are members, too.
         for found in
             path_dependencies(&dir, member.as_item()).filter(|found| found.starts_with(root))
@@ -53,8 +47,29 @@ fn filter(root: &Path) -> Result<String, InitError> {
                 dirs.push(found);
             }
         }
+        members.push(Member {
+            dir,
+            krate: krate(member.as_item()),
+            term: term(member.as_item(), manifest.as_item()),
+        });
     }
-    Ok(combine(&terms))
+    Ok(Some(members))
+}
+
+/// The filterset of the packages that depend on kapsel-testdb.
+pub(super) fn filter(members: Option<&[Member]>) -> String {
+    let members = members.unwrap_or_default().iter();
+    combine(
+        &members
+            .map(|member| member.term.clone())
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn krate(member: &Item) -> String {
+    let name = |table: &str| member.get(table)?.get("name")?.as_str();
+    let name = name("lib").or_else(|| name("package"));
+    name.unwrap_or_default().replace('-', "_")
 }
 
 fn parse<'a>(path: &Path, text: &'a str) -> Result<Document<&'a str>, InitError> {

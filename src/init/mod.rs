@@ -5,6 +5,7 @@
 //! second run finishes the rest), and at worst a stray `.tmp` file beside them.
 
 mod members;
+mod migrations;
 mod nextest;
 mod settings;
 mod splice;
@@ -15,17 +16,22 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kapsel_testdb_core::protocol::{MigrateSettings, Namespace};
+
+pub use migrations::Migrations;
 pub use splice::EditError;
 
 /// Name of our script in nextest's configuration.
 const SCRIPT: &str = "kapsel-testdb";
+/// The filterset of all tests.
+const ALL: &str = "all()";
 
 /// Options of `init`.
 #[derive(Clone, Debug, Default)]
 pub struct InitOptions {
     /// Command of the setup script, split as by a shell; default `kapsel-testdb prepare`.
     pub command: Option<String>,
-    /// Filterset of the tests that need the script; default: the members that depend on kapsel-testdb, else `all()`.
+    /// Filterset of the tests that need the script; default: the packages that depend on kapsel-testdb, else `all()`.
     pub filter: Option<String>,
     /// Write `allow_remote = true`, for servers that are not on this machine.
     pub allow_remote: bool,
@@ -40,6 +46,17 @@ pub enum Change {
     Updated(PathBuf),
     /// The file was complete already.
     Unchanged(PathBuf),
+}
+
+/// What `init` did and found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// The result for each file.
+    pub changes: Vec<Change>,
+    /// The directories of migrations.
+    pub migrations: Migrations,
+    /// Whether a package depends on kapsel-testdb; also `true` if the manifests do not tell.
+    pub has_dependents: bool,
 }
 
 /// Why `init` failed. Nothing was written, except that [`InitError::Write`] may leave some files written.
@@ -105,6 +122,8 @@ pub struct Project {
     pub namespace: String,
     /// Filterset of the packages that depend on kapsel-testdb.
     pub filter: String,
+    /// The directory of migrations, if it is not the default.
+    pub migrations: Option<String>,
 }
 
 /// The texts of the two files: the existing ones before, the new ones after planning.
@@ -116,18 +135,31 @@ pub struct ProjectTexts {
     pub settings: Option<String>,
 }
 
-/// Sets up the workspace at `root` and returns the result for each file.
+/// Sets up the workspace at `root`.
 ///
 /// # Errors
 /// A file cannot be read, edited or written. Except after a failed rename, nothing was written then.
-pub fn init(root: &Path, options: &InitOptions) -> Result<Vec<Change>, InitError> {
+pub fn init(root: &Path, options: &InitOptions) -> Result<Setup, InitError> {
     let nextest_path = root.join(".config/nextest.toml");
     let settings_path = root.join(".config/kapsel-testdb.toml");
     let existing = ProjectTexts {
         nextest: read(&nextest_path)?,
         settings: read(&settings_path)?,
     };
-    let project = members::project(root, options.filter.is_none())?;
+    let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let members = members::find(&root)?;
+    let members = members.as_deref();
+    let migrations = find_migrations(&root, members, &existing, &settings_path)?;
+    let project = Project {
+        namespace: namespace(&root),
+        filter: members::filter(members),
+        migrations: match &migrations {
+            Migrations::Found { directory, .. } if directory != migrations::DEFAULT => {
+                Some(directory.clone())
+            }
+            _ => None,
+        },
+    };
     let planned = plan(&existing, &project, options).map_err(|(file, error)| {
         let (path, text) = match file {
             File::Nextest => (nextest_path.clone(), &existing.nextest),
@@ -144,10 +176,44 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Vec<Change>, InitError
             .iter()
             .filter_map(|(path, _, new)| Some((path.as_path(), new.as_deref()?))),
     )?;
-    Ok(files
-        .into_iter()
-        .map(|(path, existed, new)| change(path, existed, new.is_some()))
-        .collect())
+    let changes = files.into_iter();
+    let changes = changes.map(|(path, existed, new)| change(path, existed, new.is_some()));
+    let depends = |members: &[members::Member]| members.iter().any(|member| member.term.is_some());
+    Ok(Setup {
+        changes: changes.collect(),
+        migrations,
+        has_dependents: members.is_none_or(depends),
+    })
+}
+
+/// The filterset of the packages that depend on kapsel-testdb, if there are others.
+pub fn narrow_filter(root: &Path) -> Option<String> {
+    let root = std::fs::canonicalize(root).ok()?;
+    let members = members::find(&root).ok()?;
+    let filter = members::filter(members.as_deref());
+    (filter != ALL).then_some(filter)
+}
+
+fn namespace(root: &Path) -> String {
+    let name = root.file_name().unwrap_or_default();
+    Namespace::from_directory_name(&name.to_string_lossy()).to_string()
+}
+
+fn find_migrations(
+    root: &Path,
+    members: Option<&[members::Member]>,
+    existing: &ProjectTexts,
+    settings_path: &Path,
+) -> Result<Migrations, InitError> {
+    let settings = existing.settings.as_deref().unwrap_or_default();
+    let configured = settings::has_migrations(settings)
+        .map_err(|error| error.locate(settings_path.to_owned(), settings))?;
+    // An invalid file is reported by all other commands.
+    let of_sqlx = MigrateSettings::of_package(root).is_ok_and(|of| of.migrations_dir.is_some());
+    if configured || of_sqlx {
+        return Ok(Migrations::Configured);
+    }
+    Ok(migrations::find(root, members))
 }
 
 fn change(path: PathBuf, existed: bool, written: bool) -> Change {
@@ -182,13 +248,13 @@ pub fn plan(
         default_filter: &project.filter,
     };
     let nextest = nextest::edit(existing.nextest.as_deref().unwrap_or_default(), &entry);
+    let values = settings::Values {
+        allow_remote: options.allow_remote,
+        migrations: project.migrations.as_deref(),
+    };
     let settings = match &existing.settings {
-        None => Ok(Some(settings::create(
-            &project.namespace,
-            options.allow_remote,
-        ))),
-        Some(text) if options.allow_remote => settings::allow_remote(text),
-        Some(_) => Ok(None),
+        None => settings::create(&project.namespace, &values).map(Some),
+        Some(text) => settings::set(text, &values),
     };
     Ok(ProjectTexts {
         nextest: nextest.map_err(|error| (File::Nextest, error))?,

@@ -1,4 +1,4 @@
-//! Our own configuration file: the commented template, and the one key that `init` may set in an existing file. Pure.
+//! Our own configuration file: the commented template, and the keys that `init` may set in an existing file. Pure.
 
 use kapsel_testdb_core::config;
 
@@ -9,41 +9,72 @@ const HEAD: &str = "\
 # Every key is shown with its default or an example: remove the `#` to change it. Environment variables (KAPSEL_TESTDB_…) and flags override it.
 
 ";
-const COMMENTED_KEY: &str = "# allow_remote = false";
-const SET_KEY: &str = "allow_remote = true";
 
-/// The text of a new file.
-pub(super) fn create(namespace: &str, allow_remote: bool) -> String {
-    let text = format!("{HEAD}{}", config::commented_file())
-        .replace(&quote_basic("shop"), &quote_basic(namespace));
-    if allow_remote {
-        text.replacen(COMMENTED_KEY, SET_KEY, 1)
-    } else {
-        text
-    }
+/// The values that `init` sets; all other keys are comments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Values<'a> {
+    /// Set `server.allow_remote`.
+    pub(super) allow_remote: bool,
+    /// The directory of migrations, if it is not the default.
+    pub(super) migrations: Option<&'a str>,
 }
 
-/// `text` with `server.allow_remote = true`; `None` if that is set already.
-pub(super) fn allow_remote(text: &str) -> Result<Option<String>, EditError> {
+/// The text of a new file.
+pub(super) fn create(namespace: &str, values: &Values<'_>) -> Result<String, EditError> {
+    let text = format!("{HEAD}{}", config::commented_file())
+        .replace(&quote_basic("shop"), &quote_basic(namespace));
+    Ok(set(&text, values)?.unwrap_or(text))
+}
+
+/// `text` with the values; `None` if they are set already. A directory of migrations is set only if the key is missing.
+pub(super) fn set(text: &str, values: &Values<'_>) -> Result<Option<String>, EditError> {
+    let mut new = None;
+    if values.allow_remote {
+        new = allow_remote(text)?;
+    }
+    if let Some(directory) = values.migrations {
+        let changed = migrations(new.as_deref().unwrap_or(text), directory)?;
+        new = changed.or(new);
+    }
+    Ok(new)
+}
+
+/// Whether the file names the sources of the schema.
+pub(super) fn has_migrations(text: &str) -> Result<bool, EditError> {
+    let document = splice::parse(text)?;
+    let template = document.as_table().get("template");
+    Ok(template.is_some_and(|template| template.get("migrations").is_some()))
+}
+
+fn allow_remote(text: &str) -> Result<Option<String>, EditError> {
     let document = splice::parse(text)?;
     let Some(splice) = splice::set_true(text, document.as_table(), "server", "allow_remote")?
     else {
         return Ok(None);
     };
-    if let Some(uncommented) = uncomment(text) {
-        return Ok(Some(uncommented));
-    }
-    Ok(splice::apply(text, vec![splice]))
+    let uncommented = uncomment(text, ("server", "allow_remote"), "false", "true");
+    Ok(uncommented.or_else(|| splice::apply(text, vec![splice])))
 }
 
-/// Uncomments the line of the key that a new file has, if it still exists and is in the right table.
-fn uncomment(text: &str) -> Option<String> {
-    let new = text.replacen(COMMENTED_KEY, SET_KEY, 1);
+fn migrations(text: &str, directory: &str) -> Result<Option<String>, EditError> {
+    if has_migrations(text)? {
+        return Ok(None);
+    }
+    let value = quote_basic(directory);
+    let key = ("template", "migrations");
+    if let Some(uncommented) = uncomment(text, key, &quote_basic("migrations"), &value) {
+        return Ok(Some(uncommented));
+    }
+    let document = splice::parse(text)?;
+    let splice = splice::add(text, document.as_table(), key.0, key.1, &value)?;
+    Ok(splice::apply(text, splice.into_iter().collect()))
+}
+
+/// Uncomments the line of a key that a new file has, with another value, if it still exists and is in the right table.
+fn uncomment(text: &str, (table, key): (&str, &str), default: &str, value: &str) -> Option<String> {
+    let line = |mark: &str, value: &str| format!("\n{mark}{key} = {value}\n");
+    let new = text.replacen(&line("# ", default), &line("", value), 1);
     let document = splice::parse(&new).ok()?;
-    let allowed = document
-        .as_table()
-        .get("server")?
-        .get("allow_remote")?
-        .as_bool()?;
-    allowed.then_some(new)
+    document.as_table().get(table)?.get(key)?;
+    (new != text).then_some(new)
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use toml_edit::{Array, Document, InlineTable, Item, Table, TableLike};
+use toml_edit::{Array, Document, InlineTable, Item, Table};
 
 use crate::init::{InitError, Problem};
 
@@ -184,32 +184,45 @@ pub(super) fn set_true(
     name: &str,
     key: &str,
 ) -> Result<Option<Splice>, EditError> {
-    let full = format!("{name}.{key}");
-    let Some(item) = root.get(name) else {
-        return Ok(Some(append(text, &format!("[{name}]\n{key} = true"))));
-    };
-    let expected = "a table";
-    let table: &dyn TableLike = item
-        .as_table_like()
-        .ok_or_else(|| EditError::unexpected(name, item, expected))?;
-    if let Some(value) = table.get(key) {
-        return match value.as_bool() {
+    match root.get(name).and_then(|item| item.get(key)) {
+        None => add(text, root, name, key, "true"),
+        Some(value) => match value.as_bool() {
             Some(true) => Ok(None),
             Some(false) => Ok(value.span().map(|span| Splice::replace(span, "true"))),
-            None => Err(EditError::unexpected(&full, value, "a boolean")),
-        };
+            None => {
+                let full = format!("{name}.{key}");
+                Err(EditError::unexpected(&full, value, "a boolean"))
+            }
+        },
+    }
+}
+
+/// Adds the missing key `name.key` with a TOML value, in any form of the top-level table `name`.
+pub(super) fn add(
+    text: &str,
+    root: &Table,
+    name: &str,
+    key: &str,
+    value: &str,
+) -> Result<Option<Splice>, EditError> {
+    let block = format!("[{name}]\n{key} = {value}");
+    let Some(item) = root.get(name) else {
+        return Ok(Some(append(text, &block)));
+    };
+    if !item.is_table_like() {
+        return Err(EditError::unexpected(name, item, "a table"));
     }
     Ok(match item {
-        Item::Table(table) if table.is_dotted() => Some(prepend(text, &format!("{full} = true"))),
-        Item::Table(table) if table.is_implicit() => {
-            Some(append(text, &format!("[{name}]\n{key} = true")))
+        Item::Table(table) if table.is_dotted() => {
+            Some(prepend(text, &format!("{name}.{key} = {value}")))
         }
+        Item::Table(table) if table.is_implicit() => Some(append(text, &block)),
         Item::Table(table) => table
             .span()
-            .map(|header| after_line(text, header.end, &format!("{key} = true"))),
+            .map(|header| after_line(text, header.end, &format!("{key} = {value}"))),
         _ => item
             .as_inline_table()
-            .and_then(|table| insert_inline(text, table, &format!("{key} = true"))),
+            .and_then(|table| insert_inline(text, table, &format!("{key} = {value}"))),
     })
 }
 

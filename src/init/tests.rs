@@ -21,6 +21,7 @@ fn project() -> Project {
     Project {
         namespace: "shop".to_owned(),
         filter: "all()".to_owned(),
+        migrations: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use toml::{Table, Value};
 
 use crate::commands::doctor::report::{Check, Level};
+use crate::init::narrow_filter;
 
 const NAME: &str = "nextest";
 const INIT: &str = "kapsel-testdb init";
@@ -172,6 +173,13 @@ fn filter_check(root: &Path, script: &str, filter: &str) -> Check {
         return Check::new(Level::Fails, NAME, message)
             .with_fix("kapsel-testdb init --filter 'all()'");
     }
+    if filter == "all()"
+        && let Some(narrow) = narrow_filter(root)
+    {
+        let message = "the setup script also runs for packages that do not depend on kapsel-testdb: their tests need a server, too";
+        let fix = format!("kapsel-testdb init --filter '{narrow}'");
+        return Check::new(Level::Note, NAME, message).with_fix(fix);
+    }
     Check::ok(NAME, format!("setup script `{script}` for `{filter}`"))
 }
 
@@ -252,6 +260,29 @@ mod tests {
         let rule = "[[profile.ci.scripts]]\nfilter = 'rdeps(kapsel-testdb)'\nsetup = ['db']\n";
         let text = format!("experimental = {{ setup-scripts = true }}\n{script}{rule}");
         assert_eq!(levels(&text), [Level::Fails, Level::Ok]);
+    }
+
+    #[test]
+    fn a_filter_of_all_tests_is_noted_if_some_packages_need_no_database() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+            std::fs::write(path, text).expect("a file");
+        };
+        write("Cargo.toml", "[workspace]\nmembers = ['a', 'b']\n");
+        write("b/Cargo.toml", "[package]\nname = 'b'\n");
+        let check = |member: &str| {
+            write("a/Cargo.toml", &format!("[package]\nname = 'a'\n{member}"));
+            filter_check(dir.path(), "kapsel-testdb", "all()")
+        };
+        assert_eq!(check("").level, Level::Ok);
+        let found = check("[dev-dependencies]\nkapsel-testdb = '0.1'\n");
+        let fix = "kapsel-testdb init --filter 'package(=a)'";
+        assert_eq!(
+            (found.level, found.fix.as_deref()),
+            (Level::Note, Some(fix))
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kapsel_testdb_core::pg::probe::{ProbeResult, probe};
 use kapsel_testdb_core::protocol::{Kind, Limit, Runtime};
 use kapsel_testdb_core::server::verify::{Finding, Requirements, verify};
 use kapsel_testdb_core::server::{Server, ServerError, ServerKind};
-use kapsel_testdb_core::template::{self, TemplateInfo, TemplatePlan};
+use kapsel_testdb_core::template::{self, Source, TemplateInfo, TemplatePlan};
 use kapsel_testdb_core::{connections, platform};
 
 use crate::commands::doctor::report::{Check, Level};
@@ -36,15 +36,14 @@ pub async fn check(
     let (server, mut admin) = match found {
         Ok(Some(found)) => found,
         Ok(None) => {
-            checks.push(Check::new(
-                Level::Note,
-                "server",
-                ServerKind::of(&config.server).not_running(),
-            ));
+            let message = ServerKind::of(&config.server).not_running();
+            checks.push(Check::new(Level::Note, "server", message));
+            checks.extend(sources(config).await);
             return false;
         }
         Err(error) => {
             checks.push(Check::new(Level::Fails, "server", error.to_string()));
+            checks.extend(sources(config).await);
             return false;
         }
     };
@@ -245,6 +244,12 @@ async fn template<'a>(
             (Check::ok(NAME, message), None)
         }
     }
+}
+
+/// What can be checked of the template without a server: whether its files are there.
+async fn sources(config: &Config) -> Option<Check> {
+    let error = Source::read(config).await.err()?;
+    Some(Check::new(Level::Fails, "template", error.to_string()))
 }
 
 fn kept(config: &Config, rows: &[DatabaseRow]) -> Check {

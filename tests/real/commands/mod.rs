@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod export;
 pub mod help;
+pub mod init;
 pub mod kept_commands;
 pub mod leases;
 pub mod refusals;

@@ -114,6 +114,21 @@ pub(super) fn read(directory: &Path) -> Result<Option<Vec<MigrationFile>>, Templ
     }
 }
 
+/// Whether a directory looks like one of migrations, of any tool that can be recognized.
+pub fn is_migrations_directory(directory: &Path) -> bool {
+    let is_sqlx = |name: &String| {
+        let parts = name.split_once('_');
+        parts
+            .is_some_and(|(version, rest)| version.parse::<i64>().is_ok() && rest.ends_with(".sql"))
+    };
+    let is_migration = |name: &String| {
+        is_sqlx(name)
+            || refinery_parts(name).is_some()
+            || directory.join(name).join("up.sql").is_file()
+    };
+    names(directory).is_ok_and(|names| names.iter().any(is_migration))
+}
+
 fn names(directory: &Path) -> Result<Vec<String>, TemplateError> {
     let read = || -> io::Result<Vec<String>> {
         let entries = fs::read_dir(directory)?;
@@ -620,6 +635,23 @@ mod tests {
             dbmate[1],
             ("dbmate", "20200102_b.sql".to_owned(), "B;".to_owned(), true)
         );
+    }
+
+    #[test]
+    fn a_directory_of_migrations_is_recognized_by_a_name() {
+        for (file, expected) in [
+            ("0001_a.sql", true),
+            ("20240101_a.up.sql", true),
+            ("V1__a.sql", true),
+            ("2024-01-01-000000_a/up.sql", true),
+            ("a.sql", false),
+            ("0001.sql", false),
+            ("inner/0001_a.sql", false),
+        ] {
+            let dir = directory(&[(file, "")]);
+            assert_eq!(is_migrations_directory(dir.path()), expected, "{file}");
+        }
+        assert!(!is_migrations_directory(Path::new("/nowhere")));
     }
 
     #[test]

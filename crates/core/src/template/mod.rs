@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::TemplateError;
 pub use explain::{explain_build, explain_change, explain_stale};
+pub use files::is_migrations_directory;
 pub use fingerprint::{Chain, Input, Link};
 pub use observer::{BuildEvent, BuildObserver, LogObserver};
 pub use persistent::migrate_persistent;
