@@ -87,6 +87,9 @@ impl Global {
         for variable in &config.unused_variables {
             printer.warn(&unused_variable(variable));
         }
+        if let Some(message) = ambiguous_dotenv(&config) {
+            printer.warn(&message);
+        }
         Ok(config)
     }
 
@@ -119,6 +122,21 @@ pub fn unknown_key(name: &str, origin: &str) -> String {
         format!("; did you mean `{}`?", key.name)
     });
     format!("ignored the unknown key `{name}` in `{origin}`{hint}")
+}
+
+/// A message for `.env` files of members that name different servers.
+pub fn ambiguous_dotenv(config: &Config) -> Option<String> {
+    let files = config.ambiguous_dotenv.iter();
+    let files: Vec<String> = files
+        .map(|path| format!("`{}`", config::shown_path(&config.root, path)))
+        .collect();
+    (!files.is_empty()).then(|| {
+        format!(
+            "ignored DATABASE_URL in {}: the files name different servers; set DATABASE_URL, or `server.url` in `{}`",
+            files.join(", "),
+            config::FILE
+        )
+    })
 }
 
 /// A message for a variable of libpq that has no effect.

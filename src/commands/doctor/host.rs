@@ -6,7 +6,7 @@ use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::server::local::Local;
 use kapsel_testdb_core::{env, platform};
 
-use crate::args::{unknown_key, unused_variable};
+use crate::args::{ambiguous_dotenv, unknown_key, unused_variable};
 use crate::commands::doctor::report::{Check, Level};
 
 /// Checks everything that needs no server.
@@ -24,6 +24,8 @@ pub fn check(config: &Config) -> Vec<Check> {
         let message = unused_variable(variable);
         Check::new(Level::Note, "configuration", message)
     }));
+    let ambiguous = ambiguous_dotenv(config);
+    checks.extend(ambiguous.map(|message| Check::new(Level::Note, "configuration", message)));
     checks.push(run_directory());
     checks.extend(login_session(config));
     if !config.keeper {

@@ -293,6 +293,35 @@ fn the_url_of_the_env_file_is_used() {
 }
 
 #[test]
+fn the_env_file_of_a_member_names_the_server_unless_another_one_differs() {
+    let server = Server::start();
+    let mut project = Project::on(&server);
+    project.set("DATABASE_URL", "");
+    project.write("Cargo.toml", "[workspace]\nmembers = ['crates/*']\n");
+    let url = server.url();
+    project.write("crates/api/.env", &format!("DATABASE_URL={url}\n"));
+    project.run("prepare").code(0).says(&["adopted PostgreSQL"]);
+    project.write("crates/worker/.env", &format!("DATABASE_URL={url}\n"));
+    let outcome = project.run("config --json");
+    let origin = outcome.json()["keys"]["server.url"]["origin"].clone();
+    assert!(
+        origin
+            .as_str()
+            .is_some_and(|o| o.ends_with("/app/crates/api/.env")),
+        "{outcome:#?}"
+    );
+    project.write("crates/worker/.env", "DATABASE_URL=postgres://me@h/d\n");
+    let outcome = project.run("config");
+    outcome.code(0).says(&[
+        "warning: ignored DATABASE_URL in `crates/api/.env`, `crates/worker/.env`: the files name different servers; set DATABASE_URL",
+    ]);
+    // What the workspace itself names counts first.
+    project.config("[server]\nurl = 'postgres://me@h/d'\n");
+    let outcome = project.run("config");
+    outcome.code(0).never_says("ignored");
+}
+
+#[test]
 fn the_root_is_found_from_a_folder_below_it() {
     let project = Project::new("app");
     project.config("[keep]\nmax = 3\n");

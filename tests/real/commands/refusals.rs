@@ -29,7 +29,8 @@ fn nobody_listens_on_the_port() {
         &[
             &format!("cannot reach PostgreSQL at `me@{address}`"),
             "refused",
-            "start it, or correct the URL",
+            "start it, correct the URL",
+            "`server.mode = \"local\"`",
         ],
     );
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::keys::{KEYS, Key};
-use super::{ConfigError, FILE, SQLX_TOML};
+use super::{ConfigError, FILE, SQLX_TOML, dotenv};
 use crate::env;
 use crate::protocol::MigrateSettings;
 
@@ -138,7 +138,7 @@ impl Layer {
             if let Some((name, text)) = found {
                 set(key, text, Origin::Environment(name));
             } else if key.name == "server.url"
-                && let Some((path, text)) = dotenv_url(root)?
+                && let Some((path, text)) = dotenv::url(root)?
             {
                 set(key, text, Origin::File(path));
             }
@@ -221,37 +221,4 @@ pub(super) fn unknown_variables() -> Vec<(String, Origin)> {
         .filter(ours)
         .map(|name| (as_key(&name), Origin::Environment(name)))
         .collect()
-}
-
-/// `DATABASE_URL` in the workspace's `.env` file, which sqlx's tools read too. An invalid line is not printed, because it may contain a password;
-/// it is an error only if it is the line with `DATABASE_URL`.
-fn dotenv_url(root: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let path = root.join(".env");
-    let Ok(entries) = dotenvy::from_path_iter(&path) else {
-        return Ok(None);
-    };
-    let mut broken = false;
-    for entry in entries {
-        match entry {
-            Ok((name, value)) if name == env::DATABASE_URL && !value.is_empty() => {
-                return Ok(Some((path, value)));
-            }
-            Ok(_) => {}
-            Err(_) => broken = true,
-        }
-    }
-    if broken {
-        tracing::warn!("ignored an invalid line of `{}`", path.display());
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let sets_url = |line: &str| {
-            let line = line.trim_start().trim_start_matches("export ").trim_start();
-            line.strip_prefix(env::DATABASE_URL)
-                .is_some_and(|rest| rest.trim_start().starts_with('='))
-        };
-        if text.lines().any(sets_url) {
-            let message = "failed to parse the line with DATABASE_URL; put its value in quotes";
-            return Err(ConfigError::Dotenv { path, message });
-        }
-    }
-    Ok(None)
 }

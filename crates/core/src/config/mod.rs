@@ -3,6 +3,7 @@
 //! `defaults.toml` describes every key ([`KEYS`]). A layer is a flat map from key to value, so the origin of each value is known. The other stages
 //! see only the resolved [`Config`].
 
+mod dotenv;
 mod keys;
 mod layers;
 mod resolve;
@@ -200,6 +201,8 @@ pub struct Config {
     pub origins: BTreeMap<&'static str, (String, Origin)>,
     /// Unknown keys and their origins.
     pub unknown: Vec<(String, Origin)>,
+    /// `.env` files of members that name different servers, so that none of them counts.
+    pub ambiguous_dotenv: Vec<PathBuf>,
     /// libpq's variables that are set, and that an adopted server would need if we were libpq.
     pub unused_variables: Vec<&'static str>,
 }

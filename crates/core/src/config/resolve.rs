@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::address::{Address, has_password, unused_variables};
+use crate::config::dotenv::{self, MemberUrl};
 use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, Values, unknown_variables};
 use crate::config::steps::{self, SchemaSource, StepConfig};
@@ -47,7 +48,9 @@ pub fn load_with(
         values.extend(layer.values);
         more_templates.extend(layer.more_templates);
     }
+    let ambiguous_dotenv = add_url_of_members(root, &mut values)?;
     let mut config = Resolver { root, values }.config()?;
+    config.ambiguous_dotenv = ambiguous_dotenv;
     for values in more_templates {
         add_template(&mut config, values)?;
     }
@@ -101,6 +104,25 @@ fn add_template(config: &mut Config, values: Values) -> Result<(), ConfigError> 
     });
     config.unknown.extend(resolver.unknown_keys());
     Ok(())
+}
+
+/// Without any other URL, that of the members' `.env` files counts: sqlx's macros read them. Returns the files if they name different servers.
+fn add_url_of_members(root: &Path, values: &mut Values) -> Result<Vec<PathBuf>, ConfigError> {
+    const KEY: &str = "server.url";
+    let mode = values
+        .get("server.mode")
+        .and_then(|(mode, _)| mode.as_str());
+    if values.contains_key(KEY) || !matches!(mode, Some("auto" | "adopt")) {
+        return Ok(Vec::new());
+    }
+    match dotenv::url_of_members(root)? {
+        MemberUrl::None => {}
+        MemberUrl::One(path, url) => {
+            values.insert(KEY.to_owned(), (Value::String(url), Origin::File(path)));
+        }
+        MemberUrl::Several(paths) => return Ok(paths),
+    }
+    Ok(Vec::new())
 }
 
 /// Refuses relative paths in variables: the keeper, the server and the tests have working directories of their own.
@@ -195,6 +217,7 @@ impl Resolver<'_> {
             spares: self.spares()?,
             origins: self.origins(),
             unknown: self.unknown(),
+            ambiguous_dotenv: Vec::new(),
             unused_variables: unused_variables().filter(|_| is_adopted).collect(),
         })
     }

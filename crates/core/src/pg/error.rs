@@ -14,7 +14,8 @@ use crate::sqlstate;
 pub enum PgError {
     /// Nothing answers at the address.
     #[error(
-        "cannot reach PostgreSQL at `{address}`: {source}; start it, or correct the URL (`kapsel-testdb config` shows its source)"
+        "cannot reach PostgreSQL at `{address}`: {source}; start it, correct the URL (`kapsel-testdb config` shows its source), or set \
+         `server.mode = \"local\"` in `.config/kapsel-testdb.toml` for a managed server"
     )]
     Unreachable {
         /// The server's address.
