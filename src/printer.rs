@@ -198,6 +198,10 @@ impl BuildObserver for Printer {
                 "a migration gave the database to the role `{owner}`; template and clones belong to `{role}` all the same, and `{owner}` has all \
                  privileges on them"
             )),
+            BuildEvent::OtherDatabase { place, database } => self.warn(&format!(
+                "{place} has changed the database `{database}` of this server, which it names, not the one that it runs in, and does so at each \
+                 build; name that one: `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$`"
+            )),
             BuildEvent::Built => self.finish_bar(),
         }
     }

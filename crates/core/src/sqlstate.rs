@@ -16,6 +16,12 @@ pub const INTERNAL_ERROR: &str = "XX000";
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The role lacks a privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// The table does not exist.
+pub const UNDEFINED_TABLE: &str = "42P01";
+/// The function does not exist.
+pub const UNDEFINED_FUNCTION: &str = "42883";
+/// The type, or another object, does not exist.
+pub const UNDEFINED_OBJECT: &str = "42704";
 /// The disk or the shared memory of the machine is full.
 pub const DISK_FULL: &str = "53100";
 /// The statement cannot be parsed.

@@ -223,3 +223,73 @@ fn a_broken_sqlx_toml_is_named_with_the_line() {
     outcome.code(3).says(&["/app/db/sqlx.toml`", "line 1"]);
     assert!(server.databases_of("template").is_empty());
 }
+
+#[test]
+fn an_extension_that_only_template1_has_is_named() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    project.migration("0003_tags", "CREATE TABLE tags (name citext);");
+    let outcome = project.run("prepare");
+    outcome
+        .code(5)
+        .says(&["type \"citext\" does not exist"])
+        .never_says("template1");
+    server.execute_in("template1", "CREATE EXTENSION citext");
+    for configuration in ["", "[persistent]\ndatabase = \"app_dev\"\n"] {
+        project.config(configuration);
+        let outcome = project.run("prepare");
+        outcome.code(5).says(&[
+            "note: `template1` of this server has `citext`, but templates are made from `template0`",
+            "`template.extensions = [\"citext\"]`",
+            "`template.base = \"template1\"`",
+        ]);
+    }
+    project.config("[template]\nbase = \"template1\"\n");
+    project.run("prepare").code(0);
+    project.config("[template]\nextensions = [\"citext\"]\n");
+    project.run("prepare").code(0);
+}
+
+#[test]
+fn the_line_that_hides_the_table_of_sqlx_is_named() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let dump = "SET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);\n\
+                CREATE TABLE public.users (id int);\n";
+    project.migration("0001_users", dump);
+    let outcome = project.run("prepare");
+    outcome.code(5).says(&[
+        "relation \"_sqlx_migrations\" does not exist",
+        "migrations/0001_users.sql:2",
+        "note: line 2 leaves the search path of the session empty",
+        "remove the line",
+    ]);
+    let fine = dump.replace("', '', false", "', 'public', false");
+    project.migration("0001_users", &fine);
+    project.run("prepare").code(0);
+}
+
+#[test]
+fn a_migration_that_changes_another_database_by_its_name_is_reported() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let sql = "CREATE TABLE tags (id int);\nALTER DATABASE shop SET timezone = 'UTC';\n";
+    project.migration("0003_tags", sql);
+    let remedy = "EXECUTE format('ALTER DATABASE %I SET …', current_database())";
+    let outcome = project.run("prepare");
+    outcome
+        .code(5)
+        .says(&["database \"shop\" does not exist", remedy]);
+    server.execute("CREATE DATABASE shop OWNER app");
+    let outcome = project.run("prepare");
+    outcome.code(0).says(&[
+        "warning: migrations/0003_tags.sql:2 has changed the database `shop` of this server",
+        remedy,
+    ]);
+    let fixed = sql.replace(
+        "ALTER DATABASE shop SET timezone = 'UTC';",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''UTC''', current_database()); END $$;",
+    );
+    project.migration("0003_tags", &fixed);
+    project.run("prepare").code(0).never_says("has changed");
+}

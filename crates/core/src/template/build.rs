@@ -26,7 +26,7 @@ use crate::template::steps::{
 };
 use crate::template::{
     BuildEvent, BuildObserver, BuildTarget, Contents, Input, Template, TemplateError, TemplateInfo,
-    TemplatePlan, Unusable, explain_build, find_usable,
+    TemplatePlan, Unusable, explain_build, find_usable, hints,
 };
 
 pub(super) struct Builder<'a> {
@@ -245,7 +245,10 @@ impl Builder<'_> {
                 cause: Box::new(error),
             }
             .into(),
-            error => error,
+            error => {
+                let base = &self.target.template_base.base;
+                hints::explain_missing(error, self.target.address, base).await
+            }
         }
     }
 
@@ -421,6 +424,7 @@ impl Builder<'_> {
                         .await?;
                     if !recorded.has(&sqlx.table, sqlx.migration.version) {
                         self.migrate_sqlx(connection, sqlx).await?;
+                        self.report_named_databases(&sqlx.file(), step.text());
                     }
                 }
                 SchemaStep::File(step) => {
@@ -428,6 +432,7 @@ impl Builder<'_> {
                     let applied = limited(address, what, step.apply(connection));
                     self.step(&step.file, async { applied.await?.map(drop) })
                         .await?;
+                    self.report_named_databases(&step.file, Some(step.sql()));
                 }
                 SchemaStep::Step(step) => self.run_step(connection, step, building).await?,
             }
@@ -460,6 +465,15 @@ impl Builder<'_> {
             .0
             .push((table, limited(self.target.address, what, read).await??));
         Ok(())
+    }
+
+    /// Reports the databases that a migration has changed by their names.
+    fn report_named_databases(&self, file: &str, text: Option<&str>) {
+        for (line, database) in hints::named_databases(text.unwrap_or_default()) {
+            let (place, database) = (&*format!("{file}:{line}"), &*database);
+            self.observer
+                .event(&BuildEvent::OtherDatabase { place, database });
+        }
     }
 
     async fn copied_files(

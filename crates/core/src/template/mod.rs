@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod files;
 mod fingerprint;
+mod hints;
 mod observer;
 mod persistent;
 mod restore;

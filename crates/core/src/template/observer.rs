@@ -40,6 +40,13 @@ pub enum BuildEvent<'a> {
         /// Our role.
         role: &'a str,
     },
+    /// A migration has changed another database than the one that it runs in, which it names.
+    OtherDatabase {
+        /// The file and the line.
+        place: &'a str,
+        /// The database.
+        database: &'a str,
+    },
     /// The template is complete.
     Built,
 }

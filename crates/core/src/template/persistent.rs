@@ -7,15 +7,18 @@ use sqlx::migrate::MigrateError;
 use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
+use crate::pg::error::ErrorDetails;
 use crate::pg::own::OwnSession;
 use crate::pg::script::ScriptError;
 use crate::pg::session::close;
 use crate::protocol::{BuildStep, Strategy, TemplateBase};
 use crate::server::Server;
 use crate::sqlx_compat::{MigrationsTable, internal};
-use crate::template::TemplateError;
 use crate::template::source::{SchemaStep, Source, SqlxMigration};
-use crate::template::steps::{Site, create_extensions, limited, migration_error, run_step};
+use crate::template::steps::{
+    Site, create_extensions, hidden_table, limited, migration_error, run_step,
+};
+use crate::template::{TemplateError, hints};
 
 /// Creates the database if it is missing, from the same base as templates; creates missing roles and extensions; and runs pending
 /// migrations. Returns their number. What `template.before` names runs in a new database only; what `template.after` names, after each change.
@@ -56,7 +59,10 @@ pub async fn migrate_persistent(
             run_step(&mut connection, step, site).await?;
         }
     }
-    let applied = migrate(&mut connection, &source, site, is_new).await?;
+    let applied = match migrate(&mut connection, &source, site, is_new).await {
+        Ok(applied) => applied,
+        Err(error) => return Err(hints::explain_missing(error, address, &base.base).await),
+    };
     if is_new || applied > 0 {
         for later in &source.later {
             run_step(&mut connection, &later.step, site).await?;
@@ -159,9 +165,22 @@ async fn failure(
             }
             None => ScriptError::new(&file(*version), error.to_string()),
         },
-        error => ScriptError::new(
-            &format!("the migrations of `{database}`"),
-            error.to_string(),
-        ),
+        MigrateError::Execute(error) => {
+            let details = ErrorDetails::of(error);
+            let mut sqlx = source.sqlx();
+            let hidden = sqlx.find_map(|sqlx| {
+                let sql = internal::migration_sql(&sqlx.migration);
+                hidden_table(sql, &sqlx.file(), &details, error)
+            });
+            hidden.unwrap_or_else(|| unlocated(database, error))
+        }
+        error => unlocated(database, error),
     }
+}
+
+fn unlocated(database: &str, error: &dyn std::error::Error) -> ScriptError {
+    ScriptError::new(
+        &format!("the migrations of `{database}`"),
+        error.to_string(),
+    )
 }

@@ -11,9 +11,10 @@ use crate::pg::session::{SCRIPT_LIMIT, close, within};
 use crate::pg::{ServerFacts, connect, script, sql};
 use crate::protocol::{BuildStep, Profile, Script};
 use crate::recycle::profile::{self, Files};
+use crate::sqlstate;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::session::discard_all;
-use crate::template::{Contents, TemplateError, command};
+use crate::template::{Contents, TemplateError, command, hints};
 
 /// Waits at most an hour for a step. `what` completes "failed to …".
 pub(super) async fn limited<T>(
@@ -138,16 +139,19 @@ pub(super) async fn migration_error(
 ) -> ScriptError {
     let sql = internal::migration_sql(migration);
     let details = ErrorDetails::of(error);
-    let mut note = None;
+    if let Some(explained) = hidden_table(sql, file, &details, error) {
+        return explained;
+    }
+    let mut note = named_database(sql, &details);
     let position = match details.position {
         Some(position) => script::locate(sql, position),
         None => match failing_statement(connection, migration, &details).await {
             Some(position) => position,
             None => {
                 let (first, statements) = script::first_statement(sql);
-                note = (statements > 1).then(|| {
+                note = note.or((statements > 1).then(|| {
                     format!("the server reports no place; the error is in one of {statements} statements")
-                });
+                }));
                 first
             }
         },
@@ -157,6 +161,35 @@ pub(super) async fn migration_error(
         error.add_note(note);
     }
     error
+}
+
+/// The error if a migration has hidden sqlx's table, in which it is recorded, by an empty search path.
+pub(super) fn hidden_table(
+    sql: &str,
+    file: &str,
+    details: &ErrorDetails,
+    error: &sqlx::Error,
+) -> Option<ScriptError> {
+    let is_hidden = details.code.as_deref() == Some(sqlstate::UNDEFINED_TABLE)
+        && details.message.contains(internal::MIGRATIONS_TABLE);
+    let line = hints::line_without_search_path(sql).filter(|_| is_hidden)?;
+    let error = ScriptError::from_server(file, ScriptPosition::Line(line), error);
+    let mut error = error.with_source(sql.as_bytes());
+    error.add_note(format!(
+        "line {line} leaves the search path of the session empty, so sqlx does not find its table; remove the line (pg_dump writes it)"
+    ));
+    Some(error)
+}
+
+/// A note about a database that does not exist, and that a migration names although it could be any.
+fn named_database(sql: &str, details: &ErrorDetails) -> Option<String> {
+    let is_missing = details.code.as_deref() == Some(sqlstate::INVALID_CATALOG_NAME);
+    let named = hints::named_databases(sql);
+    (is_missing && !named.is_empty()).then(|| {
+        "a migration runs in databases of any name; use \
+         `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$`"
+            .to_owned()
+    })
 }
 
 /// The place of the error of a migration if the server reports none. The migration was rolled back, so this runs it again statement by

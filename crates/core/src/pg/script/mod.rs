@@ -127,6 +127,11 @@ pub fn is_one_transaction(text: &str) -> bool {
     !statements(text).any(|statement| ends(statement.kind))
 }
 
+/// The statements of a script, each with the line that it starts on.
+pub fn statement_texts(text: &str) -> impl Iterator<Item = (usize, String)> {
+    statements(text).map(|statement| (statement.at.line, statement.text))
+}
+
 /// Where the statements of a script begin.
 fn starts(text: &str) -> impl Iterator<Item = Position> {
     statements(text).map(|statement| statement.at)
