@@ -90,6 +90,9 @@ impl Global {
         if let Some(message) = ambiguous_dotenv(&config) {
             printer.warn(&message);
         }
+        if config.is_sqlx_toml_ignored {
+            printer.warn(IGNORED_SQLX_TOML);
+        }
         Ok(config)
     }
 
@@ -123,6 +126,9 @@ pub fn unknown_key(name: &str, origin: &str) -> String {
     });
     format!("ignored the unknown key `{name}` in `{origin}`{hint}")
 }
+
+/// A message for settings of migrations that sqlx does not read.
+pub const IGNORED_SQLX_TOML: &str = "ignored `sqlx.toml`, because the project's sqlx does: its feature `sqlx-toml` is off; turn it on, or remove `[migrate]` from the file";
 
 /// A message for `.env` files of members that name different servers.
 pub fn ambiguous_dotenv(config: &Config) -> Option<String> {

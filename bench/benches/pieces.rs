@@ -187,6 +187,7 @@ fn run_file() -> RunFile {
         strategy: Strategy::FileCopy,
         settings: Vec::new(),
         threads: 39,
+        ignores_sqlx_toml: false,
         own_keys: false,
         disk_budget_mb: None,
         pool: PoolConfig {

@@ -16,6 +16,7 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kapsel_testdb_core::config;
 use kapsel_testdb_core::protocol::{MigrateSettings, Namespace};
 
 pub use migrations::Migrations;
@@ -209,8 +210,8 @@ fn find_migrations(
     let configured = settings::has_migrations(settings)
         .map_err(|error| error.locate(settings_path.to_owned(), settings))?;
     // An invalid file is reported by all other commands.
-    let of_sqlx = MigrateSettings::of_package(root).is_ok_and(|of| of.migrations_dir.is_some());
-    if configured || of_sqlx {
+    let of_sqlx = MigrateSettings::of_package(root, config::is_read_by_sqlx(root));
+    if configured || of_sqlx.is_ok_and(|of_sqlx| of_sqlx.migrations_dir.is_some()) {
         return Ok(Migrations::Configured);
     }
     Ok(migrations::find(root, members))

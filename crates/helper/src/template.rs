@@ -65,7 +65,7 @@ impl SchemaRequest {
         let start = || Link::parse(&template_inputs.start).ok_or_else(invalid_start);
         let (source, last, embedded) = match self.migrations {
             Migrations::Inferred | Migrations::Directory(_) => {
-                let Some((directory, migrate)) = self.directory(template_inputs)? else {
+                let Some((directory, migrate)) = self.directory(file)? else {
                     return Ok(None);
                 };
                 let source = Source::from_directory(directory, &migrate).await;
@@ -100,12 +100,12 @@ impl SchemaRequest {
     }
 
     /// The migration directory that the test names, or else the package's own.
-    pub fn named_directory(&self) -> Option<PathBuf> {
+    pub fn named_directory(&self, reads_sqlx_toml: bool) -> Option<PathBuf> {
         let package = package_directory(self.package);
         match self.migrations {
             Migrations::Directory(directory) => Some(package.join(directory)),
             Migrations::Inferred => {
-                let migrate = MigrateSettings::of_package(&package).ok()?;
+                let migrate = MigrateSettings::of_package(&package, reads_sqlx_toml).ok()?;
                 let directory = migrate.migrations_dir.as_deref();
                 Some(package.join(directory.unwrap_or("migrations")))
             }
@@ -115,19 +115,16 @@ impl SchemaRequest {
 
     /// The migration directory that the test names, or else the package's own, with the settings of the package's `sqlx.toml`. `None` if
     /// it is the run's directory, or if the package has none.
-    fn directory(
-        &self,
-        template_inputs: &TemplateInputs,
-    ) -> Result<Option<(PathBuf, MigrateSettings)>, ConfigError> {
+    fn directory(&self, file: &RunFile) -> Result<Option<(PathBuf, MigrateSettings)>, ConfigError> {
         let package = package_directory(self.package);
-        let migrate = MigrateSettings::of_package(&package)?;
+        let migrate = MigrateSettings::of_package(&package, !file.ignores_sqlx_toml)?;
         let directory = match (self.migrations, &migrate.migrations_dir) {
             (Migrations::Directory(directory), _) => directory,
             (_, Some(directory)) => directory,
             (_, None) => "migrations",
         };
         let directory = package.join(directory);
-        let is_runs = is_run_directory(&directory, &migrate, template_inputs);
+        let is_runs = is_run_directory(&directory, &migrate, &file.template_inputs);
         let exists = matches!(self.migrations, Migrations::Directory(_)) || directory.is_dir();
         Ok((!is_runs && exists).then_some((directory, migrate)))
     }

@@ -6,7 +6,7 @@ use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::server::local::Local;
 use kapsel_testdb_core::{env, platform};
 
-use crate::args::{ambiguous_dotenv, unknown_key, unused_variable};
+use crate::args::{IGNORED_SQLX_TOML, ambiguous_dotenv, unknown_key, unused_variable};
 use crate::commands::doctor::report::{Check, Level};
 
 /// Checks everything that needs no server.
@@ -26,6 +26,9 @@ pub fn check(config: &Config) -> Vec<Check> {
     }));
     let ambiguous = ambiguous_dotenv(config);
     checks.extend(ambiguous.map(|message| Check::new(Level::Note, "configuration", message)));
+    if config.is_sqlx_toml_ignored {
+        checks.push(Check::new(Level::Note, "configuration", IGNORED_SQLX_TOML));
+    }
     checks.push(run_directory());
     checks.extend(login_session(config));
     if !config.keeper {

@@ -79,7 +79,7 @@ pub fn command(project: &Project, exported: &str, package: &str, says: &str) -> 
 
 /// Runs it; it must pass. The tables that it found, and its database.
 #[track_caller]
-fn tables(project: &Project, exported: &str, package: &str, says: &str) -> (String, String) {
+pub fn tables(project: &Project, exported: &str, package: &str, says: &str) -> (String, String) {
     told(&command(project, exported, package, says).run())
 }
 

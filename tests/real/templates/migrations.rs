@@ -1,6 +1,6 @@
 //! Where migrations come from, and what a new or edited one costs.
 
-use crate::support::{Project, Server};
+use crate::support::{FakeNextest, Project, Server};
 
 #[test]
 fn a_missing_or_empty_directory_is_named() {
@@ -205,6 +205,42 @@ fn sqlx_toml_says_where_they_are_and_where_they_are_noted() {
     project.migration("0001_users", "CREATE TABLE app.users (id int);");
     project.migration("0002_posts", "CREATE TABLE app.posts (id int);");
     assert_ne!(project.prepared(), ignoring);
+}
+
+/// A lock file of an application with sqlx, with or without its feature `sqlx-toml`.
+fn lock_file(project: &Project, with_feature: bool) {
+    let toml = if with_feature { "\"toml\"" } else { "\"url\"" };
+    let package = |name: &str, dependency: &str| {
+        format!(
+            "[[package]]\nname = \"{name}\"\nversion = \"0.9.0\"\ndependencies = [\n {dependency},\n]\n\n"
+        )
+    };
+    let packages = package("app", "\"sqlx\"") + &package("sqlx-core", toml);
+    project.write("Cargo.lock", &format!("version = 4\n\n{packages}"));
+}
+
+#[test]
+fn sqlx_toml_counts_only_if_sqlx_reads_it() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let warning = "warning: ignored `sqlx.toml`, because the project's sqlx does";
+    lock_file(&project, false);
+    project.run("prepare").code(0).never_says(warning);
+    let plain = project.prepared();
+    project.write("db/0001_a.sql", "CREATE TABLE a (id int);");
+    project.write("sqlx.toml", "[migrate]\nmigrations-dir = 'db'\n");
+    project.run("prepare").code(0).says(&[warning, &*plain]);
+    let run = FakeNextest::start(&project, "off");
+    let says = "folder migrations";
+    let found = crate::processes::schemas::tables(&project, &run.exported, ".", says);
+    assert_eq!(found.0, "posts users");
+    let inferred = crate::processes::schemas::tables(&project, &run.exported, ".", "inferred");
+    assert_eq!(inferred.0, "posts users");
+    run.end();
+    lock_file(&project, true);
+    let outcome = project.run("prepare");
+    outcome.code(0).never_says(warning);
+    assert_ne!(project.prepared(), plain);
 }
 
 #[test]

@@ -71,9 +71,9 @@ impl Layer {
     }
 
     /// The values of `sqlx.toml` in `root` that correspond to our keys.
-    pub(super) fn sqlx_toml(root: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn sqlx_toml(root: &Path, is_read: bool) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
-        if let Some(dir) = MigrateSettings::of_package(root)?.migrations_dir {
+        if let Some(dir) = MigrateSettings::of_package(root, is_read)?.migrations_dir {
             let origin = Origin::File(root.join(SQLX_TOML));
             let key = "template.migrations".to_owned();
             layer.values.insert(key, (Value::String(dir), origin));

@@ -23,7 +23,7 @@ pub use keys::{KEYS, Key, commented_file};
 pub use layers::{Layer, Origin, file_path};
 pub use resolve::{load, load_with};
 pub use root::{find_root, shown_path};
-pub use sqlx_toml::SQLX_TOML;
+pub use sqlx_toml::{SQLX_TOML, is_read_by_sqlx};
 pub use steps::{CommandConfig, SchemaSource, StepConfig};
 
 use crate::address::{Address, AddressError};
@@ -201,6 +201,10 @@ pub struct Config {
     pub origins: BTreeMap<&'static str, (String, Origin)>,
     /// Unknown keys and their origins.
     pub unknown: Vec<(String, Origin)>,
+    /// Whether the sqlx of the workspace reads `sqlx.toml`.
+    pub sqlx_toml: bool,
+    /// Whether the root's `sqlx.toml` has settings of migrations, and sqlx does not read it.
+    pub is_sqlx_toml_ignored: bool,
     /// `.env` files of members that name different servers, so that none of them counts.
     pub ambiguous_dotenv: Vec<PathBuf>,
     /// libpq's variables that are set, and that an adopted server would need if we were libpq.

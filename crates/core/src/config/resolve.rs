@@ -14,10 +14,10 @@ use crate::config::layers::{Layer, Origin, Values, unknown_variables};
 use crate::config::steps::{self, SchemaSource, StepConfig};
 use crate::config::{
     ComposeConfig, Config, ConfigError, ExportUrl, OthersLimits, ServerConfig, ServerMode,
-    TemplateConfig, server_settings,
+    TemplateConfig, is_read_by_sqlx, server_settings,
 };
 use crate::env;
-use crate::protocol::{KeepConfig, Leaks, Namespace, Pollution, PoolConfig};
+use crate::protocol::{KeepConfig, Leaks, MigrateSettings, Namespace, Pollution, PoolConfig};
 
 /// Resolves the configuration of the workspace at `root`, with `flags` on top.
 ///
@@ -37,10 +37,11 @@ pub fn load_with(
     var: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
     check_paths(var)?;
+    let sqlx_toml = is_read_by_sqlx(root);
     let (mut values, mut more_templates) = (Values::new(), Vec::new());
     for layer in [
         Layer::defaults(),
-        Layer::sqlx_toml(root)?,
+        Layer::sqlx_toml(root, sqlx_toml)?,
         Layer::file(root, var)?,
         Layer::environment(root, var)?,
         flags,
@@ -49,22 +50,30 @@ pub fn load_with(
         more_templates.extend(layer.more_templates);
     }
     let ambiguous_dotenv = add_url_of_members(root, &mut values)?;
-    let mut config = Resolver { root, values }.config()?;
+    let resolver = Resolver {
+        root,
+        values,
+        sqlx_toml,
+    };
+    let mut config = resolver.config()?;
     config.ambiguous_dotenv = ambiguous_dotenv;
+    let unread = MigrateSettings::of_package(root, !sqlx_toml);
+    config.is_sqlx_toml_ignored = unread.is_ok_and(|unread| unread != MigrateSettings::default());
     for values in more_templates {
-        add_template(&mut config, values)?;
+        add_template(&mut config, values, sqlx_toml)?;
     }
     Ok(config)
 }
 
 /// Adds a `[[template]]` after the first. The environment and `sqlx.toml` set keys of the first one only.
-fn add_template(config: &mut Config, values: Values) -> Result<(), ConfigError> {
+fn add_template(config: &mut Config, values: Values, sqlx_toml: bool) -> Result<(), ConfigError> {
     let problem = |problem: String| Err(ConfigError::Templates(problem));
     let set = Layer::defaults().values.into_iter().chain(values.clone());
     let root = config.root.clone();
     let resolver = Resolver {
         root: &root,
         values: set.collect(),
+        sqlx_toml,
     };
     let template = resolver.template()?;
     for key in [
@@ -141,6 +150,7 @@ const NAMESPACE_RULE: &str = "1 to 16 of a-z and 0-9, beginning with a letter";
 struct Resolver<'a> {
     root: &'a Path,
     values: Values,
+    sqlx_toml: bool,
 }
 
 impl Resolver<'_> {
@@ -217,6 +227,8 @@ impl Resolver<'_> {
             spares: self.spares()?,
             origins: self.origins(),
             unknown: self.unknown(),
+            sqlx_toml: self.sqlx_toml,
+            is_sqlx_toml_ignored: false,
             ambiguous_dotenv: Vec::new(),
             unused_variables: unused_variables().filter(|_| is_adopted).collect(),
         })
@@ -301,7 +313,7 @@ impl Resolver<'_> {
         let migrations = self.steps("template.migrations")?;
         let migrations = migrations
             .into_iter()
-            .map(|step| SchemaSource::of(self.root, step));
+            .map(|step| SchemaSource::of(self.root, step, self.sqlx_toml));
         let name = self.string("template.name")?;
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name

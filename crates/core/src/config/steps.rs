@@ -47,10 +47,14 @@ pub enum SchemaSource {
 
 impl SchemaSource {
     /// A path is a directory, unless there is a file.
-    pub(super) fn of(root: &Path, step: StepConfig) -> Result<Self, ConfigError> {
+    pub(super) fn of(
+        root: &Path,
+        step: StepConfig,
+        reads_sqlx_toml: bool,
+    ) -> Result<Self, ConfigError> {
         Ok(match step {
             StepConfig::Path(path) if !path.is_file() => Self::Directory(MigrationDirectory {
-                migrate: MigrateSettings::of_migrations(root, &path)?,
+                migrate: MigrateSettings::of_migrations(root, &path, reads_sqlx_toml)?,
                 path,
             }),
             step => Self::Step(step),

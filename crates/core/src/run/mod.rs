@@ -290,6 +290,7 @@ fn run_file(
         keep: config.keep,
         pollution: config.pollution,
         own_keys: config.own_keys,
+        ignores_sqlx_toml: !config.sqlx_toml,
         recycle: reset_method(config, server, template),
         spares: config.spares.unwrap_or(match identity {
             Identity::Process => STANDALONE_SPARES,

@@ -92,7 +92,7 @@ pub fn configured(request: TemplateRequest) -> Result<(Config, bool), ConfigErro
         packages.any(|listed| package.as_ref() == Some(listed))
     };
     let by_schema = || {
-        let directory = request.schema?.named_directory()?;
+        let directory = request.schema?.named_directory(config.sqlx_toml)?;
         let has_it = |template: &&TemplateConfig| {
             let mut sources = template.migrations.iter();
             sources.any(|source| {

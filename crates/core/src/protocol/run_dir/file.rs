@@ -89,6 +89,9 @@ pub struct RunFile {
     /// Whether all tests of the shared clone commit under keys of their own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_keys: bool,
+    /// Whether the `sqlx.toml` of a test's package is ignored, because the project's sqlx does not read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_sqlx_toml: bool,
     /// How used clones are reset; if it is missing, they are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recycle: Option<ResetMethod>,
