@@ -49,6 +49,7 @@ mod tests {
     use super::{DebugError as _, DisplayError as _, NoError as _, Returned};
 
     #[test]
+    #[expect(clippy::needless_borrow, reason = "as the macro writes it")]
     fn the_text_for_people_comes_before_the_one_for_developers() {
         #[derive(Debug)]
         struct OnlyDebug;
