@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(name_end("billing::pays", 13), "billing::pays");
         assert_eq!(name_end("billing::cards::pays", 14), "…::cards::pays");
         assert_eq!(name_end("billing::cards::pays", 13), "…::pays");
-        assert_eq!(name_end("billing::pays_twice", 10), "pays_twic…");
+        assert_eq!(name_end("billing::pays_twice", 10), "pays_twice");
+        assert_eq!(name_end("billing::pays_twice", 9), "pays_twi…");
     }
 }

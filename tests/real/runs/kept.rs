@@ -40,7 +40,9 @@ fn what_a_failed_test_leaves_is_kept_with_its_name_with_a_keeper_and_without() {
             Some("billing::pays") => "the test panicked",
             _ => "error returned from database: relation \"nowhere\" does not exist",
         };
-        assert_eq!(one["message"], message);
+        // sqlx 0.9 adds the line of the server's source.
+        let found = one["message"].as_str().expect("a message");
+        assert!(found.starts_with(message), "{found}");
     }
     nextest.end();
     project.run("sweep --no-wait").code(0);
