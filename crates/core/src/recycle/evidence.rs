@@ -121,6 +121,17 @@ pub struct Sizes {
     pub reference: BTreeMap<Oid, [i64; 4]>,
 }
 
+impl Sizes {
+    /// Whether tables have pages that another VACUUM may return.
+    pub(super) fn are_too_large(&self, profile: &Profile) -> bool {
+        let is_too_large = |(oid, [heap, ..]): (&Oid, &[i64; 4])| {
+            let wanted = profile.relations.get(oid).and_then(|table| table.filled);
+            wanted.is_some_and(|wanted| *heap > wanted.heap)
+        };
+        self.emptied > 0 || self.reference.iter().any(is_too_large)
+    }
+}
+
 /// Prepares the session and flushes its counters. Returns whether its role is a superuser.
 pub(super) async fn prepare(session: &mut dyn TextSession) -> Result<bool, Stop> {
     let rows = session.texts(PREPARE).await?;

@@ -22,10 +22,16 @@ pub(super) async fn run(
             *deleted.entry(number(&row, 0)?).or_default() += 1;
         }
     }
+    run_vacuum(session, plan).await?;
+    Ok(deleted)
+}
+
+/// Runs the VACUUM of a plan.
+pub(super) async fn run_vacuum(session: &mut dyn TextSession, plan: &Plan) -> Result<(), Sqlx> {
     if let Some(vacuum) = vacuum(plan) {
         session.texts(&vacuum).await?;
     }
-    Ok(deleted)
+    Ok(())
 }
 
 /// All statements that can run in one transaction, and the flush of the counters at its end.

@@ -1,8 +1,10 @@
-//! The pure parts: what is compared, decided and verified. `tests/recycle` proves the whole on real servers.
+//! What is compared, decided and verified, and when tables are vacuumed again. `tests/recycle` proves the whole on real servers.
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
+use sqlx::Error as Sqlx;
 
 use super::evidence::PG_CLASS;
 use super::*;
@@ -566,5 +568,79 @@ proptest! {
             prop_assert!(!table.reference || (updated == 0 && deleted == 0 && inserted <= 1000 && !table.truncate));
             prop_assert!(table.truncate || inserted + updated <= 1000);
         }
+    }
+}
+
+/// A session on a clone with three new rows in [`EMPTY`]. Another process has pinned its page during the first VACUUMs.
+struct Pinned {
+    times: usize,
+    vacuums: usize,
+    is_reset: bool,
+}
+
+impl TextSession for Pinned {
+    fn texts<'a>(&'a mut self, sql: &'a str) -> BoxFuture<'a, Result<Vec<TextRow>, Sqlx>> {
+        let row = |columns: &[&str]| -> TextRow {
+            let columns = columns.iter();
+            columns
+                .map(|column| (!column.is_empty()).then(|| (*column).to_owned()))
+                .collect()
+        };
+        let rows = if sql.contains("session_replication_role") {
+            self.is_reset = true;
+            vec![row(&["16384"]); 3]
+        } else if sql.starts_with("VACUUM") {
+            self.vacuums += 1;
+            Vec::new()
+        } else if sql.contains("pg_stat_get_db_sessions") {
+            let deleted = if self.is_reset { "3" } else { "0" };
+            let size = if self.vacuums > self.times {
+                "0"
+            } else {
+                "8192"
+            };
+            let mut rows = vec![
+                row(&["4", "1", "3", "0", deleted, "9", "", "1", "f"]),
+                row(&["16384", "3", "0", deleted]),
+            ];
+            if self.is_reset {
+                rows.push(row(&[size, "0", "0", "0", "0", "0", "0", "0", "0", "0"]));
+            }
+            rows
+        } else {
+            vec![row(&["on", ""]), row(&["on", "on", ""])]
+        };
+        Box::pin(async { Ok(rows) })
+    }
+}
+
+#[tokio::test]
+async fn a_vacuum_that_skips_a_pinned_page_is_repeated_some_times() {
+    let baseline = Baseline {
+        seen: Seen {
+            sessions: 3,
+            resets: "1".to_owned(),
+            template: 5,
+            ..Seen::default()
+        },
+        ..Baseline::default()
+    };
+    for (times, cleaned) in [(0, true), (1, true), (5, true), (6, false)] {
+        let mut session = Pinned {
+            times,
+            vacuums: 0,
+            is_reset: false,
+        };
+        let profile = || {
+            let mut profile = profile();
+            profile.relations.retain(|oid, _| *oid == EMPTY);
+            Some(profile)
+        };
+        let cleaning = clean(&mut session, &baseline, profile, ResetMethod::Delete).await;
+        match cleaning.expect("no error") {
+            Cleaning::Cleaned(_) => assert!(cleaned, "{times}"),
+            Cleaning::Dirty(reason) => assert_eq!((reason, cleaned), (Reason::Residue, false)),
+        }
+        assert_eq!(session.vacuums, (times + 1).min(6));
     }
 }
