@@ -229,6 +229,9 @@ pub enum ServerCommand {
         /// Stop the managed servers with other settings and versions as well
         #[arg(long)]
         all: bool,
+        /// Also remove the data of the managed server, kept databases included
+        #[arg(long)]
+        delete: bool,
     },
     /// Restart the server, with the binaries that are installed now
     Restart {

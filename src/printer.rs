@@ -160,6 +160,19 @@ impl Printer {
 impl BuildObserver for Printer {
     fn event(&self, event: &BuildEvent<'_>) {
         match event {
+            BuildEvent::Started {
+                version,
+                place,
+                idle_stop,
+            } => {
+                let stays = match idle_stop {
+                    Some(idle) => format!("stops after {} s without use", idle.as_secs()),
+                    None => "keeps running for the next run".to_owned(),
+                };
+                self.line(&format!(
+                    "started PostgreSQL {version} in `{place}`; it {stays}; `kapsel-testdb server stop` stops it"
+                ));
+            }
             BuildEvent::Waiting { holders } => self.line(&format!(
                 "waiting for another process to build the template: {}",
                 holders.join(", ")

@@ -43,15 +43,18 @@ pub async fn run(config: &Config, command: Command, printer: &Printer) -> Result
         }
         (command, Subject::Adopted(address)) => Ok(print_not_managed(&command, address, printer)),
         (Command::Start, Subject::Local(local)) => start(config, &local, printer).await,
-        (Command::Stop { force, all }, Subject::Local(local)) => {
-            let others = if all {
-                local.others_running()
-            } else {
-                Vec::new()
+        (Command::Stop { force, all, delete }, Subject::Local(local)) => {
+            let others = match (all, delete) {
+                (true, true) => local.others(),
+                (true, false) => local.others_running(),
+                (false, _) => Vec::new(),
             };
-            let mut code = stop(&local, force, printer)?;
-            for other in others {
-                let stopped = stop(&other, force, printer)?;
+            let mut code = ExitCode::SUCCESS;
+            for local in std::iter::once(local).chain(others) {
+                let stopped = match delete {
+                    true => stop_and_delete(&local, force, printer)?,
+                    false => stop(&local, force, printer)?,
+                };
                 if stopped != ExitCode::SUCCESS {
                     code = stopped;
                 }
@@ -117,12 +120,25 @@ fn stop(local: &Local, force: bool, printer: &Printer) -> Result<ExitCode> {
     }
     if local.stop()? {
         printer.line(&format!(
-            "stopped the managed server at {}; its data is kept for the next start",
+            "stopped the managed server at {}; its data is kept for the next start (`--delete` removes it)",
             local.address()
         ));
     } else {
         printer.line("the managed server is not running");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop_and_delete(local: &Local, force: bool, printer: &Printer) -> Result<ExitCode> {
+    if !force && is_in_use(&local.address(), printer)? {
+        return Ok(ExitCode::from(NOT_REMOVED));
+    }
+    let dir = local.dir();
+    let dir = dir.display();
+    printer.line(&match local.delete()? {
+        true => format!("stopped the managed server and removed its data in `{dir}`"),
+        false => format!("there are no data in `{dir}`"),
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,6 +49,9 @@ pub async fn check(
     };
     checks.push(Check::ok("server", describe(&server)));
     let before = checks.len();
+    if let Err(error) = server.check_version(&config.server) {
+        checks.push(Check::new(Level::Fails, "version", error.to_string()));
+    }
     let checked = check_server(config, &server, &mut admin, checks).await;
     admin.close().await;
     if let Err(error) = checked {

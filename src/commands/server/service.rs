@@ -7,7 +7,7 @@ use kapsel_testdb_core::server::compose::{self, RunningService};
 use kapsel_testdb_core::server::{Server, ServerKind};
 
 use crate::commands::server::{Command, is_in_use};
-use crate::failure::{NOT_REMOVED, Result};
+use crate::failure::{Failure, NOT_REMOVED, Result};
 use crate::printer::Printer;
 
 pub async fn run(
@@ -25,6 +25,10 @@ pub async fn run(
             }
         }
         (Command::Restart { .. }, None) => start(config, false, printer).await,
+        (Command::Stop { delete: true, .. }, _) => Err(Failure::Usage(
+            "`--delete` is for the managed server; remove the volumes of a compose service with its own tool, as in `docker compose rm --stop --volumes`"
+                .to_owned(),
+        )),
         (Command::Stop { force, .. }, Some(running)) => {
             stop(config, &running, force, printer).await
         }

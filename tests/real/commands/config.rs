@@ -49,6 +49,10 @@ fn what_cannot_be_read_is_named_with_its_place() {
             ],
         ),
         (
+            "[server]\nversion = \"17.2\"\n",
+            &["`server.version = \"17.2\"`", "a major version such as"],
+        ),
+        (
             "[server]\nmode = \"adopt\"\n",
             &["DATABASE_URL", "`server.url`"],
         ),

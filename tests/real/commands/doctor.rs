@@ -158,6 +158,22 @@ fn what_will_fail_ends_with_1() {
 }
 
 #[test]
+fn another_version_than_the_configured_one_fails() {
+    let server = Server::start();
+    let project = project(&server);
+    project.config("[server]\nversion = 99\n");
+    let outcome = project.run("doctor");
+    assert!(
+        outcome.code(1).stdout.contains("FAILS  version"),
+        "{outcome:#?}"
+    );
+    let message = ["is version", "but `server.version` is 99"];
+    project.run("prepare").code(4).says(&message);
+    // What exists on the server can still be looked at.
+    project.run("status").code(0);
+}
+
+#[test]
 fn servers_that_cannot_be_used_are_findings() {
     let server = Server::start();
     server.execute("CREATE ROLE reader LOGIN");

@@ -128,3 +128,34 @@ fn psql_gets_the_password_and_nobody_sees_it() {
     assert!(outcome.stdout.contains("PGPASSFILE="), "{outcome:?}");
     assert!(outcome.stdout.ends_with("again\n"), "{outcome:?}");
 }
+
+#[test]
+fn it_is_stopped_with_its_data() {
+    let project = Project::new("app");
+    project.migration("0001_users", "CREATE TABLE users (id int);");
+    let run = DeadRun::leave(&project, "live");
+    let lock = run.join();
+    let dir = project.managed_dir().expect("a managed server");
+    let outcome = project.run("server stop --delete");
+    outcome.code(8).says(&["not stopped", &run.run]);
+    assert!(dir.join("data").exists());
+    drop(lock);
+    std::fs::write(dir.join("mine"), "").expect("a file");
+    let of_others = project.state_dir().join("pg_backups/data");
+    std::fs::create_dir_all(&of_others).expect("a directory");
+    let outcome = project.run("server stop --delete --all");
+    outcome.code(0).says(&["removed its data in", "/s/pg"]);
+    assert!(!dir.join("data").exists() && !dir.join("log").exists());
+    assert!(dir.join("mine").exists() && of_others.exists());
+    std::fs::remove_file(dir.join("mine")).expect("a file");
+    // Also the data of a server that does not run.
+    project.run("server start").code(0);
+    project
+        .run("server stop")
+        .code(0)
+        .says(&["`--delete` removes it"]);
+    project.run("server stop --delete").code(0);
+    assert!(!dir.exists());
+    let outcome = project.run("server stop --delete");
+    outcome.code(0).says(&["there are no data in"]);
+}

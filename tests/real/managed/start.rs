@@ -52,6 +52,52 @@ fn stopped_and_started_it_has_its_data() {
     assert_eq!(starts(&project), 2);
 }
 
+#[test]
+fn the_run_that_starts_it_reports_that_once() {
+    let mut project = project();
+    let outcome = project.run("prepare");
+    outcome.code(0);
+    let dir = project.managed_dir().expect("a managed server");
+    let line = format!(
+        " in `{}`; it keeps running for the next run; `kapsel-testdb server stop` stops it\n",
+        dir.display()
+    );
+    let first = outcome.stderr.lines().next().unwrap_or_default();
+    assert!(first.starts_with("started PostgreSQL "), "{outcome:#?}");
+    outcome.says(&[&line]);
+    project.run("prepare").code(0).never_says("started");
+    project.run("server stop").code(0);
+    project.set("KAPSEL_TESTDB_SERVER_IDLE_STOP_SECS", "600");
+    // Also if it fails afterwards.
+    project.migration("0001_users", "CREATE TABLE nowhere.users (id int);");
+    let outcome = project.run("run -- true");
+    outcome.code(5).says(&["it stops after 600 s without use"]);
+}
+
+#[test]
+fn the_configured_version_selects_the_programs() {
+    let mut project = project();
+    let installed: u32 = crate::support::binaries()
+        .version()
+        .and_then(|text| {
+            let number = text.split(' ').nth(2)?;
+            number.split('.').next()?.parse().ok()
+        })
+        .expect("a version");
+    project.config("[server]\nmode = \"managed\"\nversion = \"99\"\n");
+    let outcome = project.run("prepare");
+    outcome.code(4).says(&[
+        "found no PostgreSQL 99 (`server.version`) on this machine, only",
+        &format!("{installed} in `"),
+    ]);
+    // A managed server needs no URL, and ignores it.
+    project.set("DATABASE_URL", "postgres://me@%2Fnowhere/app");
+    project.config(&format!(
+        "[server]\nmode = \"managed\"\nversion = {installed}\n"
+    ));
+    project.run("prepare").code(0).says(&["managed PostgreSQL"]);
+}
+
 fn postmaster(project: &Project) -> u32 {
     let dir = project.managed_dir().expect("a managed server");
     let text = fs::read_to_string(dir.join("data/postmaster.pid")).expect("a pid file");

@@ -268,6 +268,8 @@ pub struct ServerConfig {
     pub maintenance_database: String,
     /// Whether databases may be created and dropped on a server of another machine.
     pub allow_remote: bool,
+    /// The major version of PostgreSQL; `None` for any.
+    pub version: Option<u32>,
     /// The directory of PostgreSQL's binaries.
     pub bin_dir: Option<PathBuf>,
     /// The directory of the managed server's data.

@@ -252,6 +252,7 @@ impl Resolver<'_> {
                 ("auto", ServerMode::Auto),
                 ("adopt", ServerMode::Adopt),
                 ("local", ServerMode::Local),
+                ("managed", ServerMode::Local),
                 ("compose", ServerMode::Compose),
             ],
         )?;
@@ -270,6 +271,7 @@ impl Resolver<'_> {
                 .map(|(address, _)| address),
             maintenance_database: self.required_string("server.maintenance_database")?,
             allow_remote: self.flag("server.allow_remote")?,
+            version: self.version()?,
             bin_dir: self.path("server.bin_dir")?,
             state_dir: self.path("server.state_dir")?,
             run_as: self.required_string("server.run_as")?,
@@ -291,6 +293,20 @@ impl Resolver<'_> {
                 .filter(|role| !role.is_empty()),
             settings: self.server_settings()?,
         })
+    }
+
+    fn version(&self) -> Result<Option<u32>, ConfigError> {
+        const KEY: &str = "server.version";
+        let version = match self.values.get(KEY) {
+            None => return Ok(None),
+            Some((Value::Integer(number), _)) => u32::try_from(*number).ok(),
+            Some((Value::String(text), _)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        match version.filter(|version| (1..100).contains(version)) {
+            Some(version) => Ok(Some(version)),
+            None => Err(self.invalid(KEY, "a major version such as \"17\"")),
+        }
     }
 
     fn server_settings(&self) -> Result<BTreeMap<String, String>, ConfigError> {

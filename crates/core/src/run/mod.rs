@@ -27,7 +27,7 @@ use crate::protocol::{
 };
 use crate::server::{Server, ServerError};
 use crate::template::{
-    self, BuildObserver, BuildTarget, Source, Template, TemplateError, TemplatePlan,
+    self, BuildEvent, BuildObserver, BuildTarget, Source, Template, TemplateError, TemplatePlan,
 };
 
 /// The most spares that the runs of single processes leave. They do not know how many others run at the same time; but a run creates a clone only if it
@@ -132,6 +132,14 @@ pub async fn open_beside(
     // Many files take as long to read as the server to answer.
     let (located, source) = join(Server::locate(config, "run"), Source::read(config)).await;
     let (server, mut admin) = located?;
+    if let Some(place) = &server.started {
+        observer.event(&BuildEvent::Started {
+            version: &server.facts.version(),
+            place,
+            idle_stop: config.server.idle_stop,
+        });
+    }
+    server.check_version(&config.server)?;
     let template_base = TemplateBase::of(config)?;
     let plan = TemplatePlan::of(source?, &config.namespace, &template_base, &server.facts);
     let (dir, id, joined) = join_or_create(&runtime, &server, &plan.name, identity)?;

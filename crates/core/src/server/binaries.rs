@@ -1,9 +1,10 @@
 //! Finds PostgreSQL's programs on this machine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::server::local::LocalError;
+use crate::server::local::{LocalError, major_version};
 
 /// A directory with `initdb` and `postgres`.
 #[derive(Debug, Clone)]
@@ -19,17 +20,30 @@ impl Binaries {
     /// # Errors
     /// [`LocalError::NoBinaries`] names the searched directories.
     pub fn find(configured: Option<&Path>) -> Result<Self, LocalError> {
-        let candidates = match configured {
-            Some(dir) => vec![dir.to_path_buf(), dir.join("bin")],
-            None => default_directories(),
-        };
-        candidates
-            .iter()
-            .find(|dir| dir.join("initdb").is_file() && dir.join("postgres").is_file())
-            .map(|dir| Self { dir: dir.clone() })
-            .ok_or(LocalError::NoBinaries {
-                searched: candidates,
-            })
+        let searched = candidates(configured);
+        let found = installed(&searched).next();
+        found.ok_or(LocalError::NoBinaries { searched })
+    }
+
+    /// [`Self::find`] for a major version.
+    ///
+    /// # Errors
+    /// See [`Self::find`]; [`LocalError::NoVersion`] names the versions that were found.
+    pub fn of_version(configured: Option<&Path>, version: u32) -> Result<Self, LocalError> {
+        let searched = candidates(configured);
+        let mut others = BTreeSet::new();
+        for binaries in installed(&searched) {
+            match major_version(&binaries) {
+                Ok(major) if major == version.to_string() => return Ok(binaries),
+                Ok(major) => drop(others.insert((major, binaries.dir))),
+                // A program that does not run.
+                Err(_) => {}
+            }
+        }
+        Err(match others.is_empty() {
+            true => LocalError::NoBinaries { searched },
+            false => LocalError::NoVersion { version, others },
+        })
     }
 
     /// The path of a program.
@@ -60,6 +74,20 @@ pub fn client_program(name: &str, configured: Option<&Path>) -> PathBuf {
         .map(|dir| dir.join(name))
         .find(|program| program.is_file());
     found.unwrap_or_else(|| PathBuf::from(name))
+}
+
+fn candidates(configured: Option<&Path>) -> Vec<PathBuf> {
+    match configured {
+        Some(dir) => vec![dir.to_path_buf(), dir.join("bin")],
+        None => default_directories(),
+    }
+}
+
+fn installed(directories: &[PathBuf]) -> impl Iterator<Item = Binaries> {
+    let has = |dir: &Path, program: &str| dir.join(program).is_file();
+    let found = directories.iter();
+    let found = found.filter(move |dir| has(dir, "initdb") && has(dir, "postgres"));
+    found.map(|dir| Binaries { dir: dir.clone() })
 }
 
 fn default_directories() -> Vec<PathBuf> {
@@ -124,5 +152,29 @@ mod tests {
     fn a_configured_directory_without_binaries_is_named() {
         let error = Binaries::find(Some(Path::new("/nowhere/pg"))).expect_err("nothing there");
         assert!(error.to_string().contains("/nowhere/pg"), "{error}");
+    }
+
+    #[test]
+    fn a_version_selects_the_binaries_and_others_are_named() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let bin = dir.path().join("15/bin");
+        std::fs::create_dir_all(&bin).expect("directories");
+        for program in ["initdb", "postgres"] {
+            std::fs::write(bin.join(program), "").expect("a file");
+        }
+        let found = Binaries::of_version(Some(&bin), 15).expect("it is there");
+        assert_eq!(found.dir, bin);
+        let error = Binaries::of_version(Some(&bin), 17).expect_err("another version");
+        let message = error.to_string();
+        for part in [
+            "found no PostgreSQL 17",
+            &format!("15 in `{}`", bin.display()),
+            "apt-get install postgresql-17",
+            "`server.version`",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        let error = Binaries::of_version(Some(Path::new("/nowhere")), 17).expect_err("nothing");
+        assert!(error.to_string().contains("/nowhere"), "{error}");
     }
 }

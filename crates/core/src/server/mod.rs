@@ -50,6 +50,18 @@ pub enum ServerError {
         /// Its version.
         version: String,
     },
+    /// The server has another version than the configuration requires.
+    #[error(
+        "PostgreSQL at `{address}` is version {version}, but `server.version` is {required}; use a server of that version, or change `server.version`"
+    )]
+    WrongVersion {
+        /// The server's address.
+        address: String,
+        /// Its version.
+        version: String,
+        /// The required major version.
+        required: u32,
+    },
     /// The address is that of a connection pooler.
     #[error(
         "`{0}` is a connection pooler, but administrative work (session-level locks, CREATE DATABASE) needs a direct connection; set \
@@ -169,6 +181,8 @@ pub struct Server {
     pub maintenance_database: String,
     /// How we got it.
     pub kind: ServerKind,
+    /// Its place, if it was started just now.
+    pub started: Option<String>,
     /// Version, settings and privileges.
     pub facts: ServerFacts,
 }
@@ -189,11 +203,17 @@ impl Server {
             ServerKind::Compose => None,
             _ => Some(Arc::new(local::Local::open(settings)?)),
         };
+        let mut started = None;
         loop {
             let address = match &local {
-                None => compose::ensure(config).await?,
+                None => {
+                    let (address, is_new) = compose::ensure(config).await?;
+                    started = started.or(is_new.then(|| address.to_string()));
+                    address
+                }
                 Some(local) => {
-                    local::ensure(local, settings.start_timeout).await?;
+                    let is_new = local::ensure(local, settings.start_timeout).await?;
+                    started = started.or(is_new.then(|| local.dir().display().to_string()));
                     local.address()
                 }
             };
@@ -214,7 +234,7 @@ impl Server {
                     if let Some(role) = test_role {
                         ensure_test_role(&mut admin, role).await?;
                     }
-                    return Ok((server, admin));
+                    return Ok((Self { started, ..server }, admin));
                 }
                 error => return error,
             }
@@ -279,10 +299,27 @@ impl Server {
             admin_address,
             maintenance_database: database.clone(),
             kind: ServerKind::of(&config.server),
+            started: None,
             facts: admin.facts(&config.template.base).await?,
         };
         server.verify()?;
         Ok((server, admin))
+    }
+
+    /// Checks that the server has the configured version.
+    ///
+    /// # Errors
+    /// [`ServerError::WrongVersion`].
+    pub fn check_version(&self, settings: &ServerConfig) -> Result<(), ServerError> {
+        let major = u32::try_from(self.facts.major()).unwrap_or_default();
+        match settings.version {
+            Some(required) if required != major => Err(ServerError::WrongVersion {
+                address: self.admin_address.to_string(),
+                version: self.facts.version(),
+                required,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn verify(&self) -> Result<(), ServerError> {
@@ -404,6 +441,7 @@ mod tests {
             admin_address: Address::socket("/x".into(), 5432, "me"),
             maintenance_database: "postgres".to_owned(),
             kind: ServerKind::Adopted,
+            started: None,
             facts: ServerFacts {
                 version_num: 120_022,
                 role: "me".to_owned(),

@@ -1,10 +1,19 @@
-//! Progress of a build.
+//! Progress until a template is there.
 
 use std::time::Duration;
 
-/// An event of a build.
+/// An event of a build, or before it.
 #[derive(Debug)]
 pub enum BuildEvent<'a> {
+    /// The server has been started.
+    Started {
+        /// Its version.
+        version: &'a str,
+        /// Its directory or its address.
+        place: &'a str,
+        /// The time without use after which it is stopped.
+        idle_stop: Option<Duration>,
+    },
     /// Another session is building; we wait for it.
     Waiting {
         /// The sessions that hold the build lock.

@@ -48,19 +48,19 @@ pub struct RunningService {
     service: Service,
 }
 
-/// Starts the service if it does not run, and waits until it answers queries.
+/// Starts the service if it does not run, and waits until it answers queries. Returns its address, and whether it was started.
 ///
 /// # Errors
 /// [`ComposeError`] with the remedy.
-pub async fn ensure(config: &Config) -> Result<Address, ComposeError> {
+pub async fn ensure(config: &Config) -> Result<(Address, bool), ComposeError> {
     let compose = Compose::open(config)?;
     if let Some(running) = compose.cached().await? {
-        return Ok(running.address);
+        return Ok((running.address, false));
     }
     let lock = compose.lock().await?;
     // Another process may have started it while we waited for the lock.
     if let Some(running) = compose.cached().await? {
-        return Ok(running.address);
+        return Ok((running.address, false));
     }
     let service = compose.service().await?;
     let (address, started_by_us) = match service.find().await? {
@@ -83,7 +83,7 @@ pub async fn ensure(config: &Config) -> Result<Address, ComposeError> {
         remote_engine: service.remote_engine.clone(),
         started_by_us: started_by_us || is_noted,
     })?;
-    Ok(address)
+    Ok((address, started_by_us))
 }
 
 /// The service, if it runs and publishes its port. Starts nothing.

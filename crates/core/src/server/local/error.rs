@@ -1,5 +1,6 @@
 //! Why the managed server could not be started or stopped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,18 @@ pub enum LocalError {
     NoBinaries {
         /// The searched directories.
         searched: Vec<PathBuf>,
+    },
+    /// There are binaries, but none of the configured version.
+    #[error(
+        "found no PostgreSQL {version} (`server.version`) on this machine, only {}; install it (Debian: `apt-get install postgresql-{version}`, \
+         macOS: `brew install postgresql@{version}`), or change `server.version`",
+        others.iter().map(|(major, dir)| format!("{major} in `{}`", dir.display())).collect::<Vec<_>>().join(", ")
+    )]
+    NoVersion {
+        /// The major version.
+        version: u32,
+        /// The versions that were found, with their directories.
+        others: BTreeSet<(String, PathBuf)>,
     },
     /// We are root, as which PostgreSQL does not run, and the configured user does not exist.
     #[error(

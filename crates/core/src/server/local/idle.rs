@@ -21,6 +21,7 @@ use crate::pg::connect::RetryLimits;
 use crate::platform;
 use crate::protocol::{Runtime, random_word, write_atomically};
 use crate::server::ServerKind;
+use crate::server::binaries::Binaries;
 use crate::server::local::error::PathContext;
 use crate::server::local::{Local, LocalError, SUPERUSER};
 
@@ -89,7 +90,7 @@ impl IdleStopJob {
     /// The server or the state directory cannot be used. The server keeps running.
     pub async fn watch(&self) -> Result<(), LocalError> {
         let local = Arc::new(Local::at(
-            Some(&self.bin_dir),
+            Binaries::find(Some(&self.bin_dir))?,
             Some(&self.state_dir),
             &self.run_as,
             &self.settings,

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use self::cluster::ClusterOrigin;
 use self::error::PathContext;
 use self::log::last_lines;
-use self::places::{Owner, default_state, major_version, server_directory};
+use self::places::{Owner, default_state, is_server_directory, server_directory};
 use crate::address::Address;
 use crate::config::ServerConfig;
 use crate::platform::{self, LockMode, disk};
@@ -42,6 +42,7 @@ use crate::protocol::{check_ancestors, check_private, check_unwritable};
 use crate::server::binaries::Binaries;
 
 pub use self::error::LocalError;
+pub(super) use self::places::major_version;
 
 /// How long to wait for processes that start or stop the server.
 const START_LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -92,13 +93,13 @@ impl RunningServer {
     }
 }
 
-/// Starts the managed server if it does not run.
+/// Starts the managed server if it does not run. Returns whether it did so.
 ///
 /// # Errors
 /// [`LocalError`] with the remedy.
-pub async fn ensure(local: &std::sync::Arc<Local>, timeout: Duration) -> Result<(), LocalError> {
+pub async fn ensure(local: &std::sync::Arc<Local>, timeout: Duration) -> Result<bool, LocalError> {
     if local.runs() {
-        return Ok(());
+        return Ok(false);
     }
     let local = local.clone();
     tokio::task::spawn_blocking(move || local.start(timeout))
@@ -114,7 +115,11 @@ impl Local {
     /// [`LocalError`] with the remedy.
     pub fn open(settings: &ServerConfig) -> Result<Self, LocalError> {
         let (bin_dir, state_dir) = (settings.bin_dir.as_deref(), settings.state_dir.as_deref());
-        let local = Self::at(bin_dir, state_dir, &settings.run_as, &settings.settings)?;
+        let binaries = match settings.version {
+            Some(version) => Binaries::of_version(bin_dir, version)?,
+            None => Binaries::find(bin_dir)?,
+        };
+        let local = Self::at(binaries, state_dir, &settings.run_as, &settings.settings)?;
         Ok(Self {
             cache: settings.cache,
             ..local
@@ -122,12 +127,11 @@ impl Local {
     }
 
     fn at(
-        bin_dir: Option<&Path>,
+        binaries: Binaries,
         state_dir: Option<&Path>,
         run_as: &str,
         settings: &BTreeMap<String, String>,
     ) -> Result<Self, LocalError> {
-        let binaries = Binaries::find(bin_dir)?;
         let major = major_version(&binaries)?;
         let directory = server_directory(&major, settings);
         let local = Self {
@@ -157,21 +161,26 @@ impl Local {
         self.state.join(&self.directory)
     }
 
-    /// The running servers beside this one, which have another major version or other settings.
+    /// The running ones of [`Self::others`].
     pub fn others_running(&self) -> Vec<Self> {
+        let mut others = self.others();
+        others.retain(|other| other.running_pid().is_some());
+        others
+    }
+
+    /// The servers beside this one, which have another major version or other settings.
+    pub fn others(&self) -> Vec<Self> {
         let entries = fs::read_dir(&self.state).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names
-            .filter(|name| name.starts_with("pg") && *name != self.directory)
+            .filter(|name| is_server_directory(name) && *name != self.directory)
             .collect();
         names.sort();
         let others = names.into_iter().map(|directory| Self {
             directory,
             ..self.clone()
         });
-        others
-            .filter(|other| other.running_pid().is_some())
-            .collect()
+        others.collect()
     }
 
     /// The data directory.
@@ -229,15 +238,17 @@ impl Local {
     }
 
     /// Starts the server under the start lock; creates the cluster first if there is none. Other processes wait and find the server
-    /// running.
-    fn start(&self, timeout: Duration) -> Result<(), LocalError> {
+    /// running. Returns whether it started the server.
+    fn start(&self, timeout: Duration) -> Result<bool, LocalError> {
         let deadline = Instant::now() + timeout;
         let _lock = self.lock()?;
         if self.runs() {
-            return Ok(());
+            return Ok(false);
         }
-        self.start_locked(deadline)
-            .map_err(|error| self.closed_directory().unwrap_or(error))
+        match self.start_locked(deadline) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(self.closed_directory().unwrap_or(error)),
+        }
     }
 
     fn start_locked(&self, deadline: Instant) -> Result<(), LocalError> {
@@ -407,6 +418,37 @@ impl Local {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
+        Ok(true)
+    }
+
+    /// Stops the server and removes its data and its log; `false` if it had no directory. Other files in its directory stay.
+    ///
+    /// # Errors
+    /// The server did not stop in time, another user may change the directory, or it cannot be removed.
+    pub fn delete(&self) -> Result<bool, LocalError> {
+        let dir = self.dir();
+        if !dir.exists() {
+            return Ok(false);
+        }
+        // It is there, so this only checks it.
+        self.create_own_dir(&dir)?;
+        let lock = self.lock()?;
+        self.stop_locked(&lock)?;
+        for name in ["data", "data.new", "data.damaged", "s", "log", "idle"] {
+            let path = dir.join(name);
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).at("remove", &path);
+                }
+                _ => {}
+            }
+        }
+        // Something else may be in it.
+        let _ = fs::remove_dir(&dir);
         Ok(true)
     }
 }

@@ -67,6 +67,17 @@ pub(super) fn server_directory(major: &str, settings: &BTreeMap<String, String>)
     format!("pg{major}-{}", &hash[..8])
 }
 
+/// Whether a directory has a name of [`server_directory`].
+pub(super) fn is_server_directory(name: &str) -> bool {
+    let version = name.strip_prefix("pg").unwrap_or_default();
+    let (major, hash) = match version.split_once('-') {
+        Some((major, hash)) => (major, Some(hash)),
+        None => (version, None),
+    };
+    let is_hash = |hash: &str| hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) && hash.is_none_or(is_hash)
+}
+
 /// `<tmpfs or temp dir>/kapsel-testdb-<uid>-pg`: the one that has this server's cluster, else the first with free space.
 pub(super) fn default_state(directory: &str) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
@@ -88,7 +99,7 @@ fn has_space(path: &Path) -> bool {
 }
 
 /// The major version of the binaries: from the directory's name in packages, else from the program (5 ms).
-pub(super) fn major_version(binaries: &Binaries) -> Result<String, LocalError> {
+pub(in crate::server) fn major_version(binaries: &Binaries) -> Result<String, LocalError> {
     let program = binaries.program("postgres");
     let resolved = fs::canonicalize(&program).at("find", &program)?;
     let from_path = resolved
@@ -146,6 +157,19 @@ mod tests {
             ("2026", None),
         ] {
             assert_eq!(major_from_dir_name(dir).as_deref(), major, "{dir}");
+        }
+    }
+
+    #[test]
+    fn only_directories_of_servers_are_recognized() {
+        let settings = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        assert!(is_server_directory(&server_directory(
+            "15",
+            &BTreeMap::new()
+        )));
+        assert!(is_server_directory(&server_directory("15", &settings)));
+        for other in ["pg", "pg_backups", "pg15.old", "pg15-x", "pgdata", "15"] {
+            assert!(!is_server_directory(other), "{other}");
         }
     }
 
