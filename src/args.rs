@@ -406,6 +406,9 @@ pub struct Prepare {
     /// [default: print nothing]
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
+    /// Drop the persistent database and create it again, for example after a change of branches; only outside nextest
+    #[arg(long)]
+    pub reset: bool,
     /// Start no background process: each test creates and drops its own database [default: `run.keeper`]
     #[arg(long)]
     pub no_keeper: bool,

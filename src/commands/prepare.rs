@@ -14,12 +14,15 @@ use kapsel_testdb_core::{env, platform, template};
 use crate::args::Prepare;
 use crate::commands::interrupt::{Signals, interruptible};
 use crate::commands::pollution;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::keeper::spawn;
 use crate::printer::Printer;
 use crate::{export, sweep};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
+    if args.reset {
+        check_reset(config)?;
+    }
     let mut signals = Signals::new()?;
     let prepared = async {
         match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
@@ -29,6 +32,18 @@ pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<Ex
     };
     interruptible(config, &mut signals, printer, prepared).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is a persistent database to reset.
+fn check_reset(config: &Config) -> Result<()> {
+    let problem = if std::env::var_os(env::NEXTEST_ENV).is_some() {
+        "`--reset` works only outside nextest"
+    } else if config.persistent.is_none() {
+        "`--reset` is for the persistent database, but `persistent.database` is not set"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Usage(problem.to_owned()))
 }
 
 /// Starts the whole run. The keeper stays alive until nextest ends.
@@ -109,7 +124,7 @@ async fn outside_nextest(config: &Config, args: &Prepare, printer: &Printer) -> 
         printer.line(&summary(&run, begun));
         run.close().await;
     }
-    let prepared = persistent(config, &mut run, printer).await;
+    let prepared = persistent(config, &mut run, args.reset, printer).await;
     let OpenRun {
         runtime,
         dir,
@@ -158,14 +173,21 @@ fn warn(config: &Config, run: &OpenRun, always: bool, printer: &Printer) {
     }
 }
 
-async fn persistent(config: &Config, run: &mut OpenRun, printer: &Printer) -> Result<(), RunError> {
+async fn persistent(
+    config: &Config,
+    run: &mut OpenRun,
+    reset: bool,
+    printer: &Printer,
+) -> Result<(), RunError> {
     let Some(name) = &config.persistent else {
         return Ok(());
     };
-    let applied = template::migrate_persistent(&mut run.admin, &run.server, config, name).await?;
-    printer.line(&match applied {
-        0 => format!("database `{name}` is current"),
-        n => format!("database `{name}`: {n} migrations applied"),
+    let migrated =
+        template::migrate_persistent(&mut run.admin, &run.server, config, name, reset).await?;
+    printer.line(&match (reset, migrated) {
+        (true, n) => format!("database `{name}` was reset: {n} migrations applied"),
+        (false, 0) => format!("database `{name}` is current"),
+        (false, n) => format!("database `{name}`: {n} migrations applied"),
     });
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod lock;
 pub mod obstacles;
 pub mod own;
+pub mod persistent;
 pub mod probe;
 pub mod roles;
 pub mod script;

@@ -81,6 +81,14 @@ pub enum TemplateError {
     /// The current template does not exist.
     #[error("the template `{0}` does not exist; `kapsel-testdb template build` builds it")]
     NotBuilt(DbName),
+    /// The persistent database may not be dropped.
+    #[error("the database `{name}` was not reset: {reason}")]
+    NotReset {
+        /// The database.
+        name: String,
+        /// The reason, and the remedy.
+        reason: String,
+    },
     /// A file changed after the fingerprint was computed.
     #[error("the file `{}` changed while the template was being built; run the command again", .0.display())]
     Changed(PathBuf),

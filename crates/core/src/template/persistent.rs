@@ -1,5 +1,6 @@
 //! The persistent database: a database with a fixed, configured name that `prepare` migrates outside nextest. It belongs to the
-//! user, so this code never drops it. A crash leaves it at the last committed migration.
+//! user. Only `prepare --reset` drops it, and only if its comment shows that `prepare` created it for this namespace. A crash leaves it at the last
+//! committed migration, or without the comment if it was just created.
 
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
@@ -9,10 +10,13 @@ use crate::pg::admin::Admin;
 use crate::pg::connect::{self, RetryLimits};
 use crate::pg::error::ErrorDetails;
 use crate::pg::own::OwnSession;
+use crate::pg::persistent::PersistentDatabase;
 use crate::pg::script::ScriptError;
 use crate::pg::session::close;
+use crate::pg::sql::identifier;
 use crate::protocol::{BuildStep, Strategy, TemplateBase};
 use crate::server::Server;
+use crate::sqlstate;
 use crate::sqlx_compat::{MigrationsTable, internal};
 use crate::template::source::{SchemaStep, Source, SqlxMigration};
 use crate::template::steps::{
@@ -20,27 +24,48 @@ use crate::template::steps::{
 };
 use crate::template::{TemplateError, hints};
 
+/// The persistent database while it is migrated.
+#[derive(Clone, Copy)]
+struct Persistent<'a> {
+    site: Site<'a>,
+    /// Whether it was just created.
+    is_new: bool,
+    /// Whether `prepare --reset` may drop it.
+    is_ours: bool,
+}
+
 /// Creates the database if it is missing, from the same base as templates; creates missing roles and extensions; and runs pending
 /// migrations. Returns their number. What `template.before` names runs in a new database only; what `template.after` names, after each change.
+/// `reset`: drops the database first.
 ///
 /// # Errors
-/// A migration failed, or an applied migration was edited.
+/// A migration failed, an applied migration was edited, or the database may not be dropped.
 pub async fn migrate_persistent(
     admin: &mut Admin,
     server: &Server,
     config: &Config,
     name: &str,
+    reset: bool,
 ) -> Result<usize, TemplateError> {
     let base = TemplateBase::of(config)?;
     let source = Source::without_seeds(config).await?;
     for role in &base.roles {
         admin.ensure_role(role, "template.roles").await?;
     }
-    let is_new = !admin.database_exists(name).await?;
+    let mark = format!(
+        "kapsel-testdb: persistent database of `{}`",
+        config.namespace
+    );
+    let mut existing = admin.persistent_database(name).await?;
+    if let Some(found) = existing.take_if(|_| reset) {
+        drop_for_reset(admin, name, &found, &mark).await?;
+    }
+    let is_new = existing.is_none();
     if is_new {
         admin
             .create_database(&name, &base.base, Strategy::Default)
             .await?;
+        admin.mark_persistent_database(name, &mark).await?;
     }
     let address = &server.admin_address;
     let mut connection =
@@ -59,7 +84,12 @@ pub async fn migrate_persistent(
             run_step(&mut connection, step, site).await?;
         }
     }
-    let applied = match migrate(&mut connection, &source, site, is_new).await {
+    let persistent = Persistent {
+        site,
+        is_new,
+        is_ours: existing.is_none_or(|found| found.comment.as_deref() == Some(&mark)),
+    };
+    let applied = match migrate(&mut connection, &source, persistent).await {
         Ok(applied) => applied,
         Err(error) => return Err(hints::explain_missing(error, address, &base.base).await),
     };
@@ -73,13 +103,40 @@ pub async fn migrate_persistent(
     Ok(applied)
 }
 
+/// Drops the database, if we have created it and nobody uses it.
+async fn drop_for_reset(
+    admin: &mut Admin,
+    name: &str,
+    found: &PersistentDatabase,
+    mark: &str,
+) -> Result<(), TemplateError> {
+    let reason = if !found.owned {
+        format!("it belongs to the role `{}`", found.owner)
+    } else if found.comment.as_deref() != Some(mark) {
+        format!(
+            "`prepare` has not created it for this project (its comment would be {mark:?}); if you do not need it, drop it yourself: \
+             `DROP DATABASE {}`",
+            identifier(name)
+        )
+    } else {
+        match admin.drop_persistent_database(name).await {
+            Err(error) if error.is(sqlstate::OBJECT_IN_USE) => {
+                "other sessions use it; close them first".to_owned()
+            }
+            dropped => return Ok(dropped?),
+        }
+    };
+    let name = name.to_owned();
+    Err(TemplateError::NotReset { name, reason })
+}
+
 /// Applies what is missing; returns the number of migrations. A script runs only in a new database; a command decides for itself.
 async fn migrate(
     connection: &mut PgConnection,
     source: &Source,
-    site: Site<'_>,
-    is_new: bool,
+    persistent: Persistent<'_>,
 ) -> Result<usize, TemplateError> {
+    let Persistent { site, is_new, .. } = persistent;
     let mut applied = 0;
     let mut tables: Vec<&MigrationsTable> = source.tables.iter().collect();
     for step in &source.steps {
@@ -89,7 +146,7 @@ async fn migrate(
                 let before = tables.len();
                 tables.retain(|table| **table != sqlx.table);
                 if tables.len() < before {
-                    applied += run_sqlx(connection, source, &sqlx.table, site).await?;
+                    applied += run_sqlx(connection, source, &sqlx.table, persistent).await?;
                 }
             }
             SchemaStep::File(file) => {
@@ -103,7 +160,7 @@ async fn migrate(
     }
     // Of empty directories.
     for table in tables {
-        applied += run_sqlx(connection, source, table, site).await?;
+        applied += run_sqlx(connection, source, table, persistent).await?;
     }
     Ok(applied)
 }
@@ -113,15 +170,16 @@ async fn run_sqlx(
     connection: &mut PgConnection,
     source: &Source,
     table: &MigrationsTable,
-    site: Site<'_>,
+    persistent: Persistent<'_>,
 ) -> Result<usize, TemplateError> {
+    let site = persistent.site;
     let migrations = source.sqlx().filter(|sqlx| sqlx.table == *table);
     let migrations = migrations.map(|sqlx| sqlx.migration.clone()).collect();
     let migrator = internal::migrator(migrations, table);
     let migrate = async {
         let before = count_applied(connection, table).await;
         if let Err(error) = internal::run_migrations(&migrator, connection).await {
-            let failed = failure(connection, source, site.database, &error);
+            let failed = failure(connection, source, persistent, &error);
             return Err(failed.await.into());
         }
         let after = count_applied(connection, table).await;
@@ -140,9 +198,16 @@ async fn count_applied(connection: &mut PgConnection, table: &MigrationsTable) -
 async fn failure(
     connection: &mut PgConnection,
     source: &Source,
-    database: &str,
+    persistent: Persistent<'_>,
     error: &MigrateError,
 ) -> ScriptError {
+    let database = persistent.site.database;
+    let reset = match persistent.is_ours {
+        true => {
+            "run `kapsel-testdb prepare --reset`, which drops the database and creates it again"
+        }
+        false => "drop the database and run `kapsel-testdb prepare` again",
+    };
     let find = |version: i64| source.sqlx().find(|sqlx| sqlx.migration.version == version);
     let file =
         |version: i64| find(version).map_or_else(|| version.to_string(), SqlxMigration::file);
@@ -150,13 +215,13 @@ async fn failure(
         MigrateError::VersionMismatch(version) => ScriptError::new(
             &file(*version),
             format!(
-                "it was edited after it was applied to the database `{database}`; undo the edit, or drop the database and run `kapsel-testdb prepare` again"
+                "it was edited after it was applied to the database `{database}`; undo the edit, or {reset}"
             ),
         ),
         MigrateError::VersionMissing(version) => ScriptError::new(
             &file(*version),
             format!(
-                "it was applied to the database `{database}`, but its file is missing; restore the file, or drop the database and run `kapsel-testdb prepare` again"
+                "it was applied to the database `{database}`, but its file is missing; restore the file, or {reset}"
             ),
         ),
         MigrateError::ExecuteMigration(error, version) => match find(*version) {
