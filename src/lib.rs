@@ -40,7 +40,8 @@ pub fn main() -> ExitCode {
     let printer = Printer::new(args.global.quiet, args.global.verbose);
     // The keeper's standard error is its log file.
     let is_keeper = matches!(args.command, Command::Keeper(_));
-    printer::start_log(args.global.verbose.max(u8::from(is_keeper)));
+    let verbose = args.global.verbose.max(u8::from(is_keeper));
+    printer::start_log(verbose, !args.global.quiet && !is_keeper);
     match start(args, &printer) {
         Ok(code) => code,
         Err(error) => {

@@ -5,13 +5,17 @@
     reason = "all other modules print through this one"
 )]
 
+mod waiting;
+
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use kapsel_testdb_core::config::ServerConfig;
 use kapsel_testdb_core::server::ServerKind;
@@ -31,18 +35,21 @@ pub struct Printer {
     bar: Mutex<Option<ProgressBar>>,
 }
 
-/// Sends the library's log to standard error: warnings, more with `-v`, or as set by RUST_LOG.
-pub fn start_log(verbose: u8) {
+/// Sends the library's log to standard error: warnings, more with `-v`, or as set by RUST_LOG. `with_waits`: shows what the command waits for.
+pub fn start_log(verbose: u8, with_waits: bool) {
     let level = match verbose {
         0 => "warn",
         1 => "kapsel_testdb=info,warn",
         _ => "kapsel_testdb=debug,info",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_filter(filter);
+    tracing_subscriber::registry()
+        .with(log)
+        .with(with_waits.then(waiting::layer))
         .init();
 }
 
@@ -113,7 +120,7 @@ impl Printer {
                 text.push_str(&format!("{colon}{cause}"));
             }
         }
-        eprintln!("error: {text}");
+        waiting::above_spinner(|| eprintln!("error: {text}"));
     }
 
     /// Data for programs, on standard output. A closed pipe is not an error.
@@ -130,7 +137,7 @@ impl Printer {
         let bar = self.bar.lock();
         match bar.as_deref() {
             Ok(Some(bar)) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
+            _ => waiting::above_spinner(|| eprintln!("{text}")),
         }
     }
 
@@ -139,6 +146,7 @@ impl Printer {
             && let Some(bar) = bar.take()
         {
             bar.finish_and_clear();
+            waiting::hide(false);
         }
     }
 
@@ -151,6 +159,7 @@ impl Printer {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
+        waiting::hide(true);
         if let Ok(mut slot) = self.bar.lock() {
             *slot = Some(bar);
         }
@@ -173,10 +182,6 @@ impl BuildObserver for Printer {
                     "started PostgreSQL {version} in `{place}`; it {stays}; `kapsel-testdb server stop` stops it"
                 ));
             }
-            BuildEvent::Waiting { holders } => self.line(&format!(
-                "waiting for another process to build the template: {}",
-                holders.join(", ")
-            )),
             BuildEvent::Building {
                 reasons,
                 reused,

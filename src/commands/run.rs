@@ -17,6 +17,7 @@ use kapsel_testdb_core::platform::{self, ProcessId};
 use kapsel_testdb_core::protocol::{RunDir, RunFile, Runtime};
 use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, clone};
+use kapsel_testdb_core::waiting::waiting;
 
 use crate::args::Run;
 use crate::commands::changes::{self, Changes};
@@ -210,6 +211,7 @@ async fn end_by_keeper(run: OpenRun, mut keeper: Child, templates: usize) -> Res
     run.admin.close().await;
     // If the keeper has exited, its status comes next.
     let _ = platform::signal(keeper.id(), platform::Signal::TERM);
+    let _waiting = waiting("the keeper to end the run", None::<Duration>);
     let status = loop {
         match keeper.try_wait()? {
             Some(status) => break status,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::protocol::{RunId, Runtime};
+use kapsel_testdb_core::waiting::waiting;
 
 use crate::commands::pollution;
 use crate::failure::{DIFFERENT, NOT_REMOVED, Result};
@@ -15,6 +16,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Result<ExitCode> {
     let runtime = Runtime::open()?;
     let begun = Instant::now();
+    let _waiting = waiting("the runs of this project to end", timeout);
     loop {
         let alive = alive(&runtime, config)?;
         if alive.is_empty() {

@@ -20,6 +20,7 @@ use kapsel_testdb_core::run::kept::{self, KeepLimits};
 use kapsel_testdb_core::run::spares::Legacy;
 use kapsel_testdb_core::run::{RunError, clone};
 use kapsel_testdb_core::server::Server;
+use kapsel_testdb_core::waiting::waiting;
 
 use crate::sweep::SweepReport;
 use crate::sweep::others::collect_others;
@@ -239,6 +240,10 @@ impl Sweeper<'_> {
         }
         let before = self.admin.databases(self.namespace).await?;
         let begun = Instant::now();
+        let _waiting = waiting(
+            format_args!("{} quiet runs of other hosts to show activity", quiet.len()),
+            self.options.watch,
+        );
         let mut watched = false;
         while !watched && !quiet.is_empty() {
             let now = self.admin.databases(self.namespace).await?;

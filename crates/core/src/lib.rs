@@ -6,6 +6,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`mod@env`] | every environment variable |
+//! | [`mod@waiting`] | waits that the command shows |
 //! | [`platform`] | what differs between operating systems |
 //! | [`sqlstate`] | the server's error codes |
 //! | [`address`] | where a server is, and how to log in |
@@ -41,3 +42,4 @@ pub mod server;
 pub mod sqlstate;
 pub mod sqlx_compat;
 pub mod template;
+pub mod waiting;

@@ -11,3 +11,4 @@ pub mod leases;
 pub mod refusals;
 pub mod secrets;
 pub mod status;
+pub mod waits;

@@ -16,7 +16,7 @@ fn json_names_server_templates_and_runs() {
     let dead = DeadRun::leave(&project, "dead");
     let outcome = project.run("status --json");
     let json = outcome.code(0).json();
-    assert_eq!(outcome.stderr, "");
+    assert_eq!(outcome.talk(), [""; 0]);
     assert_eq!(json["namespace"], "app");
     assert_eq!(json["server"]["managed"], false);
     assert_eq!(json["server"]["fsync"], false);

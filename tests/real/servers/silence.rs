@@ -143,5 +143,5 @@ fn a_builder_waits_for_another_one_for_longer_than_one_statement_does() {
     builder.execute(&format!("SELECT pg_advisory_unlock({key})"));
     Outcome::of(waiting)
         .code(0)
-        .says(&["waiting for another process to build the template"]);
+        .says(&["for another process to build the template: "]);
 }

@@ -104,6 +104,12 @@ impl Outcome {
         self
     }
 
+    /// The lines of standard error, except those about waits, which only a busy machine has.
+    pub fn talk(&self) -> Vec<&str> {
+        let lines = self.stderr.lines();
+        lines.filter(|l| !l.starts_with("waiting ")).collect()
+    }
+
     /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {

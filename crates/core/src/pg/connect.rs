@@ -1,5 +1,6 @@
 //! Connects to a server: retries after transient failures, and returns other failures with their remedies. A crash leaves nothing.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -11,6 +12,7 @@ use crate::address::{Address, tls};
 use crate::pg::error::{ConnectFailure, PgError, backoff, backoff_starting, classify, code_of};
 use crate::sqlstate;
 use crate::sqlx_compat::internal::trusted;
+use crate::waiting::waiting;
 
 /// How long one attempt may take: a program that never answers may listen at the address.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,6 +111,10 @@ pub async fn connect(
         return Err(PgError::Tls { address, message });
     }
     let started = Instant::now();
+    let mut waiting = waiting(
+        format_args!("an answer of PostgreSQL at `{address}`"),
+        ATTEMPT_TIMEOUT,
+    );
     for attempt in 0.. {
         let error = match timeout(ATTEMPT_TIMEOUT, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
@@ -125,6 +131,14 @@ pub async fn connect(
         };
         if waited >= limit {
             return Err(connect_error(address, error, waited));
+        }
+        if attempt == 0 {
+            let reason: &dyn Display = match &error {
+                Sqlx::Io(error) => error,
+                error => error,
+            };
+            let what = format!("PostgreSQL at `{address}`: {reason}");
+            waiting.becomes(what, limit);
         }
         if attempt == 3 {
             tracing::info!("waiting for PostgreSQL at `{address}`: {error}");

@@ -17,13 +17,14 @@ use crate::pg::session::STATEMENT_LIMIT;
 use crate::pg::sql::NO_IDLE_TIMEOUT;
 use crate::protocol::{DbName, Namespace, RunId};
 use crate::sqlstate;
+use crate::waiting::waiting;
 
 /// How long to wait for a process that removes a run or drops a template.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 const REMOVES: &str = "removes the databases of a run or a template";
 
 /// How long to wait for processes that build or collect templates.
-const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+pub const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const BUILDS: &str = "builds or collects templates";
 /// How long one statement of that wait takes.
 const BUILD_WAIT: Duration = Duration::from_secs(10);
@@ -147,6 +148,7 @@ impl Admin {
         context: &str,
     ) -> Result<Vec<PgRow>, PgError> {
         let started = Instant::now();
+        let _waiting = waiting("a lock on the server", REMOVAL_LIMIT);
         let taken = self.rows_within(limit_of_taking(keys), sql, context).await;
         match taken {
             Err(error) if error.is(sqlstate::LOCK_NOT_AVAILABLE) => {
@@ -180,6 +182,7 @@ impl Admin {
     /// A statement failed, or the wait took too long.
     pub(super) async fn wait_for_removal(&mut self, keys: &[LockKey]) -> Result<(), PgError> {
         let started = Instant::now();
+        let _waiting = waiting("a lock on the server", REMOVAL_LIMIT);
         let context = "wait for a lock";
         for attempt in 0.. {
             let sql = held_elsewhere(keys, true);

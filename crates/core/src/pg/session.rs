@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::pg::connect::{RetryLimits, connect, quiet};
 use crate::pg::error::{Context, PgError};
 use crate::sqlx_compat::internal;
+use crate::waiting::waiting;
 
 /// For statements that read, or change what no other session holds for long.
 pub const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
@@ -82,6 +83,12 @@ impl Session {
             let error = std::io::Error::new(std::io::ErrorKind::NotConnected, reason);
             return Err(Sqlx::Io(error)).context(context);
         };
+        // What takes longer, such as copying a database, is no wait for an answer.
+        let is_short = limit <= STATEMENT_LIMIT;
+        let _waiting = is_short.then(|| {
+            let server = &self.server;
+            waiting(format_args!("an answer of PostgreSQL at `{server}`"), limit)
+        });
         match timeout(limit, internal::rows(connection, sql)).await {
             Ok(result) => result.context(context),
             Err(_) => {

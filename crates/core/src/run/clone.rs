@@ -18,6 +18,7 @@ use crate::protocol::{
 use crate::run::spares::TakeOver;
 use crate::run::{RunError, renew, spares};
 use crate::sqlstate;
+use crate::waiting::waiting;
 
 /// How long to wait for another process that creates the shared clone. Its lock is free when it ends, so only a process that is suspended reaches this
 /// limit, or one that copies a template of hundreds of gigabytes.
@@ -265,6 +266,7 @@ async fn find_or_lock_shared(
     let file = dir.shared_clone_lock()?;
     let existing = || dir.shared().filter(|name| Some(name) != lost);
     let started = Instant::now();
+    let _waiting = waiting("another process that creates the shared clone", limit);
     let mut attempt = 0;
     loop {
         // Without the lock, so that the processes that waited do not have to take it one after the other.

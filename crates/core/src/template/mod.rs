@@ -37,7 +37,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::pg::admin::Admin;
 use crate::pg::databases::DatabaseRow;
-use crate::pg::lock::LockKey;
+use crate::pg::lock::{BUILD_LIMIT, LockKey};
 use crate::pg::{PgError, ServerFacts};
 use crate::platform::System;
 use crate::protocol::{
@@ -45,6 +45,7 @@ use crate::protocol::{
     unix_now,
 };
 use crate::server::Server;
+use crate::waiting::waiting;
 
 /// The comment of a template: facts that do not fit into its name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -273,7 +274,7 @@ pub async fn ensure(
     if let Ok(template) = find_usable(admin, &plan.name, found.first(), target.facts).await? {
         return Ok(template);
     }
-    wait_for_build_lock(admin, observer).await?;
+    wait_for_build_lock(admin).await?;
     let builder = build::Builder {
         admin,
         target,
@@ -289,13 +290,13 @@ pub async fn ensure(
     Ok(template)
 }
 
-async fn wait_for_build_lock(
-    admin: &mut Admin,
-    observer: &dyn BuildObserver,
-) -> Result<(), TemplateError> {
+async fn wait_for_build_lock(admin: &mut Admin) -> Result<(), TemplateError> {
     if !admin.try_lock(LockKey::build()).await? {
-        let holders = admin.lock_holders(LockKey::build()).await?;
-        observer.event(&BuildEvent::Waiting { holders: &holders });
+        let holders = admin.lock_holders(LockKey::build()).await?.join(", ");
+        let _waiting = waiting(
+            format_args!("another process to build the template: {holders}"),
+            BUILD_LIMIT,
+        );
         admin.lock_builds().await?;
     }
     Ok(())

@@ -14,11 +14,6 @@ pub enum BuildEvent<'a> {
         /// The time without use after which it is stopped.
         idle_stop: Option<Duration>,
     },
-    /// Another session is building; we wait for it.
-    Waiting {
-        /// The sessions that hold the build lock.
-        holders: &'a [String],
-    },
     /// A build starts.
     Building {
         /// The differences to the most similar template.

@@ -43,6 +43,7 @@ pub use shared_use::{SharedUse, UseEvent, UseMode};
 use crate::env;
 use crate::platform::{self, LockMode, SHORT_LOCK_LIMIT};
 use crate::protocol::random_word;
+use crate::waiting::waiting;
 
 /// Why a run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +228,10 @@ const STICKY: u32 = 0o1000;
 
 /// Waits for an exclusive `flock`, at most [`SHORT_LOCK_LIMIT`].
 pub fn lock_file(file: &File, path: &Path) -> Result<(), RunDirError> {
+    let _waiting = waiting(
+        format_args!("the lock `{}`", path.display()),
+        SHORT_LOCK_LIMIT,
+    );
     platform::lock(file, LockMode::Exclusive, SHORT_LOCK_LIMIT).at("lock", path)
 }
 

@@ -23,6 +23,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::platform::{self, LockMode};
 use crate::protocol::RunDirError;
+use crate::waiting::waiting;
 
 pub use self::error::ComposeError;
 
@@ -205,7 +206,7 @@ impl<'a> Compose<'a> {
         if file.try_lock().is_ok() {
             return Ok(file);
         }
-        tracing::info!("waiting for another process that is starting the service");
+        let _waiting = waiting("another process that starts the service", LOCK_LIMIT);
         let path = path.to_path_buf();
         let lock = move || platform::lock(&file, LockMode::Exclusive, LOCK_LIMIT).map(|()| file);
         let locked = tokio::task::spawn_blocking(lock).await;

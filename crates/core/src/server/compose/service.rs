@@ -14,6 +14,7 @@ use crate::pg::connect::RetryLimits;
 use crate::pg::error::backoff;
 use crate::server::compose::ComposeError;
 use crate::server::compose::tool::Tool;
+use crate::waiting::waiting;
 
 /// Interval of checks whether the container still runs, while the server does not answer.
 const CONTAINER_CHECK_INTERVAL: Duration = Duration::from_secs(3);
@@ -136,6 +137,10 @@ impl Service {
         address: &Address,
         settings: &ServerConfig,
     ) -> Result<Postmaster, ComposeError> {
+        let _waiting = waiting(
+            format_args!("the service `{}` to accept connections", self.name),
+            settings.start_timeout,
+        );
         let (started, mut checked) = (Instant::now(), Instant::now());
         let mut answered = None;
         for attempt in 0.. {

@@ -14,6 +14,7 @@ use tokio::process::Command;
 use crate::platform;
 use crate::server::compose::ComposeError;
 use crate::server::compose::published::{self, Endpoint};
+use crate::waiting::waiting;
 
 /// Time limit of a query; `docker-compose` 1.29 needs half a second.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -258,6 +259,7 @@ impl Tool {
             std::io::ErrorKind::NotFound => "not installed".to_owned(),
             _ => error.to_string(),
         })?;
+        let _waiting = waiting(format_args!("`{}`", words.join(" ")), timeout);
         let group = child.id();
         match tokio::time::timeout(timeout, child.wait_with_output()).await {
             Ok(Ok(output)) => Ok(Output {

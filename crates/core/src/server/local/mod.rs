@@ -40,12 +40,15 @@ use crate::config::ServerConfig;
 use crate::platform::{self, LockMode, disk};
 use crate::protocol::{check_ancestors, check_private, check_unwritable};
 use crate::server::binaries::Binaries;
+use crate::waiting::waiting;
 
 pub use self::error::LocalError;
 pub(super) use self::places::major_version;
 
 /// How long to wait for processes that start or stop the server.
 const START_LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// The process that holds the start lock.
+const STARTER: &str = "another process that starts or stops the managed server";
 const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
 /// `sun_path` has 108 bytes on Linux and 104 on macOS, including the final NUL.
@@ -245,6 +248,7 @@ impl Local {
         if self.runs() {
             return Ok(false);
         }
+        let _waiting = waiting("the start of the managed server", timeout);
         match self.start_locked(deadline) {
             Ok(()) => Ok(true),
             Err(error) => Err(self.closed_directory().unwrap_or(error)),
@@ -289,6 +293,7 @@ impl Local {
     /// The lock file cannot be opened or locked.
     pub fn lock(&self) -> Result<StartLock, LocalError> {
         let (lock, path) = self.open_lock()?;
+        let _waiting = waiting(STARTER, START_LOCK_LIMIT);
         platform::lock(&lock, LockMode::Exclusive, START_LOCK_LIMIT).at("lock", &path)?;
         Ok(StartLock(lock))
     }
@@ -299,6 +304,7 @@ impl Local {
     /// The lock file cannot be opened or locked.
     pub fn lock_shared(&self) -> Result<StartLock, LocalError> {
         let (lock, path) = self.open_lock()?;
+        let _waiting = waiting(STARTER, START_LOCK_LIMIT);
         platform::lock(&lock, LockMode::Shared, START_LOCK_LIMIT).at("lock", &path)?;
         Ok(StartLock(lock))
     }
@@ -407,6 +413,7 @@ impl Local {
         let Some(pid) = self.running_pid() else {
             return self.end_orphans(deadline);
         };
+        let _waiting = waiting("the managed server to stop", STOP_TIMEOUT);
         platform::signal(pid, platform::Signal::INT).at("signal", &self.data())?;
         // The pid file disappears shortly before the process.
         while self.is_ours(pid) {
