@@ -15,6 +15,9 @@ pub const ALLOW_REMOTE: &str = "KAPSEL_TESTDB_ALLOW_REMOTE";
 /// Path of a configuration file other than `.config/kapsel-testdb.toml`.
 pub const CONFIG: &str = "KAPSEL_TESTDB_CONFIG";
 
+/// The workspace root, where it cannot be found otherwise: a debugger starts a test without the attribute from any directory.
+pub const ROOT: &str = "KAPSEL_TESTDB_ROOT";
+
 /// Parent of the run directories; default `$XDG_RUNTIME_DIR/kapsel-testdb`, else a private directory in the temp directory.
 pub const RUNTIME_DIR: &str = "KAPSEL_TESTDB_RUNTIME_DIR";
 
@@ -37,6 +40,7 @@ pub const OTHERS: &[&str] = &[
     TEMPLATE_RUNS,
     ALLOW_REMOTE,
     CONFIG,
+    ROOT,
     RUNTIME_DIR,
     WATCH_SECS,
     NO_DOCKER,
@@ -46,6 +50,7 @@ pub const OTHERS: &[&str] = &[
 pub const ABSOLUTE_PATHS: &[&str] = &[
     RUNTIME_DIR,
     RUN_DIR,
+    ROOT,
     NEXTEST_WORKSPACE_ROOT,
     "XDG_RUNTIME_DIR",
     "XDG_CACHE_HOME",

@@ -7,7 +7,7 @@ use crate::arguments::Arguments;
 use crate::db::Outcome;
 use crate::sqlx_compat::Version;
 use crate::template::{self, Migrations, SchemaRequest};
-use crate::{TestDb, TestDbError, TestDbOptions, fixtures};
+use crate::{TestDb, TestDbError, TestDbOptions, fixtures, session};
 
 /// How a test is isolated from other tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,6 +147,7 @@ impl TestPlan {
     pub(super) async fn set_up<A: Arguments>(
         &self,
     ) -> Result<(Vec<TestDb<A::Version>>, A), TestDbError> {
+        session::set_package(self.package);
         let mut databases = Vec::with_capacity(A::DATABASES);
         for _ in 0..A::DATABASES {
             let mut db = self.lease().await?;

@@ -8,7 +8,7 @@ mod selection;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use kapsel_testdb_core::config::Config;
@@ -27,7 +27,7 @@ use kapsel_testdb_core::{connections, env, platform};
 pub use selection::TemplateRequest;
 
 use crate::slots::{self, Permit};
-use crate::template::CustomTemplate;
+use crate::template::{CustomTemplate, package_directory};
 use crate::{TestDbError, background, report};
 
 /// The participation of this process in a run.
@@ -76,6 +76,8 @@ static EXPORTED: Mutex<Vec<Arc<Session>>> = Mutex::new(Vec::new());
 static STANDALONE: Mutex<Vec<OpenStandalone>> = Mutex::new(Vec::new());
 /// Released claims of a retry. Their `flock`s are held until the process ends, so the keeper knows that the retry may still fail.
 static RELEASED_BY_RETRY: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
+/// The directory of the package, when it was compiled. Only the attribute knows it.
+static PACKAGE: OnceLock<&str> = OnceLock::new();
 /// Held while a session is opened, so that only one is.
 static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -158,6 +160,22 @@ async fn find_or_open_standalone(
         session: Arc::downgrade(&session),
     });
     Ok(session)
+}
+
+/// Remembers the package of the tests in this process, whose directory is that of its compilation.
+pub fn set_package(package: &'static str) {
+    PACKAGE.get_or_init(|| package);
+}
+
+/// Where the search for the workspace root begins: in the package that cargo or nextest names, else in the one that was compiled, because a debugger
+/// starts the process in any directory.
+fn start_of_search() -> PathBuf {
+    let compiled = PACKAGE.get().copied().unwrap_or_default();
+    let package = package_directory(compiled);
+    match package.is_dir() {
+        true => package,
+        false => std::env::current_dir().unwrap_or_default(),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,6 +10,8 @@ use crate::support::{DeadRun, FakeNextest, Outcome, Project, Server, Tool};
 
 /// What the child's attribute says: `inferred`, `none`, `folder <path>`, `compiled <path>` or `fixture <path>`.
 const SAYS: &str = "KT_SAYS";
+/// The directory that the child was compiled in.
+const PACKAGE: &str = "KT_PACKAGE";
 /// Makes the child fail.
 const FAILS: &str = "KT_FAILS";
 
@@ -41,8 +43,9 @@ fn child() {
 }
 
 fn plan(says: &str) -> TestPlan {
-    let plan = TestPlan::new("/nowhere");
     let leak = |text: &str| -> &'static str { text.to_owned().leak() };
+    let package = std::env::var(PACKAGE);
+    let plan = TestPlan::new(leak(package.as_deref().unwrap_or("/nowhere")));
     match says.split_once(' ').unwrap_or((says, "")) {
         ("inferred", _) => plan,
         ("none", _) => plan.without_migrations(),
@@ -137,6 +140,33 @@ fn a_package_with_migrations_of_its_own_has_a_template_of_its_own() {
     crate::processes::child::run(&project, &run.exported, "once").code(0);
     run.end();
     assert!(server.databases_of("clone").is_empty());
+}
+
+/// A debugger starts the test program, without a variable of cargo, in any directory.
+fn debugged(project: &Project) -> Tool {
+    let binary = std::env::current_exe().expect("this test binary");
+    let script = r#"cd / && exec "$0" processes::schemas::child --exact --ignored --nocapture"#;
+    let tool = project.program("sh").args(["-c", script]).args([binary]);
+    tool.env(SAYS, "inferred").env_remove("DATABASE_URL")
+}
+
+#[test]
+fn a_program_that_a_debugger_starts_finds_its_project() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    project.config(&format!("[server]\nurl = '{}'\n", server.url()));
+    project.write("crates/app/Cargo.toml", "");
+    let package = project.root().join("crates/app");
+    let (found, _) = told(&debugged(&project).env(PACKAGE, &package).run());
+    assert_eq!(found, "posts users");
+    // A variable names the root, whatever the package.
+    let tool = debugged(&project).env("KAPSEL_TESTDB_ROOT", project.root());
+    let (found, _) = told(&tool.env(PACKAGE, "/nowhere").run());
+    assert_eq!(found, "posts users");
+    let tool = debugged(&project).env("KAPSEL_TESTDB_ROOT", "relative");
+    let outcome = tool.run();
+    assert_ne!(outcome.code, 0);
+    outcome.says(&["the path in KAPSEL_TESTDB_ROOT is relative"]);
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::config::FILE;
 use crate::env;
 
-/// The workspace root, the first of: the one that nextest exports; `start` or the nearest directory above it with our configuration, with a
+/// The workspace root, the first of: the one that a variable names; the one that nextest exports; `start` or the nearest directory above it with our configuration, with a
 /// `Cargo.lock` (members of a workspace have none), or with a `.git`; `start`.
 pub fn find_root(start: &Path) -> PathBuf {
-    if let Some(root) = std::env::var_os(env::NEXTEST_WORKSPACE_ROOT) {
-        return root.into();
-    }
-    search(start)
+    let variables = [env::ROOT, env::NEXTEST_WORKSPACE_ROOT].into_iter();
+    let mut named = variables.filter_map(std::env::var_os);
+    let root = named.find(|root| !root.is_empty());
+    root.map_or_else(|| search(start), PathBuf::from)
 }
 
 fn search(start: &Path) -> PathBuf {

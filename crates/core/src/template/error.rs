@@ -14,8 +14,8 @@ pub enum TemplateError {
     Pg(#[from] PgError),
     /// The directory of the migrations does not exist.
     #[error(
-        "found no migrations directory at `{}`; create it, set `template.migrations` to another directory (\"\" for none), or pass the \
-         workspace root with --root",
+        "found no migrations directory at `{}`; create it, set `template.migrations` to another directory (\"\" for none), or name the \
+         workspace root with --root or KAPSEL_TESTDB_ROOT",
         .0.display()
     )]
     NoMigrations(PathBuf),

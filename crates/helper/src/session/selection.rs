@@ -9,6 +9,7 @@ use kapsel_testdb_core::protocol::{RunDir, RunDirError};
 use kapsel_testdb_core::run::templates::TemplateRun;
 
 use crate::TestDbError;
+use crate::session::start_of_search;
 use crate::template::SchemaRequest;
 
 /// What a test says about its template.
@@ -78,11 +79,7 @@ async fn has_schema(run_dir: &Path, schema: SchemaRequest) -> Result<bool, TestD
 
 /// The configuration with the template for a test, and whether it has no other.
 pub fn configured(request: TemplateRequest) -> Result<(Config, bool), ConfigError> {
-    let start = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let start = start
-        .or_else(|| std::env::current_dir().ok())
-        .unwrap_or_default();
-    let config = config::load(&config::find_root(&start), Layer::default())?;
+    let config = config::load(&config::find_root(&start_of_search()), Layer::default())?;
     if config.more_templates.is_empty() && request.name.is_none() {
         return Ok((config, true));
     }
