@@ -175,11 +175,7 @@ pub enum Command {
     /// Remove databases and run directories that dead runs left behind
     Sweep(Sweep),
     /// Show the server, templates, runs and connections
-    Status {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusArgs),
     /// List, open, dump, compare and drop the databases of failed tests
     #[command(subcommand)]
     Kept(KeptCommand),
@@ -487,6 +483,16 @@ impl From<FormatArg> for export::Format {
             FormatArg::Github => Self::Github,
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Draw the screen again every 2 s, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
 }
 
 #[derive(Debug, clap::Args)]

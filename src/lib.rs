@@ -87,8 +87,8 @@ async fn dispatch(args: Args, printer: &Printer) -> Result<ExitCode> {
             commands::sweep::run(&global.config(printer)?, options, printer).await
         }
         Command::Doctor(options) => commands::doctor::run(global, options, printer).await,
-        Command::Status { json } => {
-            commands::status::run(&global.config(printer)?, json, printer).await
+        Command::Status(options) => {
+            commands::status::run(&global.config(printer)?, options, printer).await
         }
         Command::Kept(command) => {
             commands::kept::run(&global.config(printer)?, command, printer).await

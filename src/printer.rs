@@ -7,10 +7,12 @@
 
 mod waiting;
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -33,6 +35,38 @@ pub struct Printer {
     quiet: bool,
     verbose: bool,
     bar: Mutex<Option<ProgressBar>>,
+}
+
+/// A screen that is drawn again and again in the same place of the terminal.
+#[derive(Debug)]
+pub struct LiveScreen {
+    terminal: Term,
+    lines: usize,
+}
+
+impl LiveScreen {
+    /// On standard output; `None` if that is no terminal.
+    pub fn open() -> Option<Self> {
+        let terminal = Term::stdout();
+        let lines = 0;
+        terminal.is_term().then_some(Self { terminal, lines })
+    }
+
+    /// Replaces what it drew before. What does not fit is not drawn.
+    ///
+    /// # Errors
+    /// The terminal cannot be written to.
+    pub fn draw(&mut self, text: &str) -> io::Result<()> {
+        let room = usize::from(self.terminal.size().0.max(2)) - 1;
+        let shown: String = text.split_inclusive('\n').take(room).collect();
+        self.terminal.clear_last_lines(self.lines)?;
+        self.lines = shown.lines().count();
+        let choice = AutoStream::choice(&io::stdout());
+        self.terminal.write_str(&match choice {
+            ColorChoice::Never => strip_str(&shown).to_string(),
+            _ => shown,
+        })
+    }
 }
 
 /// Sends the library's log to standard error: warnings, more with `-v`, or as set by RUST_LOG. `with_waits`: shows what the command waits for.

@@ -1,4 +1,4 @@
-//! What the screens of all commands share: styles, ages and sizes, and texts cut to a width. The printer removes the
+//! What the screens of all commands share: styles, numbers, ages and sizes, rows, and texts cut to a width. The printer removes the
 //! styles where they are not wanted.
 
 use anstyle::{AnsiColor, Style};
@@ -6,6 +6,8 @@ use anstyle::{AnsiColor, Style};
 /// The width of a screen that is no terminal, in columns.
 pub const WIDTH: usize = 80;
 
+/// What is fine.
+pub const OK: Style = AnsiColor::Green.on_default();
 /// What is worth a look.
 pub const WARNING: Style = AnsiColor::Yellow.on_default();
 /// What failed, or is removed.
@@ -65,9 +67,131 @@ pub fn name_end(name: &str, width: usize) -> String {
     }
 }
 
+/// A number with its noun: `1 run`, `2 runs`.
+pub fn count(number: usize, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
+/// One row of a screen: a label, a text that is wrapped, and perhaps a size at the right edge.
+#[derive(Debug, Clone)]
+pub struct Row {
+    label: &'static str,
+    text: String,
+    style: Style,
+    size: Option<u64>,
+}
+
+impl Row {
+    /// A row with a label.
+    pub fn new(label: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            label,
+            text: text.into(),
+            style: Style::new(),
+            size: None,
+        }
+    }
+
+    /// A row that belongs to the row above it.
+    pub fn more(text: impl Into<String>) -> Self {
+        Self::new("", text)
+    }
+
+    /// In a style.
+    pub fn styled(mut self, style: Style) -> Self {
+        self.style = style;
+        self
+    }
+
+    /// With a size in bytes, if it is known.
+    pub fn sized(mut self, bytes: Option<u64>) -> Self {
+        self.size = bytes;
+        self
+    }
+}
+
+/// The rows as a table of this width.
+pub fn rows(rows: &[Row], width: usize) -> String {
+    let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let labels = widest(&mut rows.iter().map(|row| row.label.len())) + 2;
+    let mut text = String::new();
+    let mut above = "";
+    for row in rows {
+        // Only the first of several rows with the same label has it.
+        let shown = if row.label == above { "" } else { row.label };
+        above = if row.label.is_empty() {
+            above
+        } else {
+            row.label
+        };
+        let size = row.size.map(size).unwrap_or_default();
+        let room = width.saturating_sub(labels + size.len() + 2 * usize::from(!size.is_empty()));
+        for (at, line) in wrap(&row.text, room).iter().enumerate() {
+            let (label, size) = if at == 0 {
+                (shown, size.as_str())
+            } else {
+                ("", "")
+            };
+            let gap = match size {
+                "" => String::new(),
+                _ => " ".repeat(room.saturating_sub(line.chars().count()) + 2),
+            };
+            let label_gap = " ".repeat(labels - label.len());
+            let (label, line, size) = (
+                paint(TITLE, label),
+                paint(row.style, line),
+                paint(DETAIL, size),
+            );
+            text.push_str(&format!("{label}{label_gap}{line}{gap}{size}\n"));
+        }
+    }
+    text
+}
+
+/// The text in lines of at most so many columns, broken between words; a longer word has a line of its own.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line(text, usize::MAX).split_whitespace() {
+        let last = lines.last_mut().expect("there is a line");
+        let used = last.chars().count();
+        match used {
+            0 => last.push_str(word),
+            _ if used + 1 + word.chars().count() <= width => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_the_right_noun() {
+        assert_eq!(count(0, "run"), "0 runs");
+        assert_eq!(count(1, "run"), "1 run");
+        assert_eq!(count(2, "run"), "2 runs");
+    }
+
+    #[test]
+    fn rows_are_wrapped_beside_their_labels_and_sizes() {
+        let table = [
+            Row::new("kept", "two databases of failed tests").sized(Some(1 << 30)),
+            Row::more("a_word_that_is_wider_than_the_screen"),
+            Row::new("kept", "one more"),
+        ];
+        insta::assert_snapshot!(anstream::adapter::strip_str(&rows(&table, 30)), @r"
+        kept  two databases    1024 MB
+              of failed tests
+              a_word_that_is_wider_than_the_screen
+              one more
+        ");
+    }
 
     #[test]
     fn a_line_fits_and_controls_no_terminal() {

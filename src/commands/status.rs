@@ -1,20 +1,26 @@
-//! `kapsel-testdb status`: the server, templates, runs and connections.
+//! `kapsel-testdb status`: the server, templates, runs and connections. Like `kept`, it does not start a server.
 
-use std::collections::BTreeMap;
+mod screen;
+mod watch;
+
+use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::connections;
-use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::pg::databases::{DatabaseRow, DatabaseSize};
 use kapsel_testdb_core::protocol::{
-    DbName, Kind, Presence, ReuseCounts, RunDir, RunId, Runtime, Strategy, unix_now,
+    DbName, Entries, EntryState, Kind, Presence, ReuseCounts, RunDir, RunId, Runtime, Strategy,
 };
+use kapsel_testdb_core::run::kept::kept_at;
 use kapsel_testdb_core::server::{Server, ServerKind};
-use kapsel_testdb_core::template::{self, TemplateInfo};
+use kapsel_testdb_core::template::{self, TemplateInfo, TemplatePlan};
 
+use self::screen::{Format, screen};
+use crate::args::StatusArgs;
 use crate::failure::Result;
 use crate::printer::Printer;
 
@@ -27,7 +33,22 @@ struct Status {
     templates: Vec<TemplateStatus>,
     runs: Vec<RunStatus>,
     kept: Vec<DbName>,
+    /// Their size; null, like every size, if the role may not read one of them.
+    kept_bytes: Option<u64>,
+    /// Seconds since 1970.
+    kept_newest_at: Option<u64>,
     spares: Vec<DbName>,
+    spares_bytes: Option<u64>,
+    others: OtherProjects,
+}
+
+/// The role's databases of other projects that belong to no live run of this host.
+#[derive(Debug, Default, Serialize)]
+struct OtherProjects {
+    databases: usize,
+    /// Their namespaces, sorted.
+    projects: BTreeSet<String>,
+    size_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,7 +59,8 @@ struct ServerStatus {
     /// `adopted`, `managed` (from local binaries) or `compose`.
     kind: &'static str,
     fsync: bool,
-    clone_strategy: &'static str,
+    clone_strategy: Strategy,
+    clone_strategy_reason: &'static str,
     max_connections: u32,
     connections: i64,
     budget: BudgetStatus,
@@ -75,7 +97,10 @@ struct BudgetStatus {
 struct TemplateStatus {
     name: DbName,
     usable: bool,
+    /// Whether the next run uses it: the migrations and seeds are the same now.
+    current: bool,
     owner: String,
+    size_bytes: Option<u64>,
     migrations: usize,
     /// Seconds since 1970.
     built_at: Option<u64>,
@@ -86,16 +111,30 @@ struct TemplateStatus {
 #[derive(Debug, Serialize)]
 struct RunStatus {
     run: RunId,
-    /// `alive`, `dead`, or `elsewhere` if this host has no directory of the run.
-    state: &'static str,
+    state: RunState,
     age_secs: u64,
+    /// Tests that have a database of their own, if its directory is here.
+    tests: Option<usize>,
     databases: usize,
     sessions: i64,
     /// What happened to its clones, if its directory is here.
     clones: Option<ReuseCounts>,
 }
 
-pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum RunState {
+    Alive,
+    Dead,
+    /// This host has no directory of the run.
+    Elsewhere,
+}
+
+pub async fn run(config: &Config, args: StatusArgs, printer: &Printer) -> Result<ExitCode> {
+    if args.watch {
+        return watch::run(config, printer).await;
+    }
+    let json = args.json;
     let Some(status) = collect(config).await? else {
         printer.not_running(&config.server, json);
         return Ok(ExitCode::SUCCESS);
@@ -103,7 +142,11 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
     if json {
         printer.data(&format!("{:#}\n", serde_json::to_value(&status)?));
     } else {
-        printer.data(&text(&status));
+        let format = Format {
+            width: printer.width(),
+            verbose: printer.is_verbose(),
+        };
+        printer.screen(&screen(&status, format));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,39 +156,75 @@ async fn collect(config: &Config) -> Result<Option<Status>> {
         return Ok(None);
     };
     let rows = admin.databases(&config.namespace).await?;
+    let sizes = admin.sizes().await?;
     let connections = admin.count_connections().await?;
     admin.close().await;
-    let facts = &server.facts;
+    // Files that cannot be read are a matter of `prepare` and `doctor`.
+    let current = TemplatePlan::new(config, &server.facts).await.ok();
+    let current = current.map(|plan| plan.name);
+    let size = |name: &DbName| sizes.iter().find(|one| one.name == *name)?.bytes;
+    let template = |row| template_status(row, current.as_ref(), size(&row.name));
+    let names = |kind| -> Vec<DbName> { of_kind(&rows, kind).map(|r| r.name.clone()).collect() };
+    let (kept, spares) = (names(Kind::Kept), names(Kind::Spare));
+    let sum = |names: &[DbName]| names.iter().map(size).sum::<Option<u64>>();
     Ok(Some(Status {
-        schema: 1,
+        schema: 2,
         namespace: config.namespace.to_string(),
-        server: ServerStatus {
-            address: server.address.to_string(),
-            version: facts.version(),
-            managed: server.kind != ServerKind::Adopted,
-            kind: server.kind.as_str(),
-            fsync: facts.fsync,
-            clone_strategy: match template::strategy(facts) {
-                Strategy::FileClone => "file_copy with shared blocks, because fsync is off",
-                Strategy::FileCopy => "file_copy, because fsync is off",
-                Strategy::Default if facts.major() < 15 => {
-                    "file_copy, the only strategy before PostgreSQL 15"
-                }
-                Strategy::Default => "wal_log, because fsync is on",
-            },
-            max_connections: facts.sessions.max_connections,
-            connections,
-            budget: budget(&server)?,
-        },
-        templates: of_kind(&rows, Kind::Template)
-            .map(template_status)
-            .collect(),
+        server: server_status(&server, connections)?,
+        templates: of_kind(&rows, Kind::Template).map(template).collect(),
         runs: runs(config, &rows)?,
-        kept: of_kind(&rows, Kind::Kept).map(|r| r.name.clone()).collect(),
-        spares: of_kind(&rows, Kind::Spare)
-            .map(|r| r.name.clone())
-            .collect(),
+        kept_bytes: sum(&kept),
+        kept_newest_at: of_kind(&rows, Kind::Kept).map(kept_secs).max(),
+        kept,
+        spares_bytes: sum(&spares),
+        spares,
+        others: other_projects(config, &sizes)?,
     }))
+}
+
+fn kept_secs(row: &DatabaseRow) -> u64 {
+    let since = kept_at(row).duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+fn server_status(server: &Server, connections: i64) -> Result<ServerStatus> {
+    let facts = &server.facts;
+    let strategy = template::strategy(facts);
+    Ok(ServerStatus {
+        address: server.address.to_string(),
+        version: facts.version(),
+        managed: server.kind != ServerKind::Adopted,
+        kind: server.kind.as_str(),
+        fsync: facts.fsync,
+        clone_strategy: strategy,
+        clone_strategy_reason: match strategy {
+            Strategy::FileClone => "fsync is off and the file system may share blocks",
+            Strategy::FileCopy => "fsync is off",
+            Strategy::Default if facts.major() < 15 => "there is no other before PostgreSQL 15",
+            Strategy::Default => "fsync is on",
+        },
+        max_connections: facts.sessions.max_connections,
+        connections,
+        budget: budget(server)?,
+    })
+}
+
+fn other_projects(config: &Config, sizes: &[DatabaseSize]) -> Result<OtherProjects> {
+    let alive = Runtime::open()?.alive()?;
+    let is_alive = |name: &DbName| alive.iter().any(|file| Some(&file.run) == name.run());
+    let left: Vec<&DatabaseSize> = sizes
+        .iter()
+        .filter(|one| one.owned && *one.name.namespace() != config.namespace)
+        .filter(|one| !is_alive(&one.name))
+        .collect();
+    Ok(OtherProjects {
+        databases: left.len(),
+        projects: left
+            .iter()
+            .map(|one| one.name.namespace().to_string())
+            .collect(),
+        size_bytes: left.iter().map(|one| one.bytes).sum(),
+    })
 }
 
 fn budget(server: &Server) -> Result<BudgetStatus> {
@@ -187,12 +266,18 @@ fn of_kind(rows: &[DatabaseRow], kind: Kind) -> impl Iterator<Item = &DatabaseRo
     rows.iter().filter(move |row| row.name.kind() == kind)
 }
 
-fn template_status(row: &DatabaseRow) -> TemplateStatus {
+fn template_status(
+    row: &DatabaseRow,
+    current: Option<&DbName>,
+    size_bytes: Option<u64>,
+) -> TemplateStatus {
     let info = TemplateInfo::parse(row.comment.as_deref());
     let migrations = info.iter().flat_map(|info| &info.inputs);
     TemplateStatus {
         name: row.name.clone(),
         usable: TemplateInfo::of(row).is_ok(),
+        current: current == Some(&row.name),
+        size_bytes,
         owner: row.owner.clone(),
         migrations: migrations
             .filter(|input| input.label.starts_with("migration "))
@@ -218,13 +303,19 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
         let rows = live.clone().filter(|row| row.name.run() == Some(&run));
         let age = SystemTime::now().duration_since(run.created_at());
         let presence = runtime.presence(&gate, &run);
-        let counts = || RunDir::reuse_counts(&runtime.run_path(&run));
+        let is_here = presence != Presence::Unknown;
+        let path = runtime.run_path(&run);
+        let tests = || match presence {
+            Presence::Alive => Entries::of(&path).list(EntryState::Leased).len(),
+            Presence::Dead | Presence::Unknown => 0,
+        };
         RunStatus {
-            clones: (presence != Presence::Unknown).then(counts),
+            clones: is_here.then(|| RunDir::reuse_counts(&path)),
+            tests: is_here.then(tests),
             state: match presence {
-                Presence::Alive => "alive",
-                Presence::Dead => "dead",
-                Presence::Unknown => "elsewhere",
+                Presence::Alive => RunState::Alive,
+                Presence::Dead => RunState::Dead,
+                Presence::Unknown => RunState::Elsewhere,
             },
             age_secs: age.unwrap_or_default().as_secs(),
             databases: rows.clone().count(),
@@ -235,98 +326,9 @@ fn runs(config: &Config, rows: &[DatabaseRow]) -> Result<Vec<RunStatus>> {
     Ok(runs.into_iter().map(status).collect())
 }
 
-fn text(status: &Status) -> String {
-    let server = &status.server;
-    let mut text = format!(
-        "server     {} PostgreSQL {} at {}\n",
-        server.kind, server.version, server.address
-    );
-    text.push_str(&format!(
-        "           {} of {} connections; clone strategy: {}\n",
-        server.connections, server.max_connections, server.clone_strategy
-    ));
-    text.push_str(&budget_lines(&server.budget));
-    text.push_str(&format!("namespace  {}\n", status.namespace));
-    for template in &status.templates {
-        let used = template
-            .used_at
-            .map_or("never used".to_owned(), |at| format!("used {}", ago(at)));
-        let broken = if template.usable {
-            String::new()
-        } else {
-            format!(", not usable, owned by `{}`", template.owner)
-        };
-        text.push_str(&format!(
-            "template   {} ({} migrations, {used}{broken})\n",
-            template.name, template.migrations
-        ));
-    }
-    for run in &status.runs {
-        text.push_str(&format!(
-            "run        {} {}, {} s old, {} databases, {} sessions\n",
-            run.run, run.state, run.age_secs, run.databases, run.sessions
-        ));
-        if let Some(clones) = run
-            .clones
-            .as_ref()
-            .filter(|c| **c != ReuseCounts::default())
-        {
-            text.push_str(&format!("           clones: {clones}\n"));
-        }
-    }
-    for (template, count) in spares_by_template(status) {
-        text.push_str(&format!("spares     {count} of {template}\n"));
-    }
-    for name in &status.kept {
-        text.push_str(&format!("kept       {name}\n"));
-    }
-    if !status.kept.is_empty() {
-        text.push_str("           `kapsel-testdb kept list` shows their tests\n");
-    }
-    text
-}
-
-/// How many spares wait per template.
-fn spares_by_template(status: &Status) -> BTreeMap<DbName, usize> {
-    let mut counts = BTreeMap::new();
-    for spare in &status.spares {
-        *counts.entry(spare.template_name()).or_default() += 1;
-    }
-    counts
-}
-
-fn budget_lines(budget: &BudgetStatus) -> String {
-    let shared = match budget.foreign_runs {
-        0 => String::new(),
-        n => format!(", shared with other hosts and users: {n} runs"),
-    };
-    format!(
-        "           {} connection slots for tests ({} minus {} reserved, {} used by other programs, {} headroom, {} for keepers{shared})\n           \
-         slots: {} reserved by runs, {} held by test processes ({}); waiting test processes: {}\n",
-        budget.slots,
-        budget.max_connections,
-        budget.reserved,
-        budget.other_sessions,
-        budget.headroom,
-        budget.keeper_sessions,
-        budget.reserved_by_runs,
-        budget.held_slots,
-        budget.holding_processes,
-        budget.waiting_processes
-    )
-}
-
-fn ago(seconds: u64) -> String {
-    match unix_now().saturating_sub(seconds) {
-        s if s < 3600 => "within the last hour".to_owned(),
-        s if s < 86_400 => format!("{} h ago", s / 3600),
-        s => format!("{} days ago", s / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use kapsel_testdb_core::protocol::{Reason, ReuseEvent};
+    use kapsel_testdb_core::protocol::{Reason, ReuseEvent, unix_now};
 
     use super::*;
 
@@ -340,66 +342,141 @@ mod tests {
         counts
     }
 
-    fn status() -> Status {
-        let name = |text: &str| text.parse().expect("a name");
-        let template = |fingerprint: &str, usable, used_at| TemplateStatus {
+    fn name(text: &str) -> DbName {
+        text.parse().expect("a name")
+    }
+
+    fn template(fingerprint: &str, usable: bool, age_secs: u64) -> TemplateStatus {
+        let at = unix_now() - age_secs;
+        TemplateStatus {
             name: name(&format!("app_template_{fingerprint}")),
             usable,
+            current: age_secs == 1_800,
             owner: "mallory".to_owned(),
+            size_bytes: usable.then_some(12_300_000),
             migrations: 2,
-            built_at: used_at,
-            used_at,
-        };
-        let now = unix_now();
-        Status {
-            schema: 1,
-            namespace: "app".to_owned(),
-            server: ServerStatus {
-                address: "localhost:5432".to_owned(),
-                version: "18.1".to_owned(),
-                managed: false,
-                kind: "adopted",
-                fsync: true,
-                clone_strategy: "wal_log, because fsync is on",
+            built_at: Some(at),
+            used_at: usable.then_some(at),
+        }
+    }
+
+    fn run(state: RunState, tests: Option<usize>) -> RunStatus {
+        RunStatus {
+            run: "000000000000001".parse().expect("a run id"),
+            state,
+            age_secs: 61,
+            tests,
+            databases: 3,
+            sessions: 1,
+            clones: Some(counts()),
+        }
+    }
+
+    fn server() -> ServerStatus {
+        ServerStatus {
+            address: "localhost:5432".to_owned(),
+            version: "18.1".to_owned(),
+            managed: false,
+            kind: "adopted",
+            fsync: true,
+            clone_strategy: Strategy::Default,
+            clone_strategy_reason: "fsync is on",
+            max_connections: 100,
+            connections: 12,
+            budget: BudgetStatus {
+                slots: 85,
                 max_connections: 100,
-                connections: 12,
-                budget: BudgetStatus {
-                    slots: 85,
-                    max_connections: 100,
-                    reserved: 3,
-                    other_sessions: 2,
-                    headroom: 4,
-                    keeper_sessions: 4,
-                    foreign_runs: 1,
-                    reserved_by_runs: 20,
-                    held_slots: 7,
-                    holding_processes: 2,
-                    waiting_processes: 1,
-                },
+                reserved: 3,
+                other_sessions: 2,
+                headroom: 4,
+                keeper_sessions: 4,
+                foreign_runs: 1,
+                reserved_by_runs: 20,
+                held_slots: 7,
+                holding_processes: 2,
+                waiting_processes: 1,
             },
+        }
+    }
+
+    fn status() -> Status {
+        Status {
+            schema: 2,
+            namespace: "app".to_owned(),
+            server: server(),
             templates: vec![
-                template("0123456789abc", true, Some(now)),
-                template("abcabcabcabca", false, None),
+                template("0123456789abc", true, 1_800),
+                template("bcdbcdbcdbcdb", true, 300_000),
+                template("abcabcabcabca", false, 7_200),
             ],
-            runs: vec![RunStatus {
-                run: "000000000000001".parse().expect("a run id"),
-                state: "alive",
-                age_secs: 61,
-                databases: 3,
-                sessions: 2,
-                clones: Some(counts()),
-            }],
+            runs: vec![
+                run(RunState::Alive, Some(1)),
+                run(RunState::Dead, Some(0)),
+                run(RunState::Elsewhere, None),
+            ],
             kept: vec![name("app_kept_0123456789abc_000000000000001_000001")],
+            kept_bytes: Some(8_300_000),
+            kept_newest_at: Some(unix_now() - 130),
             spares: vec![
                 name("app_spare_0123456789abc_000000000000001_000002"),
                 name("app_spare_0123456789abc_000000000000001_000003"),
             ],
+            spares_bytes: Some(16_600_000),
+            others: OtherProjects {
+                databases: 5,
+                projects: ["blog", "shop"].map(str::to_owned).into(),
+                size_bytes: Some(90_000_000),
+            },
         }
     }
 
+    fn empty() -> Status {
+        let server = server();
+        let budget = BudgetStatus {
+            waiting_processes: 0,
+            ..server.budget
+        };
+        Status {
+            server: ServerStatus { budget, ..server },
+            templates: Vec::new(),
+            runs: Vec::new(),
+            kept: Vec::new(),
+            spares: Vec::new(),
+            others: OtherProjects::default(),
+            ..status()
+        }
+    }
+
+    fn drawn(status: &Status, width: usize, verbose: bool) -> String {
+        screen(status, Format { width, verbose })
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
     #[test]
-    fn text_names_server_slots_templates_runs_and_kept_databases() {
-        insta::assert_snapshot!(text(&status()));
+    fn screen_shows_what_is_there_at_a_glance() {
+        let text = drawn(&status(), 80, false);
+        insta::assert_snapshot!("status", plain(&text));
+        insta::assert_snapshot!("status_coloured", text.replace('\u{1b}', "ESC"));
+        insta::assert_snapshot!("status_verbose", plain(&drawn(&status(), 80, true)));
+        insta::assert_snapshot!("status_of_nothing", plain(&drawn(&empty(), 80, false)));
+    }
+
+    #[test]
+    fn screen_fits_the_terminal() {
+        for (width, verbose) in [
+            (60, false),
+            (80, false),
+            (100, false),
+            (80, true),
+            (100, true),
+        ] {
+            let text = plain(&drawn(&status(), width, verbose));
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width), "{width}: {text}");
+        }
     }
 
     #[test]

@@ -106,10 +106,15 @@ impl Failure {
                 RunError::RunDir(_) | RunError::FencedOff(_) | RunError::Keeper(_) => 6,
             },
             Self::Export(_) => 7,
-            Self::Interrupted(signal) => u8::try_from(128 + signal.as_raw()).unwrap_or(1),
+            Self::Interrupted(signal) => return signal_code(*signal),
             Self::Other(_) | Self::Io(_) | Self::Json(_) => 1,
         })
     }
+}
+
+/// The exit code of a command that a signal ended, as shells report it.
+pub fn signal_code(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
 }
 
 fn signal_name(signal: Signal) -> String {

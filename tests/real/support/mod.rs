@@ -16,6 +16,7 @@ mod replication;
 mod server;
 mod session;
 mod temp_dir;
+mod terminal;
 
 pub use certificates::Certificates;
 pub use client_programs::ClientPrograms;
@@ -33,3 +34,4 @@ pub use replication::replication_connection;
 pub use server::{ROLE, SUPERUSER, Server, free_port};
 pub use session::Session;
 pub use temp_dir::{short_temp_dir, short_temp_dir_on_disk};
+pub use terminal::Terminal;

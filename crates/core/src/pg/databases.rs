@@ -48,6 +48,17 @@ pub struct DatabaseRow {
     pub counting_since: i64,
 }
 
+/// The size of a database of any project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseSize {
+    /// Its name.
+    pub name: DbName,
+    /// Whether our role owns it.
+    pub owned: bool,
+    /// Its size; `None` if our role may not read it, or the database is being dropped.
+    pub bytes: Option<u64>,
+}
+
 impl DatabaseRow {
     /// A database of our role without sessions and comment, for tests of plans.
     pub fn unused(name: DbName) -> Self {
@@ -132,6 +143,24 @@ impl Admin {
         let rows = rows.iter().filter_map(read_database);
         let rows: Result<_, _> = rows.collect();
         rows.context(|| "list databases".to_owned())
+    }
+
+    /// The databases of all projects whose names parse.
+    ///
+    /// # Errors
+    /// The statement failed.
+    pub async fn sizes(&mut self) -> Result<Vec<DatabaseSize>, PgError> {
+        let sql = "SELECT d.datname::text AS datname, d.datdba = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS owned, \
+               CASE WHEN has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') \
+                 THEN pg_database_size(d.oid) END AS bytes \
+             FROM pg_database d WHERE strpos(d.datname, '_') > 0 ORDER BY d.datname";
+        let rows = self
+            .rows(sql.to_owned(), "read the sizes of databases")
+            .await?;
+        rows.iter()
+            .filter_map(read_size)
+            .collect::<Result<_, _>>()
+            .context(|| "read the sizes of databases".to_owned())
     }
 
     /// Creates a database from another one. `name`: one of our databases, or the persistent database.
@@ -414,6 +443,24 @@ fn read_database(row: &PgRow) -> Option<Result<DatabaseRow, Sqlx>> {
             activity: row.try_get("activity")?,
             comment: row.try_get("comment")?,
             counting_since: row.try_get("counting_since")?,
+        })
+    };
+    Some(read())
+}
+
+/// `None`: the name is not in our grammar.
+fn read_size(row: &PgRow) -> Option<Result<DatabaseSize, Sqlx>> {
+    let name: String = match row.try_get("datname") {
+        Ok(name) => name,
+        Err(error) => return Some(Err(error)),
+    };
+    let name = name.parse().ok()?;
+    let read = || {
+        let bytes: Option<i64> = row.try_get("bytes")?;
+        Ok(DatabaseSize {
+            name,
+            owned: row.try_get("owned")?,
+            bytes: bytes.map(i64::unsigned_abs),
         })
     };
     Some(read())
