@@ -10,7 +10,8 @@ use crate::args::Purge;
 use crate::commands::template::report;
 use crate::failure::Result;
 use crate::printer::Printer;
-use crate::sweep::{count, drop_unused};
+use crate::screen::count;
+use crate::sweep::drop_unused;
 
 pub async fn run(config: &Config, args: &Purge, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin)) = Server::find(config, "purge").await? else {

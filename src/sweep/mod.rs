@@ -20,6 +20,8 @@ use serde::Serialize;
 use kapsel_testdb_core::protocol::{DbName, RunId};
 use kapsel_testdb_core::run::end::Skipped;
 
+use crate::screen::count;
+
 pub use execute::{Options, sweep, sweep_for_run, sweep_local};
 pub use others::drop_unused;
 pub use plan::{Inputs, RunState, SweepPlan, Verdict, plan};
@@ -67,12 +69,6 @@ impl SweepReport {
             )
         })
     }
-}
-
-/// A number of things.
-pub fn count(number: usize, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
 }
 
 impl fmt::Display for SweepReport {

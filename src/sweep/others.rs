@@ -36,7 +36,12 @@ pub async fn collect_others(
     rows.retain(|row| row.name.namespace() != own && row.owned);
     let sizes = match limits.max_mb {
         0 => BTreeMap::new(),
-        _ => sizes(admin, &rows).await?,
+        _ => admin
+            .sizes()
+            .await?
+            .into_iter()
+            .filter_map(|size| Some((size.name, size.bytes?)))
+            .collect(),
     };
     let surplus = surplus(&rows, &sizes, limits, SystemTime::now());
     if dry_run {
@@ -107,20 +112,6 @@ async fn drop_run(
     }
     collected.drop_rows(admin, rows).await?;
     Ok(admin.unlock(key).await?)
-}
-
-/// The sizes of templates and spares, in bytes.
-async fn sizes(admin: &mut Admin, rows: &[DatabaseRow]) -> Result<BTreeMap<DbName, u64>, RunError> {
-    let mut sizes = BTreeMap::new();
-    for row in rows.iter().filter(|row| takes_room(row)) {
-        match admin.database_size(&row.name).await {
-            Ok(size) => drop(sizes.insert(row.name.clone(), size)),
-            // It was dropped meanwhile.
-            Err(error) if error.code().is_some() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(sizes)
 }
 
 fn takes_room(row: &DatabaseRow) -> bool {

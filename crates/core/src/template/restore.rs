@@ -90,7 +90,7 @@ pub async fn restore(
     if let Ok(template) = find_usable(admin, &name, found.first(), target.facts).await? {
         return Ok(template);
     }
-    wait_for_build_lock(admin, observer).await?;
+    wait_for_build_lock(admin).await?;
     let builder = Builder {
         admin,
         target,
