@@ -160,10 +160,13 @@ async fn collect(config: &Config) -> Result<Option<Status>> {
     let connections = admin.count_connections().await?;
     admin.close().await;
     // Files that cannot be read are a matter of `prepare` and `doctor`.
-    let current = TemplatePlan::new(config, &server.facts).await.ok();
-    let current = current.map(|plan| plan.name);
+    let mut current = Vec::new();
+    for config in &config.per_template() {
+        let plan = TemplatePlan::new(config, &server.facts).await;
+        current.extend(plan.ok().map(|plan| plan.name));
+    }
     let size = |name: &DbName| sizes.iter().find(|one| one.name == *name)?.bytes;
-    let template = |row| template_status(row, current.as_ref(), size(&row.name));
+    let template = |row| template_status(row, &current, size(&row.name));
     let names = |kind| -> Vec<DbName> { of_kind(&rows, kind).map(|r| r.name.clone()).collect() };
     let (kept, spares) = (names(Kind::Kept), names(Kind::Spare));
     let sum = |names: &[DbName]| names.iter().map(size).sum::<Option<u64>>();
@@ -268,7 +271,7 @@ fn of_kind(rows: &[DatabaseRow], kind: Kind) -> impl Iterator<Item = &DatabaseRo
 
 fn template_status(
     row: &DatabaseRow,
-    current: Option<&DbName>,
+    current: &[DbName],
     size_bytes: Option<u64>,
 ) -> TemplateStatus {
     let info = TemplateInfo::parse(row.comment.as_deref());
@@ -276,7 +279,7 @@ fn template_status(
     TemplateStatus {
         name: row.name.clone(),
         usable: TemplateInfo::of(row).is_ok(),
-        current: current == Some(&row.name),
+        current: current.contains(&row.name),
         size_bytes,
         owner: row.owner.clone(),
         migrations: migrations

@@ -68,8 +68,8 @@ pub async fn drop_unused(
     let mut of_runs: BTreeMap<(Namespace, RunId), Vec<DatabaseRow>> = BTreeMap::new();
     for row in chosen {
         match (row.name.kind(), row.name.run().cloned()) {
-            (Kind::Template, _) | (_, None) => templates.push(row),
-            (Kind::Kept | Kind::Spare, _) => free.push(row),
+            (Kind::Template, _) => templates.push(row),
+            (Kind::Kept | Kind::Spare, _) | (_, None) => free.push(row),
             (_, Some(run)) => {
                 let key = (row.name.namespace().clone(), run);
                 of_runs.entry(key).or_default().push(row);

@@ -1,7 +1,12 @@
 -- The template: every kind of table that a reset handles, empty ones and ones with rows. Each has the columns `id` and `v`.
 
 CREATE SCHEMA app;
-CREATE EXTENSION IF NOT EXISTS pgcrypto;
+-- Not every server has it.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pgcrypto') THEN
+        CREATE EXTENSION pgcrypto;
+    END IF;
+END $$;
 CREATE TYPE app.mood AS ENUM ('sad', 'ok', 'happy');
 CREATE DOMAIN app.positive AS int CHECK (VALUE >= 0);
 CREATE SEQUENCE app.free_seq CACHE 10;
@@ -72,7 +77,12 @@ CREATE INDEX tagged_gin ON app.tagged USING gin (tags);
 CREATE INDEX tagged_brin ON app.tagged USING brin (id);
 CREATE INDEX tagged_hash ON app.tagged USING hash (v);
 CREATE TABLE app.bare (id int, v text);
-CREATE TABLE app.secret (id uuid DEFAULT gen_random_uuid(), v text DEFAULT crypt('x', '$1$abcdefgh$'));
+CREATE TABLE app.secret (id uuid DEFAULT gen_random_uuid(), v text DEFAULT 'x');
+DO $do$ BEGIN
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pgcrypto') THEN
+        ALTER TABLE app.secret ALTER v SET DEFAULT crypt('x', '$1$abcdefgh$');
+    END IF;
+END $do$;
 CREATE TABLE app.audit (id bigserial PRIMARY KEY, v text);
 CREATE TABLE app.traced (id int PRIMARY KEY, v text);
 CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$

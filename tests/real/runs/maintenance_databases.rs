@@ -61,6 +61,14 @@ fn one_build_waits_for_another() {
             _ => Ok(()),
         }
     });
+    // After half a second it names what it waits for.
+    let long = "SELECT 'long' FROM pg_stat_activity WHERE datname = 'other' AND clock_timestamp() - backend_start > interval '2 s'";
+    poll_until("it has waited for long", PATIENCE, || {
+        match server.column_in("postgres", long).len() {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        }
+    });
     assert_eq!(server.databases_of("template"), [""; 0]);
     builder.close();
     let outcome = Outcome::of(waiting);

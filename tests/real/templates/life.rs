@@ -134,6 +134,12 @@ fn purge_drops_everything_that_is_not_in_use() {
     nextest.end();
     let outcome = project.run("purge --yes");
     outcome.code(0).never_says("skipped");
+    let mut lines: Vec<&str> = outcome.stderr.lines().collect();
+    let count = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "each database once: {outcome:#?}");
+    assert!(outcome.stderr.contains("app_spare_"), "{outcome:#?}");
     let ours = |name: &&String| name.starts_with("app_") && *name != "app_template_of_somebody";
     let left = server.databases();
     assert_eq!(left.iter().find(ours), None);

@@ -11,7 +11,12 @@ pub fn explain_build(inputs: &[Input], templates: &[TemplateInfo]) -> Vec<String
         (prefix, common.count(), template.used_at)
     };
     let nearest = templates.iter().max_by_key(similarity);
-    match nearest {
+    // The template of another part of the project explains nothing.
+    let is_related = |template: &&TemplateInfo| {
+        let mut steps = inputs.iter().filter(|input| input.is_step()).peekable();
+        steps.peek().is_none() || steps.any(|step| has_label(&template.inputs, step))
+    };
+    match nearest.filter(is_related) {
         Some(template) => differences(&template.inputs, inputs),
         None => Vec::new(),
     }
@@ -134,6 +139,8 @@ mod tests {
             ["server version changed from `14` to `15`"]
         );
         assert!(explain_build(&now, &[]).is_empty());
+        let unrelated = template(vec![input("migration 7 z", "x")], 1);
+        assert!(explain_build(&now, &[unrelated]).is_empty());
     }
 
     #[test]
