@@ -15,9 +15,10 @@ use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use kapsel_testdb_core::config::ServerConfig;
 use kapsel_testdb_core::server::ServerKind;
@@ -76,7 +77,10 @@ pub fn start_log(verbose: u8, with_waits: bool) {
         1 => "kapsel_testdb=info,warn",
         _ => "kapsel_testdb=debug,info",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let named = std::env::var("RUST_LOG").unwrap_or_default();
+    let named = Some(named).filter(|named| !named.is_empty());
+    let named = named.and_then(|named| named.parse::<Targets>().ok());
+    let filter = named.unwrap_or_else(|| level.parse().unwrap_or_default());
     let log = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
