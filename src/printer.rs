@@ -1,10 +1,5 @@
 //! The only access to the terminal: standard error for people, standard output for data, progress only on a terminal.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "all other modules print through this one"
-)]
-
 mod waiting;
 
 use std::io::{self, IsTerminal, Write};
@@ -12,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anstream::adapter::strip_str;
+use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,10 +17,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use kapsel_testdb_core::config::ServerConfig;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::template::{BuildEvent, BuildObserver};
 
-use crate::screen;
+use crate::screen::{self, FAILURE, WARNING, paint};
 
 /// The narrowest and the widest screen, in columns.
 const MIN_WIDTH: usize = 40;
@@ -62,11 +59,8 @@ impl LiveScreen {
         let shown: String = text.split_inclusive('\n').take(room).collect();
         self.terminal.clear_last_lines(self.lines)?;
         self.lines = shown.lines().count();
-        let choice = AutoStream::choice(&io::stdout());
-        self.terminal.write_str(&match choice {
-            ColorChoice::Never => strip_str(&shown).to_string(),
-            _ => shown,
-        })
+        let shown = for_terminal(&shown, &io::stdout());
+        self.terminal.write_str(&shown)
     }
 }
 
@@ -133,17 +127,17 @@ impl Printer {
         self.print_above_bar(text);
     }
 
-    /// Prints that the server is not running, which this command does not change; with `json` also as data.
-    pub fn not_running(&self, server: &ServerConfig, json: bool) {
+    /// Prints that the server is not running, which this command does not change; with the schema of a command's JSON also as data.
+    pub fn not_running(&self, server: &ServerConfig, json_schema: Option<u32>) {
         self.line(ServerKind::of(server).not_running());
-        if json {
-            self.data("{\"schema\": 1, \"server\": null}\n");
+        if let Some(schema) = json_schema {
+            self.data(&format!("{{\"schema\": {schema}, \"server\": null}}\n"));
         }
     }
 
     /// A warning.
     pub fn warn(&self, text: &str) {
-        self.line(&format!("warning: {text}"));
+        self.line(&format!("{} {text}", paint(WARNING.bold(), "warning:")));
     }
 
     /// The error that ends the command, with its sources.
@@ -158,7 +152,9 @@ impl Printer {
                 text.push_str(&format!("{colon}{cause}"));
             }
         }
-        waiting::above_spinner(|| eprintln!("error: {text}"));
+        waiting::above_spinner(|| {
+            anstream::eprintln!("{} {text}", paint(FAILURE.bold(), "error:"));
+        });
     }
 
     /// Data for programs, on standard output. A closed pipe is not an error.
@@ -174,8 +170,8 @@ impl Printer {
     fn print_above_bar(&self, text: &str) {
         let bar = self.bar.lock();
         match bar.as_deref() {
-            Ok(Some(bar)) if !bar.is_hidden() => bar.println(text),
-            _ => waiting::above_spinner(|| eprintln!("{text}")),
+            Ok(Some(bar)) if !bar.is_hidden() => bar.println(for_terminal(text, &io::stderr())),
+            _ => waiting::above_spinner(|| anstream::eprintln!("{text}")),
         }
     }
 
@@ -227,10 +223,10 @@ impl BuildObserver for Printer {
             } => {
                 let from = match reused {
                     0 => String::new(),
-                    n => format!(" on top of {n} unchanged migrations"),
+                    n => format!(" on top of {}", count(*n, "unchanged migration")),
                 };
-                let files = if *steps == 1 { "file" } else { "files" };
-                self.line(&format!("building the template: {steps} {files}{from}"));
+                let files = count(*steps, "file");
+                self.line(&format!("building the template: {files}{from}"));
                 for reason in *reasons {
                     self.line(&format!("  because {reason}"));
                 }
@@ -260,6 +256,14 @@ impl BuildObserver for Printer {
             )),
             BuildEvent::Built => self.finish_bar(),
         }
+    }
+}
+
+/// The text with its styles, or without them where they are not wanted.
+fn for_terminal(text: &str, stream: &impl RawStream) -> String {
+    match AutoStream::choice(stream) {
+        ColorChoice::Never => strip_str(text).to_string(),
+        _ => text.to_owned(),
     }
 }
 

@@ -67,10 +67,18 @@ pub fn name_end(name: &str, width: usize) -> String {
     }
 }
 
-/// A number with its noun: `1 run`, `2 runs`.
-pub fn count(number: usize, noun: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{s}")
+/// A difference with its added, removed and changed lines in colours.
+pub fn difference(text: &str) -> String {
+    let style = |line: &str| match line.trim_start().chars().next() {
+        Some('+') => OK,
+        Some('-') => FAILURE,
+        Some('~') => WARNING,
+        _ if !line.starts_with(' ') => TITLE,
+        _ => Style::new(),
+    };
+    let lines = text.lines();
+    let lines = lines.map(|line| format!("{}\n", paint(style(line), line)));
+    lines.collect()
 }
 
 /// One row of a screen: a label, a text that is wrapped, and perhaps a size at the right edge.
@@ -172,10 +180,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_the_right_noun() {
-        assert_eq!(count(0, "run"), "0 runs");
-        assert_eq!(count(1, "run"), "1 run");
-        assert_eq!(count(2, "run"), "2 runs");
+    fn a_difference_has_colours_by_its_signs() {
+        let text = "schema\n  + table public.extra\nrows\n    public.users: 1 removed\n      - id='1'\n      ~ id='2': name 'a' → 'b'\n";
+        let coloured = difference(text);
+        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), text);
+        insta::assert_snapshot!(coloured.replace('\u{1b}', "ESC"), @r"
+        ESC[1mschemaESC[0m
+        ESC[32m  + table public.extraESC[0m
+        ESC[1mrowsESC[0m
+            public.users: 1 removed
+        ESC[31m      - id='1'ESC[0m
+        ESC[33m      ~ id='2': name 'a' → 'b'ESC[0m
+        ");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub async fn run(global: &Global, args: Doctor, printer: &Printer) -> Result<Exi
         let report = json!({ "schema": 1, "checks": checks, "measurement": measured });
         printer.data(&format!("{report:#}\n"));
     } else {
-        printer.data(&report::table(&checks));
+        printer.screen(&report::table(&checks, printer.width()));
         if let Some(measured) = &measured {
             printer.data(&format!("\n{measured}"));
         }
@@ -53,5 +53,8 @@ pub async fn print_problems(config: &Config, printer: &Printer) {
     let (mut checks, _) = check(config, false, printer).await;
     let summary = report::summary(&checks);
     checks.retain(|check| check.level != Level::Ok);
-    printer.line(&format!("{}{summary}", report::table(&checks)));
+    printer.line(&format!(
+        "{}{summary}",
+        report::table(&checks, printer.width())
+    ));
 }

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{Leak, LeakedSession, Namespace, RunId, Runtime};
 
 use crate::printer::Printer;
+use crate::screen::{WARNING, paint};
 
 /// Maximum number of listed tests.
 const MAX_TESTS: usize = 20;
@@ -37,16 +39,20 @@ pub fn print_pending(
 }
 
 fn report(leaks: &[Leak]) -> String {
-    let tests = match leaks.len() {
-        1 => "1 passing test".to_owned(),
-        n => format!("{n} passing tests"),
-    };
-    let mut text = format!("kapsel-testdb: warning: {tests} left connections open:\n");
+    let tests = count(leaks.len(), "passing test");
+    let mut text = format!(
+        "kapsel-testdb: {} {tests} left connections open:\n",
+        paint(WARNING.bold(), "warning:")
+    );
     for leak in &leaks[..leaks.len().min(MAX_TESTS)] {
         describe(leak, &mut text);
     }
     if leaks.len() > MAX_TESTS {
-        let _ = writeln!(text, "  and {} more tests", leaks.len() - MAX_TESTS);
+        let _ = writeln!(
+            text,
+            "  and {}",
+            count(leaks.len() - MAX_TESTS, "more test")
+        );
     }
     text.push_str(
         "await spawned tasks, drop acquired connections, end transactions, and close your own pools;\n\
@@ -58,12 +64,8 @@ fn report(leaks: &[Leak]) -> String {
 fn describe(leak: &Leak, text: &mut String) {
     let _ = writeln!(text, "  {}", leak.claimant.label());
     if leak.sessions.is_empty() {
-        let plural = if leak.held == 1 { "" } else { "s" };
-        let _ = writeln!(
-            text,
-            "    {} connection{plural} of the test's pool",
-            leak.held
-        );
+        let held = count(leak.held, "connection");
+        let _ = writeln!(text, "    {held} of the test's pool");
     }
     for session in &leak.sessions[..leak.sessions.len().min(MAX_SESSIONS)] {
         let LeakedSession {
@@ -82,8 +84,8 @@ fn describe(leak: &Leak, text: &mut String) {
     if leak.sessions.len() > MAX_SESSIONS {
         let _ = writeln!(
             text,
-            "    and {} more connections",
-            leak.sessions.len() - MAX_SESSIONS
+            "    and {}",
+            count(leak.sessions.len() - MAX_SESSIONS, "more connection")
         );
     }
 }
@@ -147,7 +149,7 @@ mod tests {
                 &[("active", 60_040, &long), ("idle", 0, "")],
             ),
         ];
-        let text = report(&leaks);
+        let text = anstream::adapter::strip_str(&report(&leaks)).to_string();
         assert!(
             text.lines()
                 .filter(|l| l.starts_with("    "))

@@ -5,6 +5,7 @@ use kapsel_testdb_core::protocol::{Namespace, RunId, Runtime};
 use crate::commands::leaks;
 use crate::pollution::PollutionReport;
 use crate::printer::Printer;
+use crate::screen::{WARNING, paint};
 
 /// Prints the pending reports of a namespace, or of one of its runs. Returns whether a pollution report is a failure.
 pub fn print_pending(
@@ -21,7 +22,8 @@ pub fn print_pending(
     for pending in PollutionReport::pending(runtime, namespace, run) {
         if let Some((report, path)) = pending.take() {
             printer.problem(&format!(
-                "kapsel-testdb: warning: {report}this report is stored in {}\n{}",
+                "kapsel-testdb: {} {report}this report is stored in {}\n{}",
+                paint(WARNING.bold(), "warning:"),
                 path.display(),
                 report.remedy()
             ));

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kapsel_testdb_core::config::{Config, ExportUrl};
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::Daily;
 use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone, spares};
 use kapsel_testdb_core::server::ServerKind;
@@ -185,9 +186,12 @@ async fn persistent(
     let migrated =
         template::migrate_persistent(&mut run.admin, &run.server, config, name, reset).await?;
     printer.line(&match (reset, migrated) {
-        (true, n) => format!("database `{name}` was reset: {n} migrations applied"),
+        (true, n) => format!(
+            "database `{name}` was reset: {} applied",
+            count(n, "migration")
+        ),
         (false, 0) => format!("database `{name}` is current"),
-        (false, n) => format!("database `{name}`: {n} migrations applied"),
+        (false, n) => format!("database `{name}`: {} applied", count(n, "migration")),
     });
     Ok(())
 }

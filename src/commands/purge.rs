@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::Runtime;
 use kapsel_testdb_core::server::Server;
 
@@ -10,12 +11,12 @@ use crate::args::Purge;
 use crate::commands::template::report;
 use crate::failure::Result;
 use crate::printer::Printer;
-use crate::screen::count;
+
 use crate::sweep::drop_unused;
 
 pub async fn run(config: &Config, args: &Purge, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin)) = Server::find(config, "purge").await? else {
-        printer.not_running(&config.server, false);
+        printer.not_running(&config.server, None);
         return Ok(ExitCode::SUCCESS);
     };
     let mut rows = admin.all_databases().await?;

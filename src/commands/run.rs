@@ -98,7 +98,7 @@ const CANNOT_RUN: u8 = 127;
 
 /// A command that does not use the helper needs a database URL, so `off` must be set explicitly.
 fn export_url(config: &Config) -> ExportUrl {
-    match config.origins["export.database_url"].1 {
+    match config.origins["export.database_url"].origin {
         Origin::Default => ExportUrl::Shared,
         _ => config.export_url,
     }

@@ -24,7 +24,10 @@ use crate::args::StatusArgs;
 use crate::failure::Result;
 use crate::printer::Printer;
 
-/// The output of `--json`. `schema` changes when a field is removed or changes its meaning.
+/// The version of the JSON: it changes when a field is removed or changes its meaning.
+const SCHEMA: u32 = 2;
+
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 struct Status {
     schema: u32,
@@ -136,7 +139,7 @@ pub async fn run(config: &Config, args: StatusArgs, printer: &Printer) -> Result
     }
     let json = args.json;
     let Some(status) = collect(config).await? else {
-        printer.not_running(&config.server, json);
+        printer.not_running(&config.server, json.then_some(SCHEMA));
         return Ok(ExitCode::SUCCESS);
     };
     if json {
@@ -171,7 +174,7 @@ async fn collect(config: &Config) -> Result<Option<Status>> {
     let (kept, spares) = (names(Kind::Kept), names(Kind::Spare));
     let sum = |names: &[DbName]| names.iter().map(size).sum::<Option<u64>>();
     Ok(Some(Status {
-        schema: 2,
+        schema: SCHEMA,
         namespace: config.namespace.to_string(),
         server: server_status(&server, connections)?,
         templates: of_kind(&rows, Kind::Template).map(template).collect(),
@@ -404,7 +407,7 @@ mod tests {
 
     fn status() -> Status {
         Status {
-            schema: 2,
+            schema: SCHEMA,
             namespace: "app".to_owned(),
             server: server(),
             templates: vec![

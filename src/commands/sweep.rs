@@ -9,6 +9,9 @@ use crate::failure::{NOT_REMOVED, Result};
 use crate::printer::Printer;
 use crate::sweep::{Options, SweepReport, sweep};
 
+/// The version of the JSON: it changes when a field is removed or changes its meaning.
+const SCHEMA: u32 = 1;
+
 pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<ExitCode> {
     let full = Options::full();
     let options = Options {
@@ -17,12 +20,12 @@ pub async fn run(config: &Config, args: Sweep, printer: &Printer) -> Result<Exit
         spares: args.spares,
     };
     let Some(report) = sweep(config, options).await? else {
-        printer.not_running(&config.server, args.json);
+        printer.not_running(&config.server, args.json.then_some(SCHEMA));
         return Ok(ExitCode::SUCCESS);
     };
     if args.json {
         let json = serde_json::to_value(&report)?;
-        let mut with_schema = serde_json::json!({ "schema": 1 });
+        let mut with_schema = serde_json::json!({ "schema": SCHEMA });
         if let (Some(to), Some(from)) = (with_schema.as_object_mut(), json.as_object()) {
             to.extend(from.clone());
         }

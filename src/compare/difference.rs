@@ -4,6 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
+use kapsel_testdb_core::plural::count;
+
 /// How a database differs from its template.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -171,7 +173,7 @@ impl Display for Comparison {
             write!(f, "{object}")?;
         }
         if self.unlisted_objects > 0 {
-            writeln!(f, "  and {} more objects", self.unlisted_objects)?;
+            writeln!(f, "  and {}", count(self.unlisted_objects, "more object"))?;
         }
         if !self.tables.is_empty() {
             writeln!(f, "rows")?;

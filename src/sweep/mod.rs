@@ -17,10 +17,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{DbName, RunId};
 use kapsel_testdb_core::run::end::Skipped;
-
-use crate::screen::count;
 
 pub use execute::{Options, sweep, sweep_for_run, sweep_local};
 pub use others::drop_unused;
@@ -75,12 +74,12 @@ impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "sweep: {} databases and {} run directories {}, {} runs alive, {} databases skipped",
-            self.dropped.len(),
-            self.run_directories.len(),
+            "sweep: {} and {} {}, {} alive, {} skipped",
+            count(self.dropped.len(), "database"),
+            count(self.run_directories.len(), "run directory"),
             if self.dry_run { "to remove" } else { "removed" },
-            self.live_runs.len(),
-            self.skipped.len()
+            count(self.live_runs.len(), "run"),
+            count(self.skipped.len(), "database")
         )
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`mod@env`] | every environment variable |
 //! | [`mod@waiting`] | waits that the command shows |
+//! | [`plural`] | numbers with their nouns |
 //! | [`platform`] | what differs between operating systems |
 //! | [`sqlstate`] | the server's error codes |
 //! | [`address`] | where a server is, and how to log in |
@@ -35,6 +36,7 @@ pub mod connections;
 pub mod env;
 pub mod pg;
 pub mod platform;
+pub mod plural;
 pub mod protocol;
 pub mod recycle;
 pub mod run;

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use kapsel_testdb_core::pg::sql::is_client;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{Leak, LeakedSession};
 use kapsel_testdb_core::recycle::TextRow;
 
@@ -197,11 +198,9 @@ fn parse_session(row: Vec<Option<String>>) -> Option<LeakedSession> {
 
 /// The message: the test, the number of connections, each session, and the remedy.
 fn leak_message(open: &OpenConnections, test: &str, database: &str) -> String {
-    let count = open.count();
-    let plural = if count == 1 { "" } else { "s" };
-    let mut text = format!(
-        "the test `{test}` left {count} connection{plural} open on its database `{database}`"
-    );
+    let connections = count(open.count(), "connection");
+    let mut text =
+        format!("the test `{test}` left {connections} open on its database `{database}`");
     if open.held > 0 {
         let _ = write!(text, "; {} from the test's pool", open.held);
     }

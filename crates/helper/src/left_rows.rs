@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, PgConnection};
 
 use kapsel_testdb_core::pg::connect::{RetryLimits, connect, quiet};
+use kapsel_testdb_core::plural;
 use kapsel_testdb_core::protocol::{Baseline, Claim, DbName, Oid, Profile, RunFile, Tuples};
 use kapsel_testdb_core::recycle::{TextRow, TextSession};
 
@@ -319,8 +320,7 @@ impl fmt::Display for LeftRows {
         }
         match self.0.len() - listed.len() {
             0 => Ok(()),
-            1 => f.write_str("\n  and 1 more table"),
-            n => write!(f, "\n  and {n} more tables"),
+            n => write!(f, "\n  and {}", plural::count(n, "more table")),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use kapsel_testdb_core::connections::Notice;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{Claimant, DbName, UseMode};
 
 /// A failed test's database was kept. `rows`: what the test left in it. `one_of_several`: the test has more databases, so its name does not name
@@ -113,15 +114,20 @@ pub fn one_connection(took: Duration, timeout: Duration, location: &str, certain
 /// failure says so.
 pub fn exhausted_pool(limit: u32, timeout: Duration, took: Option<Duration>, certain: bool) {
     let (timeout, failed) = (timeout.as_secs(), if certain { "failed" } else { "fails" });
+    let (all, were) = match limit {
+        1 => ("the only connection".to_owned(), "was"),
+        n => (format!("all {n} connections"), "were"),
+    };
     let cause = match took {
         Some(took) => format!(
-            "all {limit} connections of the test's pool were in use for {:.1} s,\n\
+            "{all} of the test's pool {were} in use for {:.1} s,\n\
              so a request for another one {failed} with `PoolTimedOut` after {timeout} s",
             took.as_secs_f64()
         ),
         None => format!(
             "a request for a connection failed with `PoolTimedOut`;\n\
-             the test's pool opens at most {limit} connections, and waits {timeout} s for one"
+             the test's pool opens at most {}, and waits {timeout} s for one",
+            count(limit, "connection")
         ),
     };
     eprintln!(

@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use kapsel_testdb_core::pg::ServerFacts;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::server::verify::{Finding, Severity};
+
+use crate::screen::{FAILURE, OK, TITLE, WARNING, paint, wrap};
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -75,44 +78,55 @@ impl Check {
     }
 }
 
-/// One line for each check, and another one for its fix.
-pub fn table(checks: &[Check]) -> String {
-    let width = checks.iter().map(|c| c.name.chars().count()).max();
-    let width = width.unwrap_or(0);
+impl Level {
+    fn label(self) -> String {
+        let (style, text) = match self {
+            Self::Ok => (OK, "ok"),
+            Self::Note => (TITLE, "note"),
+            Self::Slow => (WARNING, "slow"),
+            Self::Fails => (FAILURE, "FAILS"),
+        };
+        paint(style, &format!("{text:5}"))
+    }
+}
+
+/// Each check with its message, and below it the fix, on a screen of this width.
+pub fn table(checks: &[Check], width: usize) -> String {
+    let names = checks.iter().map(|c| c.name.chars().count()).max();
+    let names = names.unwrap_or(0);
+    let indent = " ".repeat(LEVEL_WIDTH + names + 4);
+    let room = width.saturating_sub(indent.len());
     let mut text = String::new();
     for check in checks {
-        let level = match check.level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Slow => "slow",
-            Level::Fails => "FAILS",
-        };
-        text.push_str(&format!(
-            "{level:5}  {:width$}  {}\n",
-            check.name, check.message
-        ));
+        let name = paint(TITLE, &check.name);
+        let gap = " ".repeat(names - check.name.chars().count() + 2);
+        let message = wrap(&check.message, room).join(&format!("\n{indent}"));
+        text.push_str(&format!("{}  {name}{gap}{message}\n", check.level.label()));
         if let Some(fix) = &check.fix {
-            text.push_str(&format!("{:5}  {:width$}  fix: {fix}\n", "", ""));
+            // On one line, because it is copied.
+            text.push_str(&format!("{indent}{} {fix}\n", paint(TITLE, "fix:")));
         }
     }
     text
 }
 
+const LEVEL_WIDTH: usize = 5;
+
 /// The number of results of each level, in one line.
 pub fn summary(checks: &[Check]) -> String {
-    let count = |level| checks.iter().filter(|c| c.level == level).count();
-    let (fails, slow, notes) = (count(Level::Fails), count(Level::Slow), count(Level::Note));
+    let of = |level| checks.iter().filter(|c| c.level == level).count();
+    let (fails, slow, notes) = (of(Level::Fails), of(Level::Slow), of(Level::Note));
     let plural = |n, one: &str, many: &str| match n {
         1 => format!("1 {one}"),
         n => format!("{n} {many}"),
     };
     match (fails, slow, notes) {
         (0, 0, 0) => "no problems found".to_owned(),
-        (0, 0, n) => format!("no problems found, {}", plural(n, "note", "notes")),
+        (0, 0, n) => format!("no problems found, {}", count(n, "note")),
         (0, s, n) => format!(
             "{}, {}; no test will fail because of the setup",
             plural(s, "problem slows tests down", "problems slow tests down"),
-            plural(n, "note", "notes")
+            count(n, "note")
         ),
         (f, s, n) => format!(
             "{}, {s} slow, {}",
@@ -121,7 +135,7 @@ pub fn summary(checks: &[Check]) -> String {
                 "problem will make tests fail",
                 "problems will make tests fail"
             ),
-            plural(n, "note", "notes")
+            count(n, "note")
         ),
     }
 }
@@ -133,16 +147,16 @@ mod tests {
     #[test]
     fn table_has_the_fix_below_the_problem() {
         let checks = [
-            Check::ok("server", "adopted PostgreSQL 15.4"),
+            Check::ok(
+                "server",
+                "adopted PostgreSQL 15.4 at postgres@localhost:5432 (superuser), clone strategy default",
+            ),
             Check::new(Level::Slow, "fsync", "on").with_fix("ALTER SYSTEM SET fsync = off;"),
             Check::new(Level::Fails, "base", "missing"),
         ];
-        insta::assert_snapshot!(table(&checks), @r"
-        ok     server  adopted PostgreSQL 15.4
-        slow   fsync   on
-                       fix: ALTER SYSTEM SET fsync = off;
-        FAILS  base    missing
-        ");
+        let text = table(&checks, 80);
+        insta::assert_snapshot!("doctor", anstream::adapter::strip_str(&text));
+        insta::assert_snapshot!("doctor_coloured", text.replace('\u{1b}', "ESC"));
         assert_eq!(
             summary(&checks),
             "1 problem will make tests fail, 1 slow, 0 notes"

@@ -8,6 +8,7 @@ use kapsel_testdb_core::pg::PgError;
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
 use kapsel_testdb_core::pg::probe::{ProbeResult, probe};
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{Kind, Limit, Runtime};
 use kapsel_testdb_core::server::verify::{Finding, Requirements, verify};
 use kapsel_testdb_core::server::{Server, ServerError, ServerKind};
@@ -256,13 +257,14 @@ async fn sources(config: &Config) -> Option<Check> {
 }
 
 fn kept(config: &Config, rows: &[DatabaseRow]) -> Check {
-    let count = rows.iter().filter(|r| r.name.kind() == Kind::Kept).count();
+    let kept = rows.iter().filter(|r| r.name.kind() == Kind::Kept).count();
     let keep = &config.keep;
     Check::ok(
         "kept databases",
         format!(
-            "{count} of failed tests (at most {}, for {} days)",
-            keep.max, keep.max_age_days
+            "{kept} of failed tests (at most {}, for {})",
+            keep.max,
+            count(keep.max_age_days, "day")
         ),
     )
 }
@@ -279,10 +281,11 @@ async fn disk(server: &Server, admin: &mut Admin, clone: Option<u64>) -> Option<
     let clones = u64::try_from(max_ready(test_threads())).unwrap_or(u64::MAX);
     let needed = RESERVE + clones * clone.unwrap_or(10 << 20);
     let message = format!(
-        "{} MB free in `{}`, {} MB needed for {clones} clones",
+        "{} MB free in `{}`, {} MB needed for {}",
         free >> 20,
         path.display(),
-        needed >> 20
+        needed >> 20,
+        count(clones, "clone")
     );
     Some(match free < needed {
         true => Check::new(Level::Slow, NAME, message)
@@ -325,9 +328,11 @@ async fn leftovers(config: &Config) -> Check {
         return Check::ok(NAME, "none");
     }
     let message = format!(
-        "{dropped} databases and {} run directories of dead runs, {unconfirmed} quiet runs of other hosts, {skipped} databases that \
-         cannot be dropped",
-        report.run_directories.len()
+        "{} and {} of dead runs, {} of other hosts, {} that cannot be dropped",
+        count(dropped, "database"),
+        count(report.run_directories.len(), "run directory"),
+        count(unconfirmed, "quiet run"),
+        count(skipped, "database")
     );
     Check::new(Level::Note, NAME, message).with_fix("kapsel-testdb sweep")
 }

@@ -11,6 +11,7 @@ use crate::commands::kept::find::{KeptQuery, find_kept};
 use crate::compare::{READ_REMEDY, Reference};
 use crate::failure::{DIFFERENT, Result};
 use crate::printer::Printer;
+use crate::screen::difference;
 
 pub async fn run(config: &Config, args: &KeptDiff, printer: &Printer) -> Result<ExitCode> {
     let Some((server, admin, kept)) = find_kept(config).await? else {
@@ -37,7 +38,7 @@ pub async fn run(config: &Config, args: &KeptDiff, printer: &Printer) -> Result<
         });
         printer.data(&format!("{json:#}\n"));
     } else {
-        printer.data(&found.to_string());
+        printer.screen(&difference(&found.to_string()));
     }
     if !found.not_compared.is_empty() {
         printer.warn(&format!(

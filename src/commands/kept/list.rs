@@ -67,7 +67,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
         kept: Vec::new(),
     };
     match find_kept(config).await? {
-        None => printer.not_running(&config.server, false),
+        None => printer.not_running(&config.server, None),
         Some((_, mut admin, kept)) => {
             for one in kept {
                 list.kept.extend(entry(&mut admin, one).await?);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::databases::DatabaseRow;
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::run::end::drop_rows;
 
 use crate::args::KeptDrop;
@@ -13,7 +14,7 @@ use crate::printer::Printer;
 
 pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin, kept)) = find_kept(config).await? else {
-        printer.not_running(&config.server, false);
+        printer.not_running(&config.server, None);
         return Ok(ExitCode::SUCCESS);
     };
     let rows = selected(config, args, &kept)?;
@@ -30,10 +31,9 @@ pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<
         printer.line(&format!("dropped {name}"));
     }
     for row in &in_use {
-        let (name, sessions) = (&row.name, row.sessions);
-        printer.problem(&format!(
-            "skipped {name}: {sessions} sessions are connected; end them, or use --force"
-        ));
+        let (name, sessions) = (&row.name, count(row.sessions, "connected session"));
+        let remedy = "end them, or use --force";
+        printer.problem(&format!("skipped {name}: {sessions}; {remedy}"));
     }
     for skipped in &skipped {
         printer.problem(&format!("skipped {}: {}", skipped.name, skipped.reason));

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,6 +13,7 @@ use kapsel_testdb_core::server::{Server, ServerKind};
 use crate::commands::server::Subject;
 use crate::failure::Result;
 use crate::printer::Printer;
+use crate::screen::{OK, Row, WARNING, rows, span};
 
 /// The output of `--json`. `schema` changes when a field is removed or changes its meaning.
 #[derive(Debug, Default, Serialize)]
@@ -65,7 +65,7 @@ pub async fn run(
     if !status.running {
         printer.line(kind.not_running());
     }
-    printer.data(&text(&status, kind));
+    printer.screen(&rows(&text(&status, kind), printer.width()));
     if !status.others.is_empty() {
         printer.line("a managed server with other settings or another version runs as well; `kapsel-testdb server stop --all` stops all of them");
     }
@@ -134,16 +134,11 @@ impl ManagedStatus {
     }
 }
 
-fn text(status: &ManagedStatus, kind: ServerKind) -> String {
+fn text(status: &ManagedStatus, kind: ServerKind) -> Vec<Row> {
     let path = |path: &Path| path.display().to_string();
     let kind = kind.as_str();
     let version = status.version.as_ref().map(|v| format!(" {v}"));
-    let data = status.data_directory.as_deref().map(|data| {
-        let size = status
-            .size_bytes
-            .map(|bytes| format!(" ({} MB)", bytes >> 20));
-        path(data) + &size.unwrap_or_default()
-    });
+    let server = if status.running { OK } else { WARNING };
     let rows = [
         (
             "server",
@@ -154,14 +149,9 @@ fn text(status: &ManagedStatus, kind: ServerKind) -> String {
             )),
         ),
         ("process", status.pid.map(|pid| pid.to_string())),
-        (
-            "uptime",
-            status
-                .uptime_secs
-                .map(|s| format_duration(Duration::from_secs(s))),
-        ),
+        ("uptime", status.uptime_secs.map(span)),
         ("locale", status.locale.clone()),
-        ("data", data),
+        ("data", status.data_directory.as_deref().map(path)),
         ("socket", status.socket.as_deref().map(path)),
         ("log", status.log.as_deref().map(path)),
         ("binaries", status.installed_version.clone()),
@@ -175,17 +165,12 @@ fn text(status: &ManagedStatus, kind: ServerKind) -> String {
         .chain(others)
         .filter_map(|(name, value)| Some((name, value?)));
     present
-        .map(|(name, value)| format!("{name:10} {value}\n"))
+        .map(|(name, value)| match name {
+            "server" => Row::new(name, value).styled(server),
+            "data" => Row::new(name, value).sized(status.size_bytes),
+            _ => Row::new(name, value),
+        })
         .collect()
-}
-
-fn format_duration(time: Duration) -> String {
-    match time.as_secs() {
-        s if s < 120 => format!("{s} s"),
-        s if s < 7200 => format!("{} min", s / 60),
-        s if s < 172_800 => format!("{} h", s / 3600),
-        s => format!("{} days", s / 86_400),
-    }
 }
 
 /// Encoding and locale, such as `UTF8/C.UTF-8`.
@@ -205,4 +190,33 @@ fn directory_size(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn screen_shows_version_and_places() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let status = ManagedStatus {
+            schema: 1,
+            managed: true,
+            running: true,
+            address: "postgres@/dev/shm/kapsel-testdb-0/pg18/s:5432".to_owned(),
+            pid: Some(4711),
+            version: Some("18.1".to_owned()),
+            installed_version: Some("postgres (PostgreSQL) 18.1".to_owned()),
+            uptime_secs: Some(7_300),
+            locale: Some("UTF8/C.UTF-8".to_owned()),
+            data_directory: path("/dev/shm/kapsel-testdb-0/pg18/data"),
+            size_bytes: Some(40_000_000),
+            socket: path("/dev/shm/kapsel-testdb-0/pg18/s/.s.PGSQL.5432"),
+            log: path("/dev/shm/kapsel-testdb-0/pg18/log"),
+            others: Vec::new(),
+        };
+        let drawn = rows(&text(&status, ServerKind::Local), 80);
+        insta::assert_snapshot!("server_status", anstream::adapter::strip_str(&drawn));
+        insta::assert_snapshot!("server_status_coloured", drawn.replace('\u{1b}', "ESC"));
+    }
 }

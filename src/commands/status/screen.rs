@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use anstyle::Style;
 
+use kapsel_testdb_core::plural::count;
 use kapsel_testdb_core::protocol::{DbName, ReuseCounts, unix_now};
 
 use super::{BudgetStatus, RunState, RunStatus, ServerStatus, Status, TemplateStatus};
-use crate::screen::{DETAIL, FAILURE, OK, Row, WARNING, count, rows, span};
+use crate::screen::{DETAIL, FAILURE, OK, Row, WARNING, rows, span};
 
 /// How a screen is printed.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ fn server(server: &ServerStatus, verbose: bool) -> Vec<Row> {
         Row::more(format!(
             "{} of {}, {} of {} test slots in use{waiting}",
             server.connections,
-            count(server.max_connections as usize, "connection"),
+            count(server.max_connections, "connection"),
             budget.held_slots,
             budget.slots
         ))
@@ -81,27 +82,20 @@ fn server(server: &ServerStatus, verbose: bool) -> Vec<Row> {
 fn slots(budget: &BudgetStatus) -> String {
     let shared = match budget.foreign_runs {
         0 => String::new(),
-        n => format!(
-            ", shared with {} of other hosts and users",
-            count(n as usize, "run")
-        ),
+        n => format!(", shared with {} of other hosts and users", count(n, "run")),
     };
     format!(
         "{} slots: {} minus {} reserved, {} of other programs, {} kept free, {} for keepers{shared}; {} reserved by runs, {} held by {}",
         budget.slots,
-        count(budget.max_connections as usize, "connection"),
+        count(budget.max_connections, "connection"),
         budget.reserved,
         budget.other_sessions,
         budget.headroom,
         budget.keeper_sessions,
         budget.reserved_by_runs,
         budget.held_slots,
-        nouns(budget.holding_processes, "test process", "test processes"),
+        count(budget.holding_processes, "test process"),
     )
-}
-
-fn nouns(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn template(template: &TemplateStatus, verbose: bool) -> Vec<Row> {
@@ -156,7 +150,7 @@ fn run(run: &RunStatus, verbose: bool) -> Vec<Row> {
     let databases = count(run.databases, "database");
     let work = match run.tests {
         Some(tests) => format!("{} at work", count(tests, "test")),
-        None => count(usize::try_from(run.sessions).unwrap_or(0), "session"),
+        None => count(run.sessions, "session"),
     };
     let (text, style) = match run.state {
         RunState::Alive => (format!("alive for {age}: {work}, {databases}"), OK),
@@ -171,7 +165,7 @@ fn run(run: &RunStatus, verbose: bool) -> Vec<Row> {
     };
     let mut all = vec![Row::new("runs", text).styled(style)];
     if verbose {
-        let sessions = count(usize::try_from(run.sessions).unwrap_or(0), "session");
+        let sessions = count(run.sessions, "session");
         all.push(Row::more(format!("{}, {sessions}", run.run)).styled(DETAIL));
         let clones = run
             .clones

@@ -14,7 +14,7 @@ use crate::sweep::{Collected, drop_templates};
 
 pub async fn run(config: &Config, args: &TemplateDrop, printer: &Printer) -> Result<ExitCode> {
     let Some((_, mut admin)) = Server::find(config, "template").await? else {
-        printer.not_running(&config.server, false);
+        printer.not_running(&config.server, None);
         return Ok(ExitCode::SUCCESS);
     };
     let runtime = Runtime::open()?;

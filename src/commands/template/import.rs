@@ -90,7 +90,7 @@ fn rest(missing: usize) -> String {
         0 => String::new(),
         n => format!(
             "; the next run builds the rest on top of it: {}",
-            crate::screen::count(n, "step")
+            kapsel_testdb_core::plural::count(n, "step")
         ),
     }
 }

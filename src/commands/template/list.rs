@@ -17,6 +17,9 @@ use crate::failure::Result;
 use crate::printer::Printer;
 use crate::screen::{size, span};
 
+/// Version of the output of `--json`.
+const SCHEMA: u32 = 1;
+
 /// The output of `--json`. `schema` changes when a field is removed or changes its meaning.
 #[derive(Debug, Serialize)]
 struct List {
@@ -45,7 +48,7 @@ struct Entry {
 
 pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitCode> {
     let Some((server, mut admin)) = Server::find(config, "template").await? else {
-        printer.not_running(&config.server, json);
+        printer.not_running(&config.server, json.then_some(SCHEMA));
         return Ok(ExitCode::SUCCESS);
     };
     let current: Option<Vec<DbName>> = match plans(config, &server).await {
@@ -64,7 +67,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
     admin.close().await;
     templates.sort_by_key(|entry| std::cmp::Reverse((entry.current, entry.used_at)));
     let list = List {
-        schema: 1,
+        schema: SCHEMA,
         namespace: config.namespace.to_string(),
         templates,
     };

@@ -115,11 +115,11 @@ fn text(why: &Why) -> String {
     let mut text = match &why.starts_from {
         Some(from) => format!(
             "{name} must be built: {} on top of {from}\n",
-            crate::screen::count(why.missing_steps, "step")
+            kapsel_testdb_core::plural::count(why.missing_steps, "step")
         ),
         None => format!(
             "{name} must be built: {}\n",
-            crate::screen::count(why.missing_steps, "step")
+            kapsel_testdb_core::plural::count(why.missing_steps, "step")
         ),
     };
     if why.reasons.is_empty() {

@@ -243,8 +243,7 @@ fn each_value_comes_with_its_origin() {
         words.map(str::to_owned).collect()
     };
     assert_eq!(line("keep.failed "), ["keep.failed", "true", "default"]);
-    let file = project.root().join(".config/kapsel-testdb.toml");
-    let file = file.to_str().expect("UTF-8");
+    let file = ".config/kapsel-testdb.toml";
     assert_eq!(line("pool.max_c"), ["pool.max_connections", "7", file]);
     assert_eq!(line("keep.max "), ["keep.max", "3", file]);
     assert_eq!(line("namespace"), ["namespace", "\"other\"", "flag"]);
@@ -259,12 +258,25 @@ fn json_tells_the_same() {
     let outcome = project.run("config --json --allow-remote");
     outcome.code(0).never_says("hunter2");
     let json = outcome.json();
-    assert_eq!(json["schema"], 1);
+    assert_eq!(json["schema"], 2);
     assert_eq!(json["namespace"], "app");
     let keys = &json["keys"];
-    assert_eq!(keys["server.url"]["origin"], "DATABASE_URL");
+    assert_eq!(
+        keys["server.url"]["value"],
+        "postgres://me@localhost:5432/db"
+    );
+    assert_eq!(keys["server.url"]["origin"], "environment");
+    assert_eq!(keys["server.url"]["source"], "DATABASE_URL");
+    assert_eq!(keys["server.allow_remote"]["value"], true);
     assert_eq!(keys["server.allow_remote"]["origin"], "flag");
+    assert_eq!(keys["template.keep"]["value"], 8);
     assert_eq!(keys["template.keep"]["origin"], "default");
+    assert_eq!(keys["template.seeds"]["value"], serde_json::json!([]));
+    assert!(keys["server.bin_dir"]["value"].is_null());
+    assert_eq!(
+        keys["server.bin_dir"]["default"],
+        "PATH and the usual places"
+    );
     assert_eq!(
         keys["template.keep"]["variable"],
         "KAPSEL_TESTDB_TEMPLATE_KEEP"
@@ -286,12 +298,12 @@ fn the_url_of_the_env_file_is_used() {
         .tool("config --json")
         .env_remove("DATABASE_URL")
         .run();
-    let origin = config.json()["keys"]["server.url"]["origin"].clone();
+    let origin = config.json()["keys"]["server.url"]["source"].clone();
     assert!(origin.as_str().is_some_and(|o| o.ends_with("/app/.env")));
     // The environment is above the file.
     let config = project.run("config --json");
     assert_eq!(
-        config.json()["keys"]["server.url"]["origin"],
+        config.json()["keys"]["server.url"]["source"],
         "DATABASE_URL"
     );
 }
@@ -337,7 +349,7 @@ fn the_root_is_found_from_a_folder_below_it() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(json["root"], root);
     let from_elsewhere = project.run(&format!("config --json --root {root}"));
-    assert_eq!(from_elsewhere.json()["keys"]["keep.max"]["value"], "3");
+    assert_eq!(from_elsewhere.json()["keys"]["keep.max"]["value"], 3);
 }
 
 #[test]
@@ -352,7 +364,7 @@ fn a_named_file_is_looked_for_from_the_root() {
     let below = project.root().join("ci");
     let output = command.current_dir(below).output().expect("it runs");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(json["keys"]["keep.max"]["value"], "3");
+    assert_eq!(json["keys"]["keep.max"]["value"], 3);
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod export;
 pub mod help;
 pub mod init;
+pub mod json;
 pub mod kept_commands;
 pub mod leases;
 pub mod refusals;

@@ -25,7 +25,7 @@ fn it_is_started_shown_opened_restarted_and_stopped() {
         "managed PostgreSQL",
         "process ",
         "uptime ",
-        " MB)",
+        " MB\n",
         "socket ",
         "log ",
         "UTF8/C",

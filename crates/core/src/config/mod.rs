@@ -26,6 +26,8 @@ pub use root::{find_root, shown_path};
 pub use sqlx_toml::{SQLX_TOML, is_read_by_sqlx};
 pub use steps::{CommandConfig, SchemaSource, StepConfig};
 
+use toml::Value;
+
 use crate::address::{Address, AddressError};
 use crate::protocol::{KeepConfig, Namespace, Pollution, PoolConfig};
 
@@ -162,6 +164,17 @@ pub enum ExportUrl {
     Admin,
 }
 
+/// The value of a key as it was set, without passwords.
+#[derive(Debug, Clone)]
+pub struct OriginalValue {
+    /// The value; `None` if the key is not set and its default depends on the machine or the project.
+    pub value: Option<Value>,
+    /// The value as TOML, or such a default in words.
+    pub text: String,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
 /// The resolved configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -198,7 +211,7 @@ pub struct Config {
     /// The most spares of a template that a run leaves; `None` for twice the number of tests that run at once.
     pub spares: Option<usize>,
     /// The value and origin of each key, for `kapsel-testdb config`.
-    pub origins: BTreeMap<&'static str, (String, Origin)>,
+    pub origins: BTreeMap<&'static str, OriginalValue>,
     /// Unknown keys and their origins.
     pub unknown: Vec<(String, Origin)>,
     /// Whether the sqlx of the workspace reads `sqlx.toml`.

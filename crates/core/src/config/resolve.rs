@@ -13,8 +13,8 @@ use crate::config::keys::KEYS;
 use crate::config::layers::{Layer, Origin, Values, unknown_variables};
 use crate::config::steps::{self, SchemaSource, StepConfig};
 use crate::config::{
-    ComposeConfig, Config, ConfigError, ExportUrl, OthersLimits, ServerConfig, ServerMode,
-    TemplateConfig, is_read_by_sqlx, server_settings,
+    ComposeConfig, Config, ConfigError, ExportUrl, OriginalValue, OthersLimits, ServerConfig,
+    ServerMode, TemplateConfig, is_read_by_sqlx, server_settings,
 };
 use crate::env;
 use crate::protocol::{KeepConfig, Leaks, MigrateSettings, Namespace, Pollution, PoolConfig};
@@ -384,7 +384,7 @@ impl Resolver<'_> {
         let (value, origin) = &self.values[name];
         ConfigError::Value {
             key: name.to_owned(),
-            value: display_value(name, value),
+            value: without_password(name, value).to_string(),
             origin: origin.clone(),
             expected: expected.into(),
         }
@@ -478,12 +478,23 @@ impl Resolver<'_> {
         Ok(Some((address, database)))
     }
 
-    fn origins(&self) -> BTreeMap<&'static str, (String, Origin)> {
+    fn origins(&self) -> BTreeMap<&'static str, OriginalValue> {
         KEYS.iter()
             .map(|key| {
                 let entry = match self.values.get(&key.name) {
-                    Some((value, origin)) => (display_value(&key.name, value), origin.clone()),
-                    None => (key.default.clone(), Origin::Default),
+                    Some((value, origin)) => {
+                        let value = without_password(&key.name, value);
+                        OriginalValue {
+                            text: value.to_string(),
+                            value: Some(value),
+                            origin: origin.clone(),
+                        }
+                    }
+                    None => OriginalValue {
+                        value: None,
+                        text: key.default.clone(),
+                        origin: Origin::Default,
+                    },
                 };
                 (key.name.as_str(), entry)
             })
@@ -501,17 +512,15 @@ impl Resolver<'_> {
     }
 }
 
-/// A value as TOML; the password of a URL is left out.
-fn display_value(name: &str, value: &Value) -> String {
+/// A value; the password of a URL is left out.
+fn without_password(name: &str, value: &Value) -> Value {
     match value {
         Value::String(text) if matches!(name, "server.url" | "server.admin_url") => {
-            match Address::parse(text) {
-                Ok((address, database)) => {
-                    format!("\"{}\"", address.url(database.as_deref().unwrap_or("")))
-                }
-                Err(_) => "\"…\"".to_owned(),
-            }
+            Value::String(match Address::parse(text) {
+                Ok((address, database)) => address.url(database.as_deref().unwrap_or("")),
+                Err(_) => "…".to_owned(),
+            })
         }
-        value => value.to_string(),
+        value => value.clone(),
     }
 }

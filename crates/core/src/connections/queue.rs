@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::plural::count;
 use crate::protocol::{Ledger, Limit, QueueEntry, RunDirError, random};
 
 /// How often the waiting processes together reap stale entries.
@@ -40,15 +41,18 @@ impl fmt::Display for Notice<'_> {
         match self {
             Self::Waiting { slots, limit } => write!(
                 f,
-                "waiting for {slots} connection slots: other test processes hold them (tests share {} of the server's {} connections; \
-                 `kapsel-testdb status` shows how that number is computed)",
-                limit.slots, limit.max_connections
+                "waiting for {}: other test processes hold them (tests share {} of the server's {}; \
+                 `kapsel-testdb status -v` shows how that number is computed)",
+                count(*slots, "connection slot"),
+                limit.slots,
+                count(limit.max_connections, "connection")
             ),
             Self::GaveUp { slots, waited } => write!(
                 f,
-                "timed out after {} s waiting for {slots} connection slots; continuing without a reservation; if the server refuses \
+                "timed out after {} s waiting for {}; continuing without a reservation; if the server refuses \
                  connections, raise its max_connections, or run fewer tests at once",
-                waited.as_secs()
+                waited.as_secs(),
+                count(*slots, "connection slot")
             ),
         }
     }

@@ -16,6 +16,7 @@ use crate::pg::databases::DatabaseRow;
 use crate::pg::error::backoff;
 use crate::pg::lock::LockKey;
 use crate::pg::obstacles::Purpose;
+use crate::plural::count;
 use crate::protocol::{
     DbName, DeadRunDir, Entries, EntryState, KeepConfig, Kind, Namespace, Noticed, RunFile, RunId,
     Runtime,
@@ -211,10 +212,8 @@ async fn drop_row(
         )));
     }
     if row.sessions > 0 && !force {
-        let sessions = row.sessions;
-        return Ok(Some(format!(
-            "{sessions} sessions are connected; a later sweep drops it"
-        )));
+        let sessions = count(row.sessions, "connected session");
+        return Ok(Some(format!("{sessions}; a later sweep drops it")));
     }
     match clear_and_drop(admin, row, force).await {
         Ok(()) => Ok(None),
