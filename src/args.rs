@@ -1,11 +1,13 @@
 //! The command line as clap sees it. Flags become the top layer of the configuration.
 
+mod examples;
+
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use kapsel_testdb_core::config::{self, Config, Layer};
 use kapsel_testdb_core::platform::ProcessId;
@@ -23,6 +25,20 @@ pub struct Args {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// The command line, with examples.
+    pub fn command_line() -> clap::Command {
+        examples::add(Self::command())
+    }
+
+    /// Parses the command line of this process; prints the help or an error and exits if it asks for that.
+    pub fn read() -> Self {
+        let mut command = Self::command_line();
+        let matches = command.get_matches_mut();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes:

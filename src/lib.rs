@@ -22,21 +22,19 @@ pub mod sweep;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
-
 use crate::args::{Args, Command};
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
 
 /// The command line, for the reference of commands.
 pub fn command_line() -> clap::Command {
-    Args::command()
+    Args::command_line()
 }
 
 /// Parses the command line, runs the command, prints its error if there is one.
 pub fn main() -> ExitCode {
     commands::completions::answer_shell();
-    let args = Args::parse();
+    let args = Args::read();
     let printer = Printer::new(args.global.quiet, args.global.verbose);
     // The keeper's standard error is its log file.
     let is_keeper = matches!(args.command, Command::Keeper(_));

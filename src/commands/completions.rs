@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, Command, CommandFactory, ValueEnum};
+use clap::{Arg, Command, ValueEnum};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
@@ -49,7 +49,7 @@ fn command() -> Command {
         "test" | "tests" => argument.add(ArgValueCompleter::new(kept_tests)),
         _ => argument,
     };
-    Args::command().mut_subcommand("kept", |kept| {
+    Args::command_line().mut_subcommand("kept", |kept| {
         let commands = ["psql", "dump", "diff", "drop"].iter();
         // Not `mut_arg`, which changes the order of positional arguments.
         commands.fold(kept, |kept, name| {

@@ -81,6 +81,12 @@ fn section(text: &mut String, parent: &str, command: &Command, level: usize) {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
     let _ = writeln!(text, "```text\n{usage}\n```\n");
+    if let Some(examples) = command.get_after_help() {
+        let examples = examples.to_string();
+        let lines = examples.lines().skip(1).map(str::trim_start);
+        let lines: Vec<&str> = lines.collect();
+        let _ = writeln!(text, "```sh\n{}\n```\n", lines.join("\n"));
+    }
     let own = |a: &&Arg| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help";
     if command.get_arguments().any(|a| own(&a)) {
         options(text, command.get_arguments().filter(own));

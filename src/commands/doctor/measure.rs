@@ -3,6 +3,7 @@
 //! The clones belong to a run that lives as long as this process; after a crash a sweep removes them.
 
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,12 +11,13 @@ use serde::Serialize;
 use kapsel_testdb_core::config::Config;
 use kapsel_testdb_core::pg::connect::RetryLimits;
 use kapsel_testdb_core::pg::{PgError, ServerFacts, session};
-use kapsel_testdb_core::platform::System;
+use kapsel_testdb_core::platform::{self, System};
 use kapsel_testdb_core::protocol::{Kind, Strategy};
 use kapsel_testdb_core::run::{self, Identity, OpenRun, RunError, clone};
 use kapsel_testdb_core::template;
 
 use crate::printer::Printer;
+use crate::screen::{WIDTH, wrap};
 
 /// Number of clones by each strategy, unless they take too long.
 const ROUNDS: usize = 5;
@@ -31,6 +33,12 @@ pub struct StrategyTiming {
     selected: Strategy,
     /// The fastest strategy on this server, from creation to drop.
     fastest: Strategy,
+    /// The time of one clone by the selected strategy, from creation to drop, in milliseconds.
+    clone_ms: f64,
+    /// Whether the server waits for the disk.
+    fsync: bool,
+    /// Whether the server's data are on a tmpfs; null if its data directory is not on this machine, or the role may not read where it is.
+    data_in_memory: Option<bool>,
 }
 
 /// Medians in milliseconds.
@@ -55,7 +63,7 @@ impl Timing {
 /// # Errors
 /// No server or no template; a statement failed.
 pub async fn measure(config: &Config, printer: &Printer) -> Result<StrategyTiming, RunError> {
-    let run = run::open(config, Identity::Process, 1, printer).await?;
+    let mut run = run::open(config, Identity::Process, 1, printer).await?;
     let mut timings = Vec::new();
     let mut failed = None;
     for strategy in strategies(&run.server.facts) {
@@ -75,6 +83,8 @@ pub async fn measure(config: &Config, printer: &Printer) -> Result<StrategyTimin
         }
     }
     let selected = template::strategy(&run.server.facts);
+    let fsync = run.server.facts.fsync;
+    let data_in_memory = data_in_memory(&mut run).await;
     end(run).await?;
     if let Some(error) = failed {
         return Err(error.into());
@@ -82,11 +92,22 @@ pub async fn measure(config: &Config, printer: &Printer) -> Result<StrategyTimin
     let fastest = timings
         .iter()
         .min_by(|a, b| a.total().total_cmp(&b.total()));
+    let of_selected = timings.iter().find(|timing| timing.strategy == selected);
     Ok(StrategyTiming {
         fastest: fastest.map_or(selected, |timing| timing.strategy),
+        clone_ms: of_selected.map_or(0.0, Timing::total),
+        fsync,
+        data_in_memory,
         selected,
         strategies: timings,
     })
+}
+
+async fn data_in_memory(run: &mut OpenRun) -> Option<bool> {
+    let path = run.admin.data_directory().await.ok()?;
+    let path = Path::new(&path);
+    let is_here = run.server.admin_address.is_local() && path.exists();
+    is_here.then(|| platform::tmpfs_free_bytes(path) > 0)
 }
 
 /// The strategies that the server supports.
@@ -156,6 +177,43 @@ async fn end(mut run: OpenRun) -> Result<(), RunError> {
     Ok(())
 }
 
+/// A clone that takes longer than this waits for something else than the processor.
+const SLOW_MS: f64 = 150.0;
+
+impl StrategyTiming {
+    /// What the times mean. docs/BENCHMARKS.md has the times of both kinds of server.
+    fn conclusion(&self) -> String {
+        let cost = format!(
+            "a clone takes {:.0} ms from creation to drop",
+            self.clone_ms
+        );
+        let remedy = "`server.mode = \"local\"` starts a server on tmpfs";
+        match (self.clone_ms < SLOW_MS, self.fsync, self.data_in_memory) {
+            (true, ..) => format!("{cost}: this server is fast"),
+            (_, true, Some(false)) => {
+                format!(
+                    "{cost}, because its data are on a slow disk and fsync is on; on tmpfs it would take a tenth: {remedy}"
+                )
+            }
+            (_, true, _) => {
+                format!(
+                    "{cost}, because fsync is on and the server waits for its disk; on tmpfs it would take a tenth: {remedy}"
+                )
+            }
+            (_, false, Some(false)) => {
+                format!(
+                    "{cost}, although fsync is off: its data are on a slow disk; on tmpfs it would take a tenth: {remedy}"
+                )
+            }
+            (_, false, _) => {
+                format!(
+                    "{cost}, although the server does not wait for its disk: the machine is busy, or the template is large"
+                )
+            }
+        }
+    }
+}
+
 impl fmt::Display for StrategyTiming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -174,6 +232,9 @@ impl fmt::Display for StrategyTiming {
                 t.drop_ms,
                 t.rounds
             )?;
+        }
+        for line in wrap(&self.conclusion(), WIDTH) {
+            writeln!(f, "{line}")?;
         }
         let (selected, fastest) = (self.selected, self.fastest);
         match selected == fastest {
@@ -216,12 +277,54 @@ mod tests {
             ],
             selected: Strategy::Default,
             fastest: Strategy::Default,
+            clone_ms: 1_100.0,
+            fsync: true,
+            data_in_memory: Some(false),
         };
-        insta::assert_snapshot!(measured.to_string(), @r"
+        insta::assert_snapshot!(measured.to_string(), @r#"
         strategy       create  first connect   connect     drop   medians in ms
         default          56.0            6.0       3.0      9.0   of 5
         file_copy      1000.0            6.0       3.0      9.0   of 5
+        a clone takes 1100 ms from creation to drop, because its data are on a slow disk
+        and fsync is on; on tmpfs it would take a tenth: `server.mode = "local"` starts
+        a server on tmpfs
         clones are created by `default`, the fastest strategy on this server
-        ");
+        "#);
+    }
+
+    #[test]
+    fn conclusion_names_what_a_clone_waits_for() {
+        let conclusion = |clone_ms, fsync, data_in_memory| {
+            let measured = StrategyTiming {
+                strategies: Vec::new(),
+                selected: Strategy::Default,
+                fastest: Strategy::Default,
+                clone_ms,
+                fsync,
+                data_in_memory,
+            };
+            measured.conclusion()
+        };
+        for (measured, says) in [
+            (
+                conclusion(71.2, true, Some(false)),
+                "71 ms from creation to drop: this server is fast",
+            ),
+            (
+                conclusion(900.0, true, None),
+                "fsync is on and the server waits for its disk",
+            ),
+            (
+                conclusion(900.0, true, Some(true)),
+                "fsync is on and the server waits for its disk",
+            ),
+            (
+                conclusion(900.0, false, Some(false)),
+                "although fsync is off: its data are on a slow disk",
+            ),
+            (conclusion(900.0, false, Some(true)), "the machine is busy"),
+        ] {
+            assert!(measured.contains(says), "{measured}");
+        }
     }
 }

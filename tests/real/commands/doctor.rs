@@ -264,6 +264,8 @@ fn every_clone_strategy_is_measured_and_no_clone_remains() {
         .collect();
     assert_eq!(found, known);
     assert_eq!(measured["selected"], selected);
+    assert!(measured["clone_ms"].as_f64() > Some(0.0));
+    assert_eq!(measured["fsync"], false);
     for timing in timings {
         for key in ["create_ms", "first_connect_ms", "connect_ms", "drop_ms"] {
             assert!(timing[key].as_f64().is_some_and(|ms| ms > 0.0), "{timing}");
@@ -276,6 +278,7 @@ fn every_clone_strategy_is_measured_and_no_clone_remains() {
         outcome.code(0).stdout.contains("clones are created by `"),
         "{outcome:#?}"
     );
+    assert!(outcome.stdout.contains("\na clone takes "), "{outcome:#?}");
 }
 
 #[test]

@@ -30,6 +30,51 @@ fn help_is_as_reviewed() {
 }
 
 #[test]
+fn every_command_has_two_examples_that_are_valid() {
+    let mut root = kapsel_testdb_cli::command_line();
+    root.build();
+    let mut all = Vec::new();
+    examples(&root, "kapsel-testdb", &mut all);
+    for (path, lines) in all {
+        assert_eq!(lines.len(), 2, "`{path}`");
+        for line in lines {
+            let start = line.find(&path);
+            let start = start.unwrap_or_else(|| panic!("`{line}` is no example of `{path}`"));
+            // What a shell does with its output does not matter.
+            let end = line[start..]
+                .find([')', '>', '|'])
+                .map_or(line.len(), |end| start + end);
+            let words = line[start..end]
+                .split_whitespace()
+                .map(|word| word.trim_matches(['\'', '"']));
+            let parsed = kapsel_testdb_cli::command_line().try_get_matches_from(words);
+            assert!(parsed.is_ok(), "`{line}`: {parsed:?}");
+            assert!(line.chars().count() <= 80, "`{line}`");
+        }
+    }
+}
+
+/// The examples below the help of each command that has no commands of its own.
+fn examples(command: &Command, path: &str, all: &mut Vec<(String, Vec<String>)>) {
+    let shown = |inner: &&Command| !inner.is_hide_set() && inner.get_name() != "help";
+    if command.get_subcommands().any(|inner| shown(&inner)) {
+        for inner in command.get_subcommands().filter(shown) {
+            examples(inner, &format!("{path} {}", inner.get_name()), all);
+        }
+        return;
+    }
+    let help = command
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let lines = help.lines().skip(1).filter(|line| !line.starts_with("  #"));
+    all.push((
+        path.to_owned(),
+        lines.map(|line| line.trim().to_owned()).collect(),
+    ));
+}
+
+#[test]
 fn every_option_and_command_has_a_help_text() {
     fn check(command: &Command) {
         let name = command.get_name();
