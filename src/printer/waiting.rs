@@ -135,7 +135,7 @@ impl Screen {
         };
         first.is_shown = true;
         if !is_terminal {
-            eprintln!("{}", first.text);
+            anstream::eprintln!("{}", first.text);
             return;
         }
         let spinner = ProgressBar::new_spinner().with_elapsed(first.since.elapsed());
