@@ -34,6 +34,94 @@ const EXAMPLES: &[(&str, [Example; 2])] = &[
         ],
     ),
     (
+        "template list",
+        [
+            (
+                "kapsel-testdb template list",
+                "which template is current, and how large all are",
+            ),
+            (
+                "kapsel-testdb template list --json | jq '.templates | length'",
+                "for scripts",
+            ),
+        ],
+    ),
+    (
+        "template why",
+        [
+            (
+                "kapsel-testdb template why",
+                "what the next run would build, and why",
+            ),
+            (
+                "kapsel-testdb template why -v",
+                "also everything that the template depends on",
+            ),
+        ],
+    ),
+    (
+        "template build",
+        [
+            (
+                "kapsel-testdb template build",
+                "build it while nobody waits for tests",
+            ),
+            (
+                "kapsel-testdb template build -v",
+                "with the time of each migration",
+            ),
+        ],
+    ),
+    (
+        "template drop",
+        [
+            (
+                "kapsel-testdb template drop app_template_0123456789abc",
+                "one template and its spares",
+            ),
+            (
+                "kapsel-testdb template drop --all",
+                "build everything afresh in the next run",
+            ),
+        ],
+    ),
+    (
+        "template export",
+        [
+            (
+                "kapsel-testdb template export --output .kapsel-templates",
+                "into a directory that CI caches",
+            ),
+            (
+                "kapsel-testdb template export",
+                "into the current directory",
+            ),
+        ],
+    ),
+    (
+        "template import",
+        [
+            (
+                "kapsel-testdb template import .kapsel-templates",
+                "the best archive of a restored cache",
+            ),
+            (
+                "kapsel-testdb template import shop.kapsel-template",
+                "one archive",
+            ),
+        ],
+    ),
+    (
+        "purge",
+        [
+            ("kapsel-testdb purge", "list what it would drop"),
+            (
+                "kapsel-testdb purge --yes --all-projects",
+                "before `pg_upgrade`",
+            ),
+        ],
+    ),
+    (
         "wait",
         [
             ("kapsel-testdb wait", "the last step of a CI job"),

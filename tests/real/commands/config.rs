@@ -319,7 +319,7 @@ fn the_env_file_of_a_member_names_the_server_unless_another_one_differs() {
     project.run("prepare").code(0).says(&["adopted PostgreSQL"]);
     project.write("crates/worker/.env", &format!("DATABASE_URL={url}\n"));
     let outcome = project.run("config --json");
-    let origin = outcome.json()["keys"]["server.url"]["origin"].clone();
+    let origin = outcome.json()["keys"]["server.url"]["source"].clone();
     assert!(
         origin
             .as_str()

@@ -26,7 +26,7 @@ fn json_has_the_documented_schemas_and_fields() {
     let project = Project::on(&server);
     Attempt::first("", "pays").run(&project, "panic").code(101);
     let documented = documented();
-    assert_eq!(documented.len(), 7);
+    assert_eq!(documented.len(), 9);
     for (command, schema, fields) in documented {
         let words = command.replace("kept diff", "kept diff pays");
         let outcome = project.run(&words);
@@ -48,6 +48,7 @@ fn keys(json: &Value, command: &str) -> Vec<String> {
         "doctor --json" => json["checks"][0].clone(),
         "kept list --json" => json["kept"][0].clone(),
         "kept diff --json" => json["difference"].clone(),
+        "template list --json" | "template why --json" => json["templates"][0].clone(),
         _ => Value::Null,
     };
     let of = |value: &Value| -> Vec<String> {
