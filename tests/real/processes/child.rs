@@ -10,6 +10,7 @@ use kapsel_testdb::{TestDb, TestDbOptions};
 use sqlx::AssertSqlSafe;
 
 use crate::processes::leaking;
+use crate::processes::readme;
 use crate::processes::swarm;
 use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
 
@@ -30,6 +31,9 @@ fn child() {
     let Ok(task) = std::env::var(DO) else { return };
     if task == "err" {
         return fail_without_panic();
+    }
+    if task == "readme" {
+        return readme::fail();
     }
     if let Some(isolation) = task.strip_prefix("fails ") {
         return fail_after_sql(isolation);

@@ -1,4 +1,4 @@
-//! What test processes do through the helper: leases, pools, sandboxes, leaks, connection slots. `child`, `failing`, `leaking`,
+//! What test processes do through the helper: leases, pools, sandboxes, leaks, connection slots. `child`, `failing`, `leaking`, `readme`,
 //! `sandbox_child` and `swarm` are what the child processes of the other modules run.
 
 pub mod child;
@@ -9,6 +9,7 @@ pub mod failing;
 pub mod leaking;
 pub mod leaks;
 pub mod many;
+pub mod readme;
 pub mod sandbox;
 pub mod sandbox_child;
 pub mod schemas;
