@@ -158,6 +158,11 @@ fn decided(changes: &[(Oid, Tuples)], method: ResetMethod) -> Result<Plan, Reaso
 #[test]
 fn the_same_evidence_is_untouched() {
     assert_eq!(moved(&baseline(), &evidence()), Ok(Moved::default()));
+    let unvisited = Evidence {
+        sessions: baseline().seen.sessions,
+        ..evidence()
+    };
+    assert_eq!(moved(&baseline(), &unvisited), Ok(Moved::default()));
 }
 
 #[test]
