@@ -40,7 +40,7 @@ fn what_a_failed_test_leaves_is_kept_with_its_name_with_a_keeper_and_without() {
             Some("billing::pays") => "the test panicked",
             _ => "error returned from database: relation \"nowhere\" does not exist",
         };
-        // sqlx 0.9 adds the line of the server's source.
+        // A newer sqlx adds a line of the server's source.
         let found = one["message"].as_str().expect("a message");
         assert!(found.starts_with(message), "{found}");
     }

@@ -110,7 +110,7 @@ fn a_silent_test_whose_keeper_was_killed_is_alive_to_other_hosts() {
     let mut there = Project::on(&server);
     there.set("KAPSEL_TESTDB_WATCH_SECS", "1");
     let outcome = there.run("sweep");
-    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    outcome.code(0).says(&["0 databases", "1 run alive"]);
     holder.end();
     drop(nextest.without_keeper());
     project.run("sweep --no-wait").code(0);

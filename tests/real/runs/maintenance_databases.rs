@@ -34,7 +34,7 @@ fn a_sweep_leaves_an_idle_run_and_its_template() {
     age(&server, &template, 1_000);
     let before = server.databases();
     let outcome = there.run("sweep");
-    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    outcome.code(0).says(&["0 databases", "1 run alive"]);
     assert_eq!(server.databases(), before);
     live.end();
 }

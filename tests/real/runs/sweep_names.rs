@@ -50,7 +50,7 @@ fn databases_with_other_names_stay() {
     let outcome = project.run("sweep");
     outcome
         .code(0)
-        .says(&[&format!("dropped {ours}"), "1 databases"]);
+        .says(&[&format!("dropped {ours}"), "1 database"]);
     assert_eq!(server.databases(), before);
 }
 
@@ -70,7 +70,7 @@ fn a_dry_run_tells_all_and_changes_nothing() {
     outcome
         .code(0)
         .says(&expected)
-        .says(&["3 databases and 1 run directories to remove"]);
+        .says(&["3 databases and 1 run directory to remove"]);
     outcome.says(&["run 000000000000001 of another host appears dead"]);
     let json = project.run("sweep --dry-run --json").code(0).json();
     assert_eq!(json["schema"], 1);

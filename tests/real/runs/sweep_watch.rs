@@ -47,7 +47,7 @@ fn one_with_a_session_is_left() {
     let project = project(&server, "1");
     let session = server.session_of_role(CLONES[0]);
     let outcome = project.run("sweep");
-    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    outcome.code(0).says(&["0 databases", "1 run alive"]);
     assert_eq!(server.databases_of("clone"), CLONES);
     session.close();
     server.wait_for_sessions(CLONES[0], 0);
@@ -64,7 +64,7 @@ fn one_whose_run_lock_is_held_is_left() {
     let mut session = server.session_of_role("postgres");
     session.execute(&format!("SELECT pg_advisory_lock_shared({key})"));
     let outcome = project.run("sweep");
-    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    outcome.code(0).says(&["0 databases", "1 run alive"]);
     assert_eq!(server.databases_of("clone"), CLONES);
     session.close();
     project.run("sweep").code(0).says(&dropped());
@@ -88,7 +88,7 @@ fn a_sign_of_life_while_it_is_watched_saves_it() {
     server.session_of_role(CLONES[1]).close();
     let session = server.session_of_role(CLONES[0]);
     let outcome = crate::support::Outcome::of(sweep);
-    outcome.code(0).says(&["1 runs alive"]);
+    outcome.code(0).says(&["1 run alive"]);
     assert_eq!(server.databases_of("clone"), CLONES);
     drop(session);
 }
@@ -103,7 +103,7 @@ fn a_living_run_of_this_host_seen_from_another_one_is_left() {
     let mut there = Project::on(&server);
     there.set("KAPSEL_TESTDB_WATCH_SECS", "1");
     let outcome = there.run("sweep");
-    outcome.code(0).says(&["0 databases", "1 runs alive"]);
+    outcome.code(0).says(&["0 databases", "1 run alive"]);
     assert_eq!(server.databases_of("shared").len(), 1);
     live.end();
 }

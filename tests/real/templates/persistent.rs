@@ -25,7 +25,7 @@ fn it_is_created_and_then_kept_current() {
     let outcome = project.run("prepare");
     outcome
         .code(0)
-        .says(&["database `app_dev`: 1 migrations applied"]);
+        .says(&["database `app_dev`: 1 migration applied"]);
     assert_eq!(
         server.column_in("app_dev", "SELECT id::text FROM users"),
         ["7"]
