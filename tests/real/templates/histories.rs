@@ -306,7 +306,7 @@ fn a_build_that_must_begin_anew_says_so() {
     );
     let outcome = project.run("prepare");
     outcome.code(0).says(&[
-        "1 file on top of 1 unchanged migrations",
+        "1 file on top of 1 unchanged migration",
         "building from the first migration instead, because the migrations need one session",
     ]);
     assert!(server.databases_of("building").is_empty());

@@ -177,7 +177,7 @@ fn sqlx_toml_says_where_they_are_and_where_they_are_noted() {
     let line = config.stdout.lines().find(|l| l.contains("template.migr"));
     let line = line.unwrap_or_default();
     assert!(
-        line.contains("\"db\"") && line.ends_with("/app/sqlx.toml"),
+        line.contains("\"db\"") && line.ends_with(" sqlx.toml"),
         "{line}"
     );
     project.config("[persistent]\ndatabase = \"app_dev\"\n");
