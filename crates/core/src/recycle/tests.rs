@@ -407,17 +407,21 @@ fn a_truncated_table_must_have_been_empty_and_the_schema_the_same() {
     // Rows that were inserted on top may have made it larger.
     let changes: &[(Oid, Tuples)] = &[(PG_CLASS, [0, 2, 0]), (FILLED, [5, 0, 0])];
     let moved = super::moved(&baseline(), &with(changes)).expect("movement");
-    let larger = ClassState {
-        filled: [(FILLED, [24_576, 8_192])].into(),
-        ..class()
+    let decide = |sizes| {
+        let class = ClassState {
+            filled: [(FILLED, sizes)].into(),
+            ..class()
+        };
+        super::decide(&moved, Some(&class), &profile(), ResetMethod::Delete)
     };
-    assert!(super::decide(&moved, Some(&larger), &profile(), ResetMethod::Delete).is_ok());
-    let smaller = ClassState {
-        filled: [(FILLED, [8_192, 8_192])].into(),
-        ..class()
-    };
-    let decided = super::decide(&moved, Some(&smaller), &profile(), ResetMethod::Delete);
-    assert_eq!(decided, Err(Reason::ReferenceRows));
+    for larger in [[24_576, 8_192], [16_384, 16_384]] {
+        assert!(decide(larger).is_ok(), "{larger:?}");
+    }
+    let most: &[(Oid, Tuples)] = &[(PG_CLASS, [0, 2, 0]), (FILLED, [1000, 0, 0])];
+    assert!(decided(most, ResetMethod::Delete).is_ok());
+    for smaller in [[8_192, 8_192], [16_384, 0], [24_576, 0]] {
+        assert_eq!(decide(smaller), Err(Reason::ReferenceRows), "{smaller:?}");
+    }
 }
 
 /// A plan for all kinds of tables, the evidence before and after it, and the deleted rows.
@@ -647,5 +651,21 @@ async fn a_vacuum_that_skips_a_pinned_page_is_repeated_some_times() {
             Cleaning::Dirty(reason) => assert_eq!((reason, cleaned), (Reason::Residue, false)),
         }
         assert_eq!(session.vacuums, (times + 1).min(6));
+    }
+}
+
+#[test]
+fn pages_beyond_those_of_the_template_may_be_returned_by_another_vacuum() {
+    for (emptied, heap, expected) in [
+        (0, 16_384, false),
+        (0, 8_192, false),
+        (0, 24_576, true),
+        (8_192, 16_384, true),
+    ] {
+        let sizes = Sizes {
+            emptied,
+            reference: [(FILLED, [heap, 8_192, 32_768, 10])].into(),
+        };
+        assert_eq!(sizes.are_too_large(&profile()), expected, "{sizes:?}");
     }
 }
