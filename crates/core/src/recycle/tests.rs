@@ -669,3 +669,29 @@ fn pages_beyond_those_of_the_template_may_be_returned_by_another_vacuum() {
         assert_eq!(sizes.are_too_large(&profile()), expected, "{sizes:?}");
     }
 }
+
+#[test]
+fn the_next_baseline_has_the_new_evidence_and_what_only_other_databases_see() {
+    let last = Baseline {
+        database: 7,
+        uses: 3,
+        ..baseline()
+    };
+    let now = Evidence {
+        xid: 99,
+        ..with(&[(EMPTY, [3, 0, 3])])
+    };
+    let next = now.clone().baseline(&last);
+    assert_eq!((next.database, next.uses, next.xid), (7, 4, 99));
+    assert_eq!(
+        (&next.counters, &next.sequences),
+        (&now.counters, &now.sequences)
+    );
+    let seen = Seen {
+        sessions: now.sessions,
+        tuples: now.tuples,
+        resets: now.resets,
+        ..last.seen
+    };
+    assert_eq!(next.seen, seen);
+}
