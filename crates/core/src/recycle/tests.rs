@@ -474,7 +474,7 @@ fn a_complete_reset_is_verified() {
 #[test]
 fn anything_that_the_reset_does_not_explain_is_noticed() {
     type Spoil = fn(&mut Evidence, &mut BTreeMap<Oid, i64>, &mut Sizes);
-    let spoils: [(Reason, Spoil); 20] = [
+    let spoils: [(Reason, Spoil); 21] = [
         (Reason::Sessions, |after, _, _| after.backends = 2),
         (Reason::Sessions, |after, _, _| after.sessions += 1),
         (Reason::CountersReset, |after, _, _| after.resets.push('2')),
@@ -516,6 +516,11 @@ fn anything_that_the_reset_does_not_explain_is_noticed() {
         }),
         (Reason::Sessions, |_, deleted, _| {
             deleted.remove(&EMPTY);
+        }),
+        (Reason::Sessions, |after, deleted, _| {
+            // It was truncated, so nothing was deleted from it.
+            deleted.insert(PARENT, 1);
+            write(after, PARENT, [0, 0, 1]);
         }),
         (Reason::Residue, |_, _, sizes| sizes.emptied = 8192),
         (Reason::Residue, |_, _, sizes| sizes.reference.clear()),
