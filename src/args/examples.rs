@@ -64,7 +64,7 @@ const EXAMPLES: &[(&str, [Example; 2])] = &[
         [
             (
                 "kapsel-testdb template build",
-                "build it while nobody waits for tests",
+                "build it ahead of the next run",
             ),
             (
                 "kapsel-testdb template build -v",
@@ -288,7 +288,7 @@ const EXAMPLES: &[(&str, [Example; 2])] = &[
     (
         "config",
         [
-            ("kapsel-testdb config", "every key, and who has set it"),
+            ("kapsel-testdb config", "every key, and where it is set"),
             ("kapsel-testdb config --json", "for a script"),
         ],
     ),

@@ -28,7 +28,7 @@ pub fn waiting(what: impl Display, limit: impl Into<Option<Duration>>) -> Waitin
 }
 
 impl Waiting {
-    /// Goes on as another wait.
+    /// Shows another wait from now on.
     pub fn becomes(&mut self, what: impl Display, limit: impl Into<Option<Duration>>) {
         *self = waiting(what, limit);
     }

@@ -103,7 +103,7 @@ pub async fn migrate_persistent(
     Ok(applied)
 }
 
-/// Drops the database, if we have created it and nobody uses it.
+/// Drops the database, if we have created it and no session is connected to it.
 async fn drop_for_reset(
     admin: &mut Admin,
     name: &str,
