@@ -408,15 +408,15 @@ impl Sweeper<'_> {
 
     /// Drops databases that belong to no run, or only reports them in a dry run.
     async fn drop_and_report(&mut self, rows: Vec<DatabaseRow>) -> Result<(), RunError> {
-        let names: Vec<DbName> = rows.iter().map(|row| row.name.clone()).collect();
-        let skipped = if self.options.dry_run {
-            Vec::new()
+        let mut collected = Collected::default();
+        if self.options.dry_run {
+            let names = rows.into_iter().map(|row| row.name);
+            collected.dropped.extend(names);
         } else {
-            drop_rows(self.admin, rows, false).await?
-        };
-        let gone = |name: &DbName| skipped.iter().all(|s| s.name != *name);
-        self.report.dropped.extend(names.into_iter().filter(gone));
-        self.report.skipped.extend(skipped);
+            collected.drop_rows(self.admin, rows).await?;
+        }
+        self.report.dropped.extend(collected.dropped);
+        self.report.skipped.extend(collected.skipped);
         Ok(())
     }
 }

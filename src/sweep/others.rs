@@ -80,11 +80,9 @@ pub async fn drop_unused(
         drop_run(admin, runtime, &namespace, &run, rows, &mut collected).await?;
     }
     collected.drop_rows(admin, free).await?;
-    let dropped = drop_templates(admin, runtime, templates, rows).await?;
-    // The spares of a template are dropped with it.
-    collected
-        .dropped
-        .retain(|name| !dropped.dropped.contains(name));
+    let mut left = rows.to_vec();
+    left.retain(|row| !collected.dropped.contains(&row.name));
+    let dropped = drop_templates(admin, runtime, templates, &left).await?;
     collected.dropped.extend(dropped.dropped);
     collected.skipped.extend(dropped.skipped);
     Ok(collected)

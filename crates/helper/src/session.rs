@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use kapsel_testdb_core::config::Config;
+use kapsel_testdb_core::config::{self, Config};
 use kapsel_testdb_core::pg::admin::Admin;
 use kapsel_testdb_core::protocol::{
     Claim, Claimant, DbName, EntryState, FailureCause, Kind, Ledger, QueueEntry, RunDir,
@@ -191,9 +191,7 @@ impl Session {
 
     /// Whether this test's package is in the list of the run's template.
     pub fn is_for_package(&self) -> bool {
-        let package = selection::package_name();
-        let mut packages = self.packages.iter();
-        packages.any(|listed| package.as_ref() == Some(listed))
+        config::lists(&self.packages, selection::package_name().as_deref())
     }
 
     /// Does what `prepare` does, for this process alone.

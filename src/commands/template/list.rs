@@ -94,10 +94,7 @@ async fn entry(
         size => Some(size?),
     };
     let info = TemplateInfo::parse(row.comment.as_deref());
-    let unusable = match TemplateInfo::of(&row) {
-        Err(unusable) => Some(unusable),
-        Ok(info) => info.check_extensions(admin).await?,
-    };
+    let unusable = TemplateInfo::check(&row, admin).await?;
     Ok(Some(Entry {
         current: current.map(|current| current.contains(&row.name)),
         unusable: unusable.as_ref().map(Unusable::to_string),

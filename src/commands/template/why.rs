@@ -63,10 +63,7 @@ async fn why(
 ) -> Result<Why> {
     let unusable = match rows.iter().find(|row| row.name == plan.name) {
         None => None,
-        Some(row) => match TemplateInfo::of(row) {
-            Err(unusable) => Some(unusable),
-            Ok(info) => info.check_extensions(admin).await?,
-        },
+        Some(row) => TemplateInfo::check(row, admin).await?,
     };
     let chain = &plan.chain;
     let usable = |row: &DatabaseRow| Some((row.name.clone(), TemplateInfo::of(row).ok()?));

@@ -243,7 +243,7 @@ impl Config {
         self.templates().map(of).collect()
     }
 
-    /// The template of that name; without a name, the one that has the package in its list, else the first one.
+    /// See [`choose`].
     ///
     /// # Errors
     /// [`ConfigError::UnknownTemplate`].
@@ -251,21 +251,43 @@ impl Config {
         &self,
         name: Option<&str>,
         package: Option<&str>,
-    ) -> Result<&TemplateConfig, ConfigError> {
-        let mut templates = self.templates();
-        if let Some(name) = name {
-            let found = templates.find(|template| template.name.as_deref() == Some(name));
-            return found.ok_or_else(|| ConfigError::UnknownTemplate {
-                name: name.to_owned(),
-                known: self.templates().filter_map(|t| t.name.clone()).collect(),
-            });
-        }
-        let is_its = |template: &&TemplateConfig| {
-            let mut packages = template.packages.iter();
-            packages.any(|listed| package == Some(listed.as_str()))
-        };
-        Ok(templates.find(is_its).unwrap_or(&self.template))
+    ) -> Result<Option<&TemplateConfig>, ConfigError> {
+        let templates: Vec<&TemplateConfig> = self.templates().collect();
+        let label = |template: &&TemplateConfig| (template.name.clone(), template.packages.clone());
+        let index = choose(templates.iter().map(label), name, package)?;
+        Ok(index.map(|index| templates[index]))
     }
+}
+
+/// Which of several templates a test gets: the one of that name; without a name, the one that has the package in its list; `None` if none has. `labels`: the name
+/// and the packages of each.
+///
+/// # Errors
+/// [`ConfigError::UnknownTemplate`].
+pub fn choose(
+    labels: impl IntoIterator<Item = (Option<String>, Vec<String>)>,
+    name: Option<&str>,
+    package: Option<&str>,
+) -> Result<Option<usize>, ConfigError> {
+    let labels: Vec<_> = labels.into_iter().collect();
+    let Some(name) = name else {
+        return Ok(labels
+            .iter()
+            .position(|(_, packages)| lists(packages, package)));
+    };
+    let mut names = labels.iter().map(|(known, _)| known.as_deref());
+    match names.position(|known| known == Some(name)) {
+        Some(index) => Ok(Some(index)),
+        None => Err(ConfigError::UnknownTemplate {
+            name: name.to_owned(),
+            known: labels.into_iter().filter_map(|(known, _)| known).collect(),
+        }),
+    }
+}
+
+/// Whether a package is in the list of a template.
+pub fn lists(packages: &[String], package: Option<&str>) -> bool {
+    packages.iter().any(|listed| package == Some(listed))
 }
 
 /// How to reach or start the server.

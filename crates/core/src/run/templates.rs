@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::env;
 
 /// The run of one template.
@@ -44,18 +44,8 @@ impl TemplateRun {
         name: Option<&str>,
         package: Option<&str>,
     ) -> Result<Option<&'a Self>, ConfigError> {
-        match name {
-            Some(name) => {
-                let found = runs.iter().find(|run| run.template == name);
-                found.map(Some).ok_or_else(|| ConfigError::UnknownTemplate {
-                    name: name.to_owned(),
-                    known: runs.iter().map(|run| run.template.clone()).collect(),
-                })
-            }
-            None => Ok(runs.iter().find(|run| {
-                let mut packages = run.packages.iter();
-                packages.any(|listed| package == Some(listed.as_str()))
-            })),
-        }
+        let label = |run: &Self| (Some(run.template.clone()), run.packages.clone());
+        let index = config::choose(runs.iter().map(label), name, package)?;
+        Ok(index.map(|index| &runs[index]))
     }
 }

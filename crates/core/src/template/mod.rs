@@ -136,6 +136,17 @@ impl TemplateInfo {
         }
     }
 
+    /// Why the database of a row with a template's name cannot be cloned; `None` if it can.
+    ///
+    /// # Errors
+    /// A failed statement.
+    pub async fn check(row: &DatabaseRow, admin: &mut Admin) -> Result<Option<Unusable>, PgError> {
+        match Self::of(row) {
+            Err(unusable) => Ok(Some(unusable)),
+            Ok(info) => info.check_extensions(admin).await,
+        }
+    }
+
     /// Checks that the server would create the same versions of its extensions.
     ///
     /// # Errors

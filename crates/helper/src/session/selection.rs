@@ -84,10 +84,6 @@ pub fn configured(request: TemplateRequest) -> Result<(Config, bool), ConfigErro
         return Ok((config, true));
     }
     let package = package_name();
-    let is_listed = |template: &TemplateConfig| {
-        let mut packages = template.packages.iter();
-        packages.any(|listed| package.as_ref() == Some(listed))
-    };
     let by_schema = || {
         let directory = request.schema?.named_directory(config.sqlx_toml)?;
         let has_it = |template: &&TemplateConfig| {
@@ -98,10 +94,8 @@ pub fn configured(request: TemplateRequest) -> Result<(Config, bool), ConfigErro
         };
         config.templates().find(has_it)
     };
-    let chosen = match request.name {
-        None if !config.templates().any(is_listed) => by_schema().unwrap_or(&config.template),
-        name => config.choose_template(name, package.as_deref())?,
-    };
+    let chosen = config.choose_template(request.name, package.as_deref())?;
+    let chosen = chosen.or_else(by_schema).unwrap_or(&config.template);
     let chosen = TemplateConfig::clone(chosen);
     let chosen = Config {
         template: chosen,
