@@ -1,4 +1,4 @@
-//! Numbers with their nouns, for messages.
+//! Numbers with their nouns, and lists of names, for messages.
 
 use std::fmt::Display;
 
@@ -13,6 +13,15 @@ pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String
         _ if noun.ends_with('s') => format!("{number} {noun}es"),
         _ => format!("{number} {noun}s"),
     }
+}
+
+/// Names in backquotes, separated by commas; `none` if there are no names.
+pub fn quoted(names: &[String], none: &str) -> String {
+    if names.is_empty() {
+        return none.to_owned();
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub use steps::{CommandConfig, SchemaSource, StepConfig};
 use toml::Value;
 
 use crate::address::{Address, AddressError};
+use crate::plural::quoted;
 use crate::protocol::{KeepConfig, Namespace, Pollution, PoolConfig};
 
 /// The configuration file, relative to the workspace root.
@@ -89,7 +90,7 @@ pub enum ConfigError {
     /// No template has this name.
     #[error(
         "there is no template `{name}`; the configuration has {}",
-        quoted(known)
+        quoted(known, "none with a name")
     )]
     UnknownTemplate {
         /// The name.
@@ -127,17 +128,6 @@ pub enum ConfigError {
         "`server.mode = \"adopt\"` needs a server: set DATABASE_URL, or `server.url` in `{FILE}`"
     )]
     NoUrl,
-}
-
-fn quoted(names: &[String]) -> String {
-    match names {
-        [] => "none with a name".to_owned(),
-        names => names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
-    }
 }
 
 /// How a server is located.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pg::PgError;
+use crate::plural::quoted;
 use crate::protocol::RunDirError;
 
 /// Why a service of a compose file could not be started.
@@ -31,7 +32,7 @@ pub enum ComposeError {
     /// The compose file has no such service.
     #[error(
         "{file} has no service `{wanted}`, only {}; correct `server.compose_service`",
-        list(services)
+        quoted(services, "none")
     )]
     NoService {
         /// The compose file.
@@ -44,7 +45,7 @@ pub enum ComposeError {
     /// The compose file has several services, and none is called `postgres`.
     #[error(
         "{file} has several services, and none is named `postgres`: {}; set `server.compose_service` to the PostgreSQL service",
-        list(services)
+        quoted(services, "none")
     )]
     WhichService {
         /// The compose file.
@@ -147,15 +148,4 @@ pub enum ComposeError {
     /// The cache directory cannot be used.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-}
-
-fn list(services: &[String]) -> String {
-    match services {
-        [] => "none".to_owned(),
-        some => some
-            .iter()
-            .map(|s| format!("`{s}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
-    }
 }
