@@ -69,6 +69,12 @@ pub fn for_runs(
     Ok(variables)
 }
 
+/// The variable that makes each test that needs a database fail with the error of the setup script.
+pub fn for_unprepared(error: &str) -> Variables {
+    let quoted = serde_json::Value::from(error).to_string();
+    vec![(env::UNPREPARED.to_owned(), quoted)]
+}
+
 /// The variables of a run, for its test processes.
 fn for_run(dir: &RunDir, file: &RunFile, url: ExportUrl) -> Variables {
     let path = dir.path().to_string_lossy().into_owned();

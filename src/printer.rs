@@ -143,15 +143,7 @@ impl Printer {
     /// The error that ends the command, with its sources.
     pub fn error(&self, error: &dyn std::error::Error) {
         self.finish_bar();
-        let mut text = String::new();
-        for cause in chain(error) {
-            let cause = cause.to_string();
-            // A transparent or quoting error repeats its source.
-            if !text.ends_with(&cause) && !text.contains(&cause) {
-                let colon = if text.is_empty() { "" } else { ": " };
-                text.push_str(&format!("{colon}{cause}"));
-            }
-        }
+        let text = with_sources(error);
         waiting::above_spinner(|| {
             anstream::eprintln!("{} {text}", paint(FAILURE.bold(), "error:"));
         });
@@ -265,6 +257,20 @@ fn for_terminal(text: &str, stream: &impl RawStream) -> String {
         ColorChoice::Never => strip_str(text).to_string(),
         _ => text.to_owned(),
     }
+}
+
+/// The text of an error and its sources.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    for cause in chain(error) {
+        let cause = cause.to_string();
+        // A transparent or quoting error repeats its source.
+        if !text.ends_with(&cause) && !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.push_str(&format!("{colon}{cause}"));
+        }
+    }
+    text
 }
 
 /// An error and its sources.

@@ -1,6 +1,6 @@
 //! `kapsel-testdb prepare`: config → server → template → run → export.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,21 +18,40 @@ use crate::commands::pollution;
 use crate::failure::{Failure, Result};
 use crate::keeper::spawn;
 use crate::printer::Printer;
-use crate::{export, sweep};
+use crate::{export, printer, sweep};
 
 pub async fn run(config: &Config, args: Prepare, printer: &Printer) -> Result<ExitCode> {
     if args.reset {
         check_reset(config)?;
     }
     let mut signals = Signals::new()?;
+    let nextest_env = std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from);
     let prepared = async {
-        match std::env::var_os(env::NEXTEST_ENV).map(PathBuf::from) {
+        match &nextest_env {
             Some(file) => under_nextest(config, &args, file, printer).await,
             None => outside_nextest(config, &args, printer).await,
         }
     };
-    interruptible(config, &mut signals, printer, prepared).await?;
+    let prepared = interruptible(config, &mut signals, printer, prepared).await;
+    if let (Err(failure), Some(file)) = (&prepared, &nextest_env)
+        && config.export_url == ExportUrl::Off
+        && failure.concerns_databases()
+    {
+        fail_in_tests(failure, file, printer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    prepared?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves the failure to the tests that need a database: nextest would run no test at all if its setup script failed. With
+/// `export.database_url` it has to, because tests that only read DATABASE_URL would connect to whatever it names.
+fn fail_in_tests(failure: &Failure, nextest_env: &Path, printer: &Printer) -> Result<()> {
+    let variables = export::for_unprepared(&printer::with_sources(failure));
+    export::write_nextest(nextest_env, &variables)?;
+    printer.error(failure);
+    printer.problem("the tests that need a database fail with this error; the others run");
+    Ok(())
 }
 
 /// Whether there is a persistent database to reset.
@@ -51,11 +70,11 @@ fn check_reset(config: &Config) -> Result<()> {
 async fn under_nextest(
     config: &Config,
     args: &Prepare,
-    nextest_env: PathBuf,
+    nextest_env: &Path,
     printer: &Printer,
 ) -> Result<()> {
     let begun = Instant::now();
-    export::check_writable(&nextest_env)?;
+    export::check_writable(nextest_env)?;
     let id = std::env::var(env::NEXTEST_RUN_ID).unwrap_or_default();
     let identity = if id.is_empty() {
         Identity::Process
@@ -93,7 +112,7 @@ async fn under_nextest(
         super::idle::start_watch(config, printer);
     }
     let variables = export::for_runs(config, &runs, config.export_url)?;
-    export::write_nextest(&nextest_env, &variables)?;
+    export::write_nextest(nextest_env, &variables)?;
     Ok(())
 }
 

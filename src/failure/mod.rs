@@ -92,6 +92,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the server or the template is not usable, so that only tests which need a database have to fail.
+    pub fn concerns_databases(&self) -> bool {
+        match self {
+            Self::Server(_) | Self::Local(_) | Self::Compose(_) | Self::Pg(_) => true,
+            Self::Template(_) => true,
+            Self::Run(error) => matches!(
+                error,
+                RunError::Server(_)
+                    | RunError::Pg(_)
+                    | RunError::Template(_)
+                    | RunError::SharedClone(_)
+            ),
+            _ => false,
+        }
+    }
+
     /// The exit code of the command.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {

@@ -6,6 +6,9 @@ pub const RUN_DIR: &str = "KAPSEL_TESTDB_RUN_DIR";
 /// The runs of all templates, as JSON, if there are several. `prepare` sets it for the test processes.
 pub const TEMPLATE_RUNS: &str = "KAPSEL_TESTDB_TEMPLATE_RUNS";
 
+/// Why there is no run to join, as a JSON string: `prepare` failed as a setup script, and sets it so that only the tests that need a database fail.
+pub const UNPREPARED: &str = "KAPSEL_TESTDB_UNPREPARED";
+
 /// Prefix of variables that set a configuration key: `server.allow_remote` is `KAPSEL_TESTDB_SERVER_ALLOW_REMOTE`.
 pub const CONFIG_PREFIX: &str = "KAPSEL_TESTDB_";
 
@@ -38,6 +41,7 @@ pub const NO_DOCKER: &str = "KAPSEL_TESTDB_NO_DOCKER";
 pub const OTHERS: &[&str] = &[
     RUN_DIR,
     TEMPLATE_RUNS,
+    UNPREPARED,
     ALLOW_REMOTE,
     CONFIG,
     ROOT,
@@ -87,4 +91,11 @@ pub const NEXTEST_STRESS_CURRENT: &str = "NEXTEST_STRESS_CURRENT";
 pub fn test_slot() -> Option<usize> {
     let slot = std::env::var(NEXTEST_TEST_GLOBAL_SLOT).ok()?;
     slot.parse().ok()
+}
+
+/// The error of the setup script, if it failed.
+pub fn setup_error() -> Option<String> {
+    let exported = std::env::var(UNPREPARED).ok()?;
+    let exported = Some(exported).filter(|error| !error.is_empty())?;
+    Some(serde_json::from_str(&exported).unwrap_or(exported))
 }

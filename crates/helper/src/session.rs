@@ -95,6 +95,9 @@ pub async fn current(
     connections: Option<u32>,
 ) -> Result<Arc<Session>, TestDbError> {
     let _opening = OPENING.lock().await;
+    if let Some(error) = env::setup_error() {
+        return Err(TestDbError::SetupScript(error));
+    }
     if let Some(exported) = selection::exported(template).await? {
         let path = exported.path;
         let joined = lock(&EXPORTED).iter().find(|s| s.path == path).cloned();

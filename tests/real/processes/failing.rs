@@ -248,7 +248,7 @@ fn a_seed_that_is_not_there_is_named() {
 }
 
 #[test]
-fn under_nextest_nothing_is_exported() {
+fn under_nextest_only_the_error_is_exported() {
     let server = Server::start();
     let project = Project::on(&server);
     project.migration("0003_tags", "CREATE TABLE tags (id no_such_type);");
@@ -256,8 +256,14 @@ fn under_nextest_nothing_is_exported() {
     let before = server.databases();
     let tool = project.tool("prepare").env("NEXTEST_RUN_ID", "failing");
     let file = project.root().join("nextest-env");
-    tool.env("NEXTEST_ENV", &file).run().code(5);
-    assert_eq!(std::fs::read_to_string(file).expect("the file"), "");
+    let outcome = tool.env("NEXTEST_ENV", &file).run();
+    let says = ["no_such_type", "the others run"];
+    outcome.code(0).says(&says);
+    let exported = std::fs::read_to_string(file).expect("the file");
+    let error = exported.strip_prefix("KAPSEL_TESTDB_UNPREPARED=");
+    let error: String = serde_json::from_str(error.expect("only the error")).expect("a text");
+    assert!(error.contains("no_such_type"), "{error}");
+    assert!(error.contains('\n'), "{error}");
     assert_eq!(server.databases(), before);
     assert!(project.run_dirs().is_empty());
 }
