@@ -48,6 +48,8 @@ struct KeptEntry {
     message: Option<String>,
     /// For how many seconds a process that died had the database.
     ran_secs: Option<u64>,
+    /// The signal that ended it, if a handler saw it.
+    signal: Option<String>,
 }
 
 /// Why a database is kept.
@@ -95,10 +97,12 @@ async fn entry(admin: &mut Admin, one: KeptDatabase) -> Result<Option<KeptEntry>
     };
     let name = one.row.name;
     let claimant = one.claimant;
-    let (cause, message, ran_secs) = match one.cause {
-        None => (None, None, None),
-        Some(FailureCause::Failed(message)) => (Some(Cause::Failed), Some(message), None),
-        Some(FailureCause::Died { after_secs }) => (Some(Cause::Died), None, after_secs),
+    let (cause, message, ran_secs, signal) = match one.cause {
+        None => (None, None, None, None),
+        Some(FailureCause::Failed(message)) => (Some(Cause::Failed), Some(message), None, None),
+        Some(FailureCause::Died { after_secs, signal }) => {
+            (Some(Cause::Died), None, after_secs, signal)
+        }
     };
     let since = |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default();
     Ok(Some(KeptEntry {
@@ -116,6 +120,7 @@ async fn entry(admin: &mut Admin, one: KeptDatabase) -> Result<Option<KeptEntry>
         cause,
         message,
         ran_secs,
+        signal,
         database: name,
     }))
 }
@@ -196,14 +201,31 @@ impl KeptEntry {
     }
 
     fn why(&self) -> String {
-        match (self.cause, &self.message, self.ran_secs) {
-            (Some(Cause::Failed), Some(message), _) => message.clone(),
-            (Some(Cause::Died), _, Some(secs)) => {
-                format!("process ended after {}: {ENDS}", span(secs))
-            }
-            (Some(Cause::Died), ..) => format!("process ended: {ENDS}"),
+        match (self.cause, &self.message) {
+            (Some(Cause::Failed), Some(message)) => message.clone(),
+            (Some(Cause::Died), _) => self.end(),
             _ => "failed, without a message".to_owned(),
         }
+    }
+
+    /// How its process ended. nextest sends SIGTERM to tests that exceed a time limit, and passes on the signals that it gets.
+    fn end(&self) -> String {
+        let is_of_nextest = self.binary.is_some();
+        let how = match self.signal.as_deref() {
+            None => "killed, crashed or exited",
+            Some("SIGINT") => "interrupted",
+            Some("SIGTERM") if is_of_nextest => "timed out, or was terminated with nextest,",
+            Some("SIGTERM") => "terminated",
+            Some("SIGABRT") => "aborted",
+            Some(_) => "ended",
+        };
+        let after = self.ran_secs.map(|secs| format!(" after {}", span(secs)));
+        let signal = self.signal.as_ref().map(|signal| format!(" ({signal})"));
+        format!(
+            "{how}{}{}",
+            after.unwrap_or_default(),
+            signal.unwrap_or_default()
+        )
     }
 
     fn style(&self) -> Style {
@@ -223,9 +245,6 @@ impl KeptEntry {
         lines.collect()
     }
 }
-
-/// How a process ends that releases no database. The process that notices it is not its parent, so it does not learn more.
-const ENDS: &str = "killed, timed out or interrupted";
 
 #[cfg(test)]
 mod tests {
@@ -249,6 +268,7 @@ mod tests {
             cause: None,
             message: None,
             ran_secs: None,
+            signal: None,
         }
     }
 
@@ -260,10 +280,11 @@ mod tests {
         }
     }
 
-    fn died(test: &str, ran_secs: Option<u64>) -> KeptEntry {
+    fn died(test: &str, ran_secs: Option<u64>, signal: Option<&str>) -> KeptEntry {
         KeptEntry {
             cause: Some(Cause::Died),
             ran_secs,
+            signal: signal.map(str::to_owned),
             ..entry(Some(test), 1, 7_300)
         }
     }
@@ -281,8 +302,11 @@ mod tests {
                 2,
                 long,
             ),
-            died("lists", Some(61)),
-            died("exports", None),
+            died("lists", Some(61), Some("SIGTERM")),
+            died("reads", Some(3), Some("SIGINT")),
+            died("overflows", Some(0), Some("SIGABRT")),
+            died("allocates", Some(7), None),
+            died("exports", None, None),
             entry(Some("imports"), 1, 100_000),
             entry(None, 1, 900_000),
         ]

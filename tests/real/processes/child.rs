@@ -1,18 +1,21 @@
 //! A test process of a user's: this test binary, started again with one ignored test, which does as its environment says.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use futures_util::future::try_join_all;
 use kapsel_testdb::testing::{Isolation, TestPlan};
 use kapsel_testdb::{TestDb, TestDbOptions};
+use kapsel_testdb_core::platform::{self, Signal};
 use sqlx::AssertSqlSafe;
+use tokio::signal::unix::{self, SignalKind};
 
 use crate::processes::leaking;
 use crate::processes::readme;
 use crate::processes::swarm;
-use crate::support::{Outcome, PATIENCE, Project, Tool, poll_until};
+use crate::support::{Outcome, PATIENCE, Project, Tool, try_poll_until};
 
 /// What the child does.
 pub const DO: &str = "KT_DO";
@@ -68,6 +71,7 @@ fn child() {
             "touch" => touch().await,
             "paused" => paused().await,
             "hold" => hold().await,
+            "handles" => handle_signals().await,
             "dropped" => dropped().await,
             "many" => many().await,
             "crowd" => crowd().await,
@@ -330,6 +334,18 @@ async fn hold() {
     db.release().await;
 }
 
+/// Gets signals that it handles itself, as a test of a program's graceful end does.
+async fn handle_signals() {
+    let mut early = unix::signal(SignalKind::interrupt()).expect("a handler");
+    let db = TestDb::lease().await.expect("a lease");
+    let mut late = unix::signal(SignalKind::terminate()).expect("a handler");
+    for (number, signal) in [(Signal::INT, &mut early), (Signal::TERM, &mut late)] {
+        platform::signal(std::process::id(), number).expect("a signal to itself");
+        assert_eq!(signal.recv().await, Some(()));
+    }
+    db.release().await;
+}
+
 /// Drops the future of a lease while its `CREATE DATABASE` waits for a lock, then takes another lease.
 async fn dropped() {
     let first = TestDb::lease().await.expect("a lease");
@@ -477,11 +493,28 @@ impl Holder {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = piped.spawn().expect("a child");
-        let database = poll_until("the child has a database", PATIENCE, || {
-            std::fs::read_to_string(&told).map_err(|e| e.to_string())
+        let mut child = piped.spawn().expect("a child");
+        let database = try_poll_until(PATIENCE, || match child.try_wait() {
+            Ok(None) => std::fs::read_to_string(&told).map_err(|e| e.to_string()),
+            ended => Err(format!("{ended:?}")),
         });
-        Self { child, database }
+        match database {
+            Ok(database) => Self { child, database },
+            Err(last) => {
+                let _ = child.kill();
+                panic!(
+                    "the child has no database: {last}; {:#?}",
+                    Outcome::of(child)
+                );
+            }
+        }
+    }
+
+    /// Ends it by a signal, and returns the number of the signal that it died of.
+    pub fn end_by(mut self, signal: Signal) -> Option<i32> {
+        platform::signal(self.child.id(), signal).expect("a child to signal");
+        let ended = self.child.wait().expect("a child that has ended");
+        ended.signal()
     }
 
     /// `kill -9`.

@@ -1,5 +1,7 @@
 //! Which tests' databases are kept, and for how long.
 
+use kapsel_testdb_core::platform::Signal;
+
 use super::reuse;
 use crate::processes::child::{self, Holder};
 use crate::support::{
@@ -80,11 +82,65 @@ fn what_a_killed_test_leaves_is_kept_as_well() {
     let swept = project.run("sweep --no-wait");
     assert_eq!(swept.code(0).stderr.matches("kept app_kept_").count(), 6);
     let list = wait_for_kept(&project, &all.repeat(3));
-    // The sweep does not know when they died.
+    // The sweep does not know when they died. The one that aborted has noted it.
     let late = list.iter().filter(|one| one["ran_secs"].is_null());
-    assert_eq!(late.count(), 6);
+    assert_eq!(late.count(), 4);
     assert!(list.iter().all(|one| one["cause"] == "died"));
     assert_eq!(server.databases_of("clone"), [""; 0]);
+}
+
+#[test]
+fn the_signal_that_ended_a_test_is_recorded() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    let alone = DeadRun::leave(&project, "alone");
+    let ways = [
+        ("", Signal::HUP),
+        (&*alone.exported, Signal::QUIT),
+        (&*nextest.exported, Signal::INT),
+        (&*nextest.exported, Signal::TERM),
+    ];
+    let mut all = Vec::new();
+    for (at, (exported, signal)) in ways.into_iter().enumerate() {
+        let test = ["hup", "quit", "int", "term"][at];
+        let hold = Attempt::first(exported, test).command(&project, "hold");
+        let died_of = Holder::of(&project, hold).end_by(signal);
+        assert_eq!(
+            died_of,
+            Some(signal.as_raw()),
+            "{test} dies as without a handler"
+        );
+        all.push((test, 1));
+    }
+    nextest.end();
+    project.run("sweep --no-wait").code(0);
+    for one in wait_for_kept(&project, &all) {
+        let test = one["test"].as_str().expect("a name").to_uppercase();
+        assert_eq!(one["signal"], format!("SIG{test}"));
+        assert!(
+            one["ran_secs"].as_u64().is_some_and(|secs| secs < 600),
+            "{one}"
+        );
+    }
+    let list = project.run("kept list");
+    let list = &list.code(0).stdout;
+    for why in [
+        "interrupted after ",
+        "timed out, or was terminated with nextest, after ",
+    ] {
+        assert!(list.contains(why), "{list}");
+    }
+}
+
+#[test]
+fn a_test_with_handlers_of_its_own_gets_its_signals() {
+    let server = Server::start();
+    let project = Project::on(&server);
+    let nextest = FakeNextest::start(&project, "r");
+    child::run(&project, &nextest.exported, "handles").code(0);
+    nextest.end();
+    assert_eq!(server.databases_of("kept"), [""; 0]);
 }
 
 #[test]
@@ -107,7 +163,7 @@ fn the_list_says_why_a_database_is_kept() {
     for (test, why) in [
         ("shop::it billing::pays", "as a failing test does"),
         ("shop::it leaks", "the test `leaks` left 1 connection"),
-        ("shop::it killed", "process ended after "),
+        ("shop::it killed", "killed, crashed or exited after "),
     ] {
         let mut lines = list.lines().skip_while(|line| !line.starts_with(test));
         assert!(lines.next().is_some(), "{list}");

@@ -1,6 +1,7 @@
 //! Why a database is kept: one line of JSON in its entry, and a field of the kept database's comment.
 //!
-//! A process that dies before it writes the line leaves an entry without a cause; the process that notices its death writes one.
+//! A process that a signal ends writes the line while it dies (`last_words`). One that dies before it writes the line leaves an entry without a cause; the process that notices
+//! its death writes one.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +16,12 @@ pub enum FailureCause {
     Failed(String),
     /// The claimant's process ended without releasing the database.
     Died {
-        /// For how many seconds it had the database, if its death was noticed at once.
+        /// For how many seconds it had the database, if it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after_secs: Option<u64>,
+        /// The signal that ended it, such as `SIGTERM`. None if no handler saw it: SIGKILL, or a crash.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
     },
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::last_words::LastWords;
 use super::{IoContext, is_locked, lock_file, open_to_append};
 use crate::protocol::{
     Baseline, Claimant, Cleaning, DbName, FailureCause, RunDir, RunDirError, open_lock,
@@ -53,6 +54,8 @@ pub struct Claim {
     pub name: DbName,
     /// Number of renames that the claim took, failed ones included.
     pub renames: usize,
+    /// Above the descriptor, because it must be dropped first.
+    last_words: Option<LastWords>,
     flock: File,
     claimant: Option<Claimant>,
 }
@@ -62,6 +65,7 @@ impl Claim {
         Self {
             name,
             renames,
+            last_words: None,
             flock,
             claimant: None,
         }
@@ -72,13 +76,14 @@ impl Claim {
         &self.flock
     }
 
-    /// Writes the claimant into the entry.
+    /// Writes the claimant into the entry. A signal that ends this process is written into it, too.
     #[must_use]
     pub fn with_claimant(mut self, claimant: Option<Claimant>) -> Self {
         if let Some(claimant) = &claimant {
             // The lease works without it; only a kept database would lack the test's name.
             self.append(&claimant.line());
         }
+        self.last_words = Some(LastWords::into(&self.flock));
         self.claimant = claimant;
         self
     }
@@ -116,6 +121,7 @@ impl Claim {
     /// Removes the claimant from the entry, because no test has used the database.
     #[must_use]
     pub fn without_claimant(mut self) -> Self {
+        self.last_words = None;
         let _ = self.flock.set_len(0);
         self.claimant = None;
         self
@@ -247,12 +253,18 @@ impl<'a> Entries<'a> {
     }
 
     fn note_death(&self, state: EntryState, name: &DbName, noticed: Noticed) {
+        if self.cause(state, name).is_some() {
+            return;
+        }
         // The claimant's line is the last one.
         let claimed = || self.age(state, name).filter(|_| noticed == Noticed::AtOnce);
         let after_secs = self
             .claimant(state, name)
             .and_then(|_| Some(claimed()?.as_secs()));
-        let cause = line(&FailureCause::Died { after_secs });
+        let cause = line(&FailureCause::Died {
+            after_secs,
+            signal: None,
+        });
         let file = open_to_append(&self.path(state, &name.to_string()));
         if let Err(error) = file.and_then(|mut file| file.write_all(cause.as_bytes())) {
             tracing::debug!("failed to write into the entry of `{name}`: {error}");

@@ -12,6 +12,7 @@ mod cause;
 mod claimant;
 mod entries;
 mod file;
+mod last_words;
 mod leak;
 mod run;
 mod runtime;

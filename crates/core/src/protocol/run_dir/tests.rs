@@ -312,14 +312,18 @@ fn an_entry_says_why_the_test_failed_and_a_message_precedes_a_death() {
         let causes = names.iter().map(|name| dir.entries().cause(to, name));
         causes.collect()
     };
-    let died = |after_secs| Some(FailureCause::Died { after_secs });
+    let died = |after_secs| {
+        let signal = None;
+        Some(FailureCause::Died { after_secs, signal })
+    };
     drop(claim());
     let at_once = causes(EntryState::Failed, Noticed::AtOnce);
     assert!(
         matches!(
             &at_once[..],
             [Some(FailureCause::Died {
-                after_secs: Some(0..60)
+                after_secs: Some(0..60),
+                signal: None,
             })]
         ),
         "{at_once:?}"
