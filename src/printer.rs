@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use kapsel_testdb_core::config::ServerConfig;
 use kapsel_testdb_core::plural::count;
+use kapsel_testdb_core::protocol::DbName;
 use kapsel_testdb_core::server::ServerKind;
 use kapsel_testdb_core::template::{BuildEvent, BuildObserver};
 
@@ -133,6 +134,12 @@ impl Printer {
         if let Some(schema) = json_schema {
             self.data(&format!("{{\"schema\": {schema}, \"server\": null}}\n"));
         }
+    }
+
+    /// What could not be removed, and why.
+    pub fn skipped(&self, name: &DbName, reason: &str) {
+        let verb = paint(WARNING, "skipped");
+        self.problem(&format!("{verb} {name}: {reason}"));
     }
 
     /// A warning.

@@ -62,7 +62,7 @@ fn print(report: &SweepReport, printer: &Printer) {
         ));
     }
     for skipped in &report.skipped {
-        printer.problem(&format!("skipped {}: {}", skipped.name, skipped.reason));
+        printer.skipped(&skipped.name, &skipped.reason);
     }
     printer.line(&report.to_string());
 }

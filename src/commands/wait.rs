@@ -10,6 +10,7 @@ use kapsel_testdb_core::waiting::waiting;
 use crate::commands::pollution;
 use crate::failure::{DIFFERENT, NOT_REMOVED, Result};
 use crate::printer::Printer;
+use crate::screen::{WARNING, paint};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -29,10 +30,8 @@ pub async fn run(config: &Config, timeout: Duration, printer: &Printer) -> Resul
         }
         if begun.elapsed() >= timeout {
             for run in alive {
-                printer.problem(&format!(
-                    "run {run} is still alive after {} s",
-                    timeout.as_secs()
-                ));
+                let state = format!("still alive after {} s", timeout.as_secs());
+                printer.problem(&format!("run {run} is {}", paint(WARNING, &state)));
             }
             return Ok(ExitCode::from(NOT_REMOVED));
         }

@@ -14,7 +14,7 @@ use kapsel_testdb_core::protocol::{
     Daily, DbName, Kind, Namespace, PROTOCOL, Presence, RunDir, RunFile, RunId, RunSummary, Runtime,
 };
 use kapsel_testdb_core::run::end::{
-    self, Ending, Removal, Skipped, drop_rows, of_run, rows_of, win_run_lock,
+    self, Ending, Removal, Skipped, drop_rows, of_run, reason_to_skip, rows_of, win_run_lock,
 };
 use kapsel_testdb_core::run::kept::{self, KeepLimits};
 use kapsel_testdb_core::run::spares::Legacy;
@@ -195,7 +195,7 @@ impl Sweeper<'_> {
                 Verdict::Alive | Verdict::InUseElsewhere => self.report.live_runs.push(state.run),
                 Verdict::Quiet => quiet.push(state),
                 Verdict::DeadHere if self.options.dry_run => {
-                    self.plan_removal(state);
+                    self.plan_removal(state, &databases);
                 }
                 Verdict::DeadHere => self.remove_local(&state).await?,
             }
@@ -367,16 +367,33 @@ impl Sweeper<'_> {
     }
 
     /// Reports what [`Self::remove_local`] would do.
-    fn plan_removal(&mut self, state: RunState) {
+    fn plan_removal(&mut self, state: RunState, databases: &[DatabaseRow]) {
         let failed = RunDir::databases_to_keep(&self.runtime.run_path(&state.run));
-        let (kept, dropped): (Vec<_>, Vec<_>) = state
-            .databases
-            .into_iter()
-            .partition(|name| failed.contains(name));
-        let kept = kept.iter().map(|name| name.with_kind(Kind::Kept));
+        let rows = databases
+            .iter()
+            .filter(|row| state.databases.contains(&row.name));
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            rows.cloned().partition(|row| failed.contains(&row.name));
+        let kept = kept.iter().map(|row| row.name.with_kind(Kind::Kept));
         self.report.kept.extend(kept);
-        self.report.dropped.extend(dropped);
-        self.report.run_directories.push(state.run);
+        let before = self.report.skipped.len();
+        self.plan_drop(dropped);
+        if self.report.skipped.len() == before {
+            self.report.run_directories.push(state.run);
+        }
+    }
+
+    /// Reports what a drop of these databases would do.
+    fn plan_drop(&mut self, rows: Vec<DatabaseRow>) {
+        for row in rows {
+            match reason_to_skip(&row, false) {
+                None => self.report.dropped.push(row.name),
+                Some(reason) => {
+                    let name = row.name;
+                    self.report.skipped.push(Skipped { name, reason });
+                }
+            }
+        }
     }
 
     /// Drops spares that no run should adopt. A run that adopts one meanwhile has renamed it: then the DROP finds nothing.
@@ -408,13 +425,12 @@ impl Sweeper<'_> {
 
     /// Drops databases that belong to no run, or only reports them in a dry run.
     async fn drop_and_report(&mut self, rows: Vec<DatabaseRow>) -> Result<(), RunError> {
-        let mut collected = Collected::default();
         if self.options.dry_run {
-            let names = rows.into_iter().map(|row| row.name);
-            collected.dropped.extend(names);
-        } else {
-            collected.drop_rows(self.admin, rows).await?;
+            self.plan_drop(rows);
+            return Ok(());
         }
+        let mut collected = Collected::default();
+        collected.drop_rows(self.admin, rows).await?;
         self.report.dropped.extend(collected.dropped);
         self.report.skipped.extend(collected.skipped);
         Ok(())

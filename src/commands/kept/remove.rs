@@ -31,12 +31,12 @@ pub async fn run(config: &Config, args: &KeptDrop, printer: &Printer) -> Result<
         printer.line(&format!("dropped {name}"));
     }
     for row in &in_use {
-        let (name, sessions) = (&row.name, count(row.sessions, "connected session"));
-        let remedy = "end them, or use --force";
-        printer.problem(&format!("skipped {name}: {sessions}; {remedy}"));
+        let sessions = count(row.sessions, "connected session");
+        let reason = format!("{sessions}; end them, or use --force");
+        printer.skipped(&row.name, &reason);
     }
     for skipped in &skipped {
-        printer.problem(&format!("skipped {}: {}", skipped.name, skipped.reason));
+        printer.skipped(&skipped.name, &skipped.reason);
     }
     Ok(if in_use.is_empty() && skipped.is_empty() {
         ExitCode::SUCCESS

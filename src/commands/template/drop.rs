@@ -48,7 +48,7 @@ pub fn report(collected: &Collected, printer: &Printer) -> ExitCode {
         printer.line(&format!("dropped {name}"));
     }
     for skipped in &collected.skipped {
-        printer.problem(&format!("skipped {}: {}", skipped.name, skipped.reason));
+        printer.skipped(&skipped.name, &skipped.reason);
     }
     match collected.skipped.is_empty() {
         true => ExitCode::SUCCESS,

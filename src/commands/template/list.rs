@@ -15,7 +15,7 @@ use kapsel_testdb_core::template::{TemplateInfo, Unusable};
 use crate::commands::template::plans;
 use crate::failure::Result;
 use crate::printer::Printer;
-use crate::screen::{size, span};
+use crate::screen::{OK, WARNING, paint, size, span};
 
 /// Version of the output of `--json`.
 const SCHEMA: u32 = 1;
@@ -76,7 +76,7 @@ pub async fn run(config: &Config, json: bool, printer: &Printer) -> Result<ExitC
     } else if list.templates.is_empty() {
         printer.line("no templates");
     } else {
-        printer.data(&table(&list.templates, unix_now()));
+        printer.screen(&table(&list.templates, unix_now()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,8 +128,8 @@ fn row(entry: &Entry, now: u64) -> [String; 6] {
     let unknown = || "?".to_owned();
     let since = |at: Option<u64>| at.map_or_else(unknown, |at| span(now.saturating_sub(at)));
     let note = match (&entry.unusable, entry.current) {
-        (Some(unusable), _) => format!("unusable: {unusable}"),
-        (None, Some(true)) => "current".to_owned(),
+        (Some(unusable), _) => paint(WARNING, &format!("unusable: {unusable}")),
+        (None, Some(true)) => paint(OK, "current"),
         (None, _) => String::new(),
     };
     [
@@ -165,6 +165,8 @@ mod tests {
             entry('b', Some(false), None),
             entry('c', Some(false), Some(Unusable::Wreck)),
         ];
-        insta::assert_snapshot!(table(&templates, 1_003_700));
+        let text = table(&templates, 1_003_700);
+        insta::assert_snapshot!("template_list", anstream::adapter::strip_str(&text));
+        insta::assert_snapshot!("template_list_coloured", text.replace('\u{1b}', "ESC"));
     }
 }

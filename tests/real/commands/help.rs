@@ -1,13 +1,21 @@
 //! `--help` of the command and of every subcommand, as a person reads it.
 
+use anstream::adapter::strip_str;
 use clap::Command;
 
 /// Columns of the terminal.
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
 
 /// The help of a command and of all commands below it, by name.
 fn help_texts(command: &mut Command, name: &str, texts: &mut Vec<(String, String)>) {
-    texts.push((name.to_owned(), command.render_long_help().to_string()));
+    let help = command.render_long_help();
+    let plain = help.to_string();
+    assert_eq!(
+        strip_str(&help.ansi().to_string()).to_string(),
+        plain,
+        "{name}"
+    );
+    texts.push((name.to_owned(), plain));
     for inner in command.get_subcommands_mut() {
         if !inner.is_hide_set() && inner.get_name() != "help" {
             let name = format!("{name}-{}", inner.get_name());
@@ -24,8 +32,13 @@ fn help_is_as_reviewed() {
     help_texts(&mut command, "kapsel-testdb", &mut texts);
     insta::with_settings!({ snapshot_path => "snapshots/help", prepend_module_to_snapshot => false, omit_expression => true }, {
         for (name, text) in texts {
+            // A shell command in an example is not broken.
+            let long = text.lines().find(|line| line.chars().count() > WIDTH);
+            assert_eq!(long, None, "{name}");
             insta::assert_snapshot!(name, text);
         }
+        let colored = command.render_long_help().ansi().to_string();
+        insta::assert_snapshot!("kapsel-testdb-coloured", colored.replace('\u{1b}', "ESC"));
     });
 }
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod kept_commands;
 pub mod leases;
 pub mod refusals;
+pub mod screens;
 pub mod secrets;
 pub mod status;
 pub mod waits;

@@ -199,21 +199,27 @@ pub async fn drop_rows(
     Ok(skipped)
 }
 
+/// Why a database cannot be dropped, as far as its row says.
+pub fn reason_to_skip(row: &DatabaseRow, force: bool) -> Option<String> {
+    if !row.owned {
+        let owner = &row.owner;
+        return Some(format!(
+            "owned by the role `{owner}`; only that role can drop it"
+        ));
+    }
+    let sessions =
+        (row.sessions > 0 && !force).then(|| count(row.sessions, "connected session"))?;
+    Some(format!("{sessions}; a later sweep drops it"))
+}
+
 /// Drops a database, or returns the reason why it cannot. Checks for sessions first, because a DROP that waits for sessions blocks new ones for 5 s.
 async fn drop_row(
     admin: &mut Admin,
     row: &DatabaseRow,
     force: bool,
 ) -> Result<Option<String>, PgError> {
-    if !row.owned {
-        let owner = &row.owner;
-        return Ok(Some(format!(
-            "owned by the role `{owner}`; only that role can drop it"
-        )));
-    }
-    if row.sessions > 0 && !force {
-        let sessions = count(row.sessions, "connected session");
-        return Ok(Some(format!("{sessions}; a later sweep drops it")));
+    if let Some(reason) = reason_to_skip(row, force) {
+        return Ok(Some(reason));
     }
     match clear_and_drop(admin, row, force).await {
         Ok(()) => Ok(None),
