@@ -179,20 +179,14 @@ impl Admin {
              (r.rolcreatedb OR r.rolsuper) AS can_create, r.rolsuper AS superuser, \
              current_setting('fsync')::bool AS fsync, pg_backend_pid() AS backend, \
              {SETTINGS} AS settings, {SESSIONS} AS sessions, \
-             (SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, \
-               coalesce(to_jsonb(d)->>'datlocprovider', ''), \
-               coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''), \
-               (SELECT string_agg(DISTINCT pg_collation_actual_version(c.oid), ' ') FROM pg_collation c \
-                WHERE c.collcollate = d.datcollate OR c.collname IN ( \
-                  CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'und-x-icu' END, \
-                  coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale') || '-x-icu'))) \
-              FROM pg_database d WHERE d.datname = {base_name}) AS base_locale, \
+             {base_locale} AS base_locale, \
              (SELECT d.oid::int8 FROM pg_database d WHERE d.datname = {base_name}) AS base_oid, \
              (SELECT d.datallowconn FROM pg_database d WHERE d.datname = {base_name}) AS base_open, \
              (SELECT string_agg(c, '; ' ORDER BY s.setrole, n) FROM pg_db_role_setting s, \
                 unnest(s.setconfig) WITH ORDINALITY AS u (c, n) \
               WHERE s.setdatabase = 0 AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))) AS role_settings \
              FROM pg_roles r WHERE r.rolname = current_user",
+            base_locale = base_locale(base),
             base_name = literal(base)
         );
         let context = || "read the server's settings".to_owned();
@@ -279,6 +273,20 @@ impl Admin {
         };
         Ok(wanted.iter().filter_map(problem).collect())
     }
+}
+
+/// A query of a database's encoding and locale, with the versions of the libraries that sort. OFFSET 0 keeps the server from computing the row of the
+/// database again for each of some 800 collations, which took 17 ms.
+fn base_locale(base: &str) -> String {
+    format!(
+        "(SELECT concat_ws('/', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, d.provider, coalesce(d.locale, ''), \
+           (SELECT string_agg(DISTINCT pg_collation_actual_version(c.oid), ' ') FROM pg_collation c \
+            WHERE c.collcollate = d.datcollate OR c.collname IN (CASE d.provider WHEN 'i' THEN 'und-x-icu' END, d.locale || '-x-icu'))) \
+          FROM (SELECT d.encoding, d.datcollate, d.datctype, coalesce(j->>'datlocprovider', '') AS provider, \
+              coalesce(j->>'datlocale', j->>'daticulocale') AS locale \
+            FROM pg_database d, to_jsonb(d) j WHERE d.datname = {} OFFSET 0) d)",
+        literal(base)
+    )
 }
 
 async fn base_facts(
