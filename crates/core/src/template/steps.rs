@@ -84,6 +84,9 @@ pub(super) async fn vacuum_and_close(
     copied: Option<&Files>,
 ) -> Result<(Option<Profile>, Contents), TemplateError> {
     let context = || "vacuum the template".to_owned();
+    // VACUUM commits for each table. The statement that publishes the template waits for the log up to its own place, and so for all of these.
+    let unwaited = internal::execute(&mut connection, "SET synchronous_commit = off").await;
+    unwaited.context(context)?;
     let vacuumed = profile::vacuum(&mut connection, copied).await;
     vacuumed.context(context)?;
     let contents = read_contents(&mut connection).await;
