@@ -141,9 +141,8 @@ const SESSIONS: &str = "json_build_object( \
       - coalesce(current_setting('reserved_connections', true)::int8, 0), \
     'role_limit', nullif(r.rolconnlimit, -1), \
     'by_database', (SELECT coalesce(json_object_agg(s.datname, s.n), '{}') FROM \
-      (SELECT a.datname, count(*) AS n FROM pg_stat_activity a \
-       WHERE a.datname IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' \
-         AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s))::text";
+      (SELECT d.datname, count(*) AS n FROM pg_stat_get_activity(NULL) a JOIN pg_database d ON d.oid = a.datid \
+       WHERE coalesce(a.backend_type, 'client backend') = 'client backend' AND a.application_name NOT LIKE 'kapsel-testdb %' GROUP BY 1) s))::text";
 
 impl ServerFacts {
     /// The major version: 15 for 15.4.
