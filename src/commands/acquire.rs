@@ -179,7 +179,7 @@ async fn ended(owner: Option<&ProcessWatch>) {
 fn run_dir(template: Option<&str>) -> Result<PathBuf> {
     if let Some(error) = env::setup_error() {
         return Err(Failure::NotInRun(format!(
-            "the setup script (`kapsel-testdb prepare`) found or built no database for this test: {error}"
+            "the setup script (`kapsel-testdb prepare`) failed: {error}"
         )));
     }
     let Some(first) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) else {

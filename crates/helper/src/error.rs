@@ -27,7 +27,7 @@ use kapsel_testdb_core::run::RunError;
 pub enum TestDbError {
     /// The setup script failed, so there is no database for this test. Contains its error.
     #[error(
-        "the setup script (`kapsel-testdb prepare`) found or built no database for this test: {0}"
+        "the setup script (`kapsel-testdb prepare`) failed: {0}"
     )]
     SetupScript(String),
     /// The run directory cannot be used: wrong owner or mode, another protocol version, or the run has ended.
