@@ -105,7 +105,8 @@ async fn under_nextest(
     }
     if !config.keeper || args.no_keeper {
         // Without a keeper nothing else sweeps. An error here is no reason for tests to fail.
-        match sweep::sweep_local(&runs[0].runtime, &runs[0].file).await {
+        let run = &mut runs[0];
+        match sweep::sweep_local(&mut run.admin, &run.runtime, &run.file).await {
             Ok(report) => printer.detail(&report.to_string()),
             Err(error) => printer.warn(&format!("the sweep failed: {error}")),
         }

@@ -121,13 +121,14 @@ pub async fn sweep_for_run(
     file: &RunFile,
     limits: OthersLimits,
 ) -> Result<SweepReport, RunError> {
-    let mut report = sweep_with(runtime, file, Options::full()).await?;
+    let mut admin = clone::connect(file, "sweep", RetryLimits::RUNNING).await?;
+    let mut report = sweep_with(&mut admin, runtime, file, Options::full()).await?;
     let (own, server) = (&file.namespace, file.admin_address().to_string());
     if runtime.is_noted(Daily::Collection, own, &server) {
+        admin.close().await;
         return Ok(report);
     }
     runtime.note(Daily::Collection, own, &server)?;
-    let mut admin = clone::connect(file, "sweep", RetryLimits::RUNNING).await?;
     let others = collect_others(&mut admin, runtime, own, limits, false).await?;
     admin.close().await;
     report.others = report_others(others);
@@ -145,28 +146,32 @@ fn report_others(others: Collected) -> Vec<DbName> {
     others.dropped
 }
 
-/// Sweeps dead runs of this host only; does not watch runs of other hosts.
+/// Sweeps dead runs of this host only; does not watch runs of other hosts. The session is that of a living run: a new one would cost as much as the sweep.
 ///
 /// # Errors
 /// The server cannot be used.
-pub async fn sweep_local(runtime: &Runtime, file: &RunFile) -> Result<SweepReport, RunError> {
+pub async fn sweep_local(
+    admin: &mut Admin,
+    runtime: &Runtime,
+    file: &RunFile,
+) -> Result<SweepReport, RunError> {
     let options = Options {
         dry_run: false,
         watch: None,
         spares: false,
     };
-    sweep_with(runtime, file, options).await
+    sweep_with(admin, runtime, file, options).await
 }
 
 async fn sweep_with(
+    admin: &mut Admin,
     runtime: &Runtime,
     file: &RunFile,
     options: Options,
 ) -> Result<SweepReport, RunError> {
-    let mut admin = clone::connect(file, "sweep", RetryLimits::RUNNING).await?;
     let sweeper = Sweeper {
         runtime,
-        admin: &mut admin,
+        admin,
         address: file.admin_address(),
         namespace: &file.namespace,
         keep: KeepLimits::OfItsRun(file.keep),
@@ -174,9 +179,7 @@ async fn sweep_with(
         options,
         report: SweepReport::default(),
     };
-    let report = sweeper.run().await?;
-    admin.close().await;
-    Ok(report)
+    sweeper.run().await
 }
 
 impl Sweeper<'_> {
