@@ -178,9 +178,7 @@ async fn ended(owner: Option<&ProcessWatch>) {
 /// The run of the template of that name; without a name, of the template that has the package in its list, else of the first one.
 fn run_dir(template: Option<&str>) -> Result<PathBuf> {
     if let Some(error) = env::setup_error() {
-        return Err(Failure::NotInRun(format!(
-            "the setup script (`kapsel-testdb prepare`) failed: {error}"
-        )));
+        return Err(Failure::NotInRun(error));
     }
     let Some(first) = std::env::var_os(env::RUN_DIR).filter(|v| !v.is_empty()) else {
         return Err(Failure::NotInRun(format!(

@@ -23,6 +23,12 @@ pub use self::kept::KeptError;
 /// The result of a command.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
+/// Exit code: the server cannot be used.
+const SERVER: u8 = 4;
+
+/// Exit code: the template, or a migration of it, cannot be used.
+const TEMPLATE: u8 = 5;
+
 /// Exit code: something could not be removed or stopped; the output names it.
 pub const NOT_REMOVED: u8 = 8;
 
@@ -92,45 +98,42 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the server or the template is not usable, so that only tests which need a database have to fail.
-    pub fn concerns_databases(&self) -> bool {
-        match self {
-            Self::Server(_) | Self::Local(_) | Self::Compose(_) | Self::Pg(_) => true,
-            Self::Template(_) => true,
-            Self::Run(error) => matches!(
-                error,
-                RunError::Server(_)
-                    | RunError::Pg(_)
-                    | RunError::Template(_)
-                    | RunError::SharedClone(_)
-            ),
-            _ => false,
-        }
-    }
-
     /// The exit code of the command.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    /// Whether the server or the template is not usable, so that only tests which need a database have to fail.
+    pub fn concerns_databases(&self) -> bool {
+        matches!(self.code(), SERVER | TEMPLATE)
+    }
+
+    fn code(&self) -> u8 {
+        match self {
             Self::Usage(_) | Self::Kept(_) | Self::Name(_) => 2,
             Self::Config(_) | Self::Init(_) => 3,
-            Self::Server(_) | Self::Local(_) | Self::Compose(_) | Self::Pg(_) => 4,
-            Self::Template(_) | Self::Archive(_) => 5,
+            Self::Server(_) | Self::Local(_) | Self::Compose(_) | Self::Pg(_) => SERVER,
+            Self::Template(_) | Self::Archive(_) => TEMPLATE,
             Self::RunDir(_) | Self::NotInRun(_) => 6,
             Self::Run(error) => match error {
-                RunError::Server(_) | RunError::Pg(_) | RunError::SharedClone(_) => 4,
-                RunError::Template(_) => 5,
+                RunError::Server(_) | RunError::Pg(_) | RunError::SharedClone(_) => SERVER,
+                RunError::Template(_) => TEMPLATE,
                 RunError::RunDir(_) | RunError::FencedOff(_) | RunError::Keeper(_) => 6,
             },
             Self::Export(_) => 7,
-            Self::Interrupted(signal) => return signal_code(*signal),
+            Self::Interrupted(signal) => signal_number(*signal),
             Self::Other(_) | Self::Io(_) | Self::Json(_) => 1,
-        })
+        }
     }
 }
 
 /// The exit code of a command that a signal ended, as shells report it.
 pub fn signal_code(signal: Signal) -> ExitCode {
-    ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
+    ExitCode::from(signal_number(signal))
+}
+
+fn signal_number(signal: Signal) -> u8 {
+    u8::try_from(128 + signal.as_raw()).unwrap_or(1)
 }
 
 fn signal_name(signal: Signal) -> String {

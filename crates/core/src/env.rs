@@ -93,9 +93,12 @@ pub fn test_slot() -> Option<usize> {
     slot.parse().ok()
 }
 
-/// The error of the setup script, if it failed.
+/// The message of a lease whose setup script failed, with the script's error.
 pub fn setup_error() -> Option<String> {
     let exported = std::env::var(UNPREPARED).ok()?;
     let exported = Some(exported).filter(|error| !error.is_empty())?;
-    Some(serde_json::from_str(&exported).unwrap_or(exported))
+    let error: String = serde_json::from_str(&exported).unwrap_or(exported);
+    Some(format!(
+        "the setup script (`kapsel-testdb prepare`) failed: {error}"
+    ))
 }

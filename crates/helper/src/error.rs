@@ -26,7 +26,7 @@ use kapsel_testdb_core::run::RunError;
 #[non_exhaustive]
 pub enum TestDbError {
     /// The setup script failed, so there is no database for this test. Contains its error.
-    #[error("the setup script (`kapsel-testdb prepare`) failed: {0}")]
+    #[error("{0}")]
     SetupScript(String),
     /// The run directory cannot be used: wrong owner or mode, another protocol version, or the run has ended.
     #[error(transparent)]

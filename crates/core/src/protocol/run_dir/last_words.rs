@@ -48,12 +48,12 @@ impl LastWords {
     /// For an entry that is open to append, and is closed later than this is dropped. A process that has more than 64 at once leaves no line in the others.
     pub(super) fn into(entry: &File) -> Self {
         let (installed, _) = INSTALLED.get_or_init(install);
-        let is_taken = |slot: &Slot| {
+        let take = |slot: &Slot| {
             let order = Ordering::Relaxed;
             let taken = slot.fd.compare_exchange(FREE, BEING_FILLED, order, order);
             taken.is_ok()
         };
-        let index = SLOTS.iter().position(is_taken);
+        let index = SLOTS.iter().position(take);
         if let Some(index) = index {
             let slot = &SLOTS[index];
             let since = installed.elapsed().as_secs();
@@ -133,7 +133,7 @@ fn note(signal: c_int) {
         let fd = slot.fd.load(Ordering::Acquire);
         if fd >= 0 {
             let since = slot.since.load(Ordering::Relaxed);
-            // Nobody is left to report an error to.
+            // The process ends now, so it cannot report an error.
             let _ = write_line(Descriptor(fd), name, now.saturating_sub(since));
         }
     }
