@@ -32,7 +32,7 @@ fn help_is_as_reviewed() {
     help_texts(&mut command, "kapsel-testdb", &mut texts);
     insta::with_settings!({ snapshot_path => "snapshots/help", prepend_module_to_snapshot => false, omit_expression => true }, {
         for (name, text) in texts {
-            // A shell command in an example is not broken.
+            // The examples are not wrapped, so they must be short enough.
             let long = text.lines().find(|line| line.chars().count() > WIDTH);
             assert_eq!(long, None, "{name}");
             insta::assert_snapshot!(name, text);

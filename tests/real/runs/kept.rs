@@ -114,7 +114,7 @@ fn the_signal_that_ended_a_test_is_recorded() {
         all.push((test, 1));
     }
     nextest.end();
-    // The keeper ends in the middle of a sweep, perhaps; the server holds the lock of the run that it swept for a moment longer.
+    // The keeper may end in the middle of a sweep. Then the server holds the lock of the run that it swept for a moment longer.
     poll_until("no run is left", PATIENCE, || {
         project.run("sweep --no-wait").code(0);
         match project.run_dirs() {
